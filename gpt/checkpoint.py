@@ -1,0 +1,252 @@
+"""What is saved of a model and of a run, so that nothing is lost and everybody can read it.
+
+A checkpoint is a directory in Hugging Face's GPT-2 layout: `model.safetensors` and `config.json`,
+the tokenizer's file beside them. A run keeps two more: `run.json`, its settings, and the
+optimizer's state under the number of its step.
+
+A directory cannot be replaced in one go. So every file is written under a temporary name, flushed
+to the disk and renamed; the optimizer's state first, and the rename of `model.safetensors`, which
+holds the number of the step, is what commits. A crash at any moment leaves the checkpoint before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .config import GPTConfig
+from .corpora import write_atomic
+from .model import GPT
+
+MODEL, CONFIG, RUN = "model.safetensors", "config.json", "run.json"
+PREFIX = "transformer."
+
+# =================================================================================================
+# Models
+# =================================================================================================
+
+
+def save_model(directory: str | Path, model: GPT, step: int = 0) -> None:
+    """Write `config.json` and `model.safetensors`, which GPT2LMHeadModel.from_pretrained reads."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    write_json(
+        directory / CONFIG,
+        {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": config.vocab_size,
+            "n_positions": config.block_size,
+            "n_embd": config.n_embd,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+            "embd_pdrop": config.dropout,
+            "attn_pdrop": config.dropout,
+            "resid_pdrop": config.dropout,
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "bias": config.bias,
+        },
+    )
+    tensors = {PREFIX + name: p.numpy() for name, p in model.named_parameters()}
+    if not config.bias:  # GPT-2 has biases everywhere: zeros say the same
+        for name in [n for n in tensors if n.endswith(".weight") and ".wte." not in n]:
+            if ".wpe." not in name:
+                bias = np.zeros(tensors[name].shape[-1], np.float32)
+                tensors[name.removesuffix("weight") + "bias"] = bias
+    write_tensors(directory / MODEL, tensors, {"format": "pt", "step": str(step)})
+
+
+def load_model(directory: str | Path) -> GPT:
+    """The model in a directory of Hugging Face's GPT-2 layout, ours or anyone's.
+
+    Raises FileNotFoundError when there is none, ValueError for one that is damaged or of another
+    architecture.
+    """
+    directory = Path(directory)
+    config = _read_config(directory / CONFIG)
+    model = GPT(config)
+    with open_tensors(directory / MODEL) as file:
+        stored = {name.removeprefix(PREFIX): name for name in file.keys()}
+        ignored = {"lm_head.weight"}  # tied to wte
+        ignored |= {n for n in stored if n.endswith((".attn.bias", ".attn.masked_bias"))}
+        if not config.bias:
+            ignored |= {n for n in stored if n.endswith(".bias")}
+        state = {n: file.get_tensor(name) for n, name in stored.items() if n not in ignored}
+    try:
+        model.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"{directory / MODEL} does not fit its config.json: {error}") from None
+    return model
+
+
+def load_step(directory: str | Path) -> int | None:
+    """The step at which a run's checkpoint was saved; None when nothing has been saved yet."""
+    path = Path(directory) / MODEL
+    if not path.exists():
+        return None
+    with open_tensors(path) as file:
+        step = (file.metadata() or {}).get("step", "")
+    if not step.isdigit():
+        raise ValueError(f"{path} is no checkpoint of a run: it names no step")
+    return int(step)
+
+
+def _read_config(path: Path) -> GPTConfig:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no checkpoint: there is no {path.name} in it")
+    raw = read_json(path)
+    kind = raw.get("model_type")
+    if kind != "gpt2":
+        raise ValueError(f"{path} describes a model of type {kind!r}; only 'gpt2' can be loaded")
+    expected = {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "layer_norm_epsilon": (1e-5,),
+        "n_inner": (None, 4 * raw.get("n_embd", 0) if isinstance(raw.get("n_embd"), int) else 0),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "tie_word_embeddings": (True,),
+    }
+    for key, values in expected.items():
+        if raw.get(key, values[0]) not in values:
+            raise ValueError(f"{path}: {key} {raw[key]!r} is not supported, only {values[0]!r}")
+    try:
+        return GPTConfig(
+            vocab_size=raw["vocab_size"],
+            block_size=raw["n_positions"],
+            n_layer=raw["n_layer"],
+            n_head=raw["n_head"],
+            n_embd=raw["n_embd"],
+            dropout=float(raw.get("resid_pdrop", 0.0)),
+            bias=bool(raw.get("bias", True)),
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} is incomplete: {error} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+# =================================================================================================
+# Runs: a model, its optimizer and the settings
+# =================================================================================================
+
+
+def save_run(directory: str | Path, model: GPT, optimizer, step: int) -> None:
+    """Save the state after `step` updates; what was saved before stays whole until this is."""
+    directory = Path(directory)
+    state = optimizer.state_dict()
+    tensors = {
+        f"{slot}.{name}": array
+        for slot in optimizer.slots
+        for name, array in zip(_names(model, optimizer), state[slot])
+    }
+    path = _optimizer_path(directory, step)
+    write_tensors(path, tensors, {"step": str(step)})
+    save_model(directory, model, step)
+    for old in directory.glob("optimizer-*.safetensors"):
+        if old != path:
+            old.unlink()
+
+
+def load_optimizer(directory: str | Path, model: GPT, optimizer, step: int) -> None:
+    """Load the optimizer's state of that step. Raises as `load_model` does."""
+    path = _optimizer_path(Path(directory), step)
+    names = _names(model, optimizer)
+    with open_tensors(path) as file:
+        if set(file.keys()) != {f"{slot}.{name}" for slot in optimizer.slots for name in names}:
+            raise ValueError(f"{path} is not the state of this model's optimizer")
+        state = {s: [file.get_tensor(f"{s}.{n}") for n in names] for s in optimizer.slots}
+    optimizer.load_state_dict({"steps": step, **state})
+
+
+def _optimizer_path(directory: Path, step: int) -> Path:
+    return directory / f"optimizer-{step}.safetensors"
+
+
+def _names(model: GPT, optimizer) -> list[str]:
+    """The names of the optimizer's parameters, in its order."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [names[id(p)] for p in optimizer.params]
+
+
+# =================================================================================================
+# Files
+# =================================================================================================
+
+
+def write_json(path: str | Path, value) -> None:
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: str | Path) -> dict:
+    """A JSON object. Raises ValueError when the file holds anything else."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a .safetensors file; it appears whole or not at all. Raises OSError on a full disk."""
+    # The library would store a non-contiguous array's memory, not its values.
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        _sort_metadata(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def _sort_metadata(path: Path) -> None:
+    """The library writes metadata in random order; equal checkpoints should be equal files."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator:
+    """A .safetensors file, to get tensors from. Raises FileNotFoundError or ValueError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no checkpoint: there is no {path.name} in it")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
+        raise ValueError(f"{path} is damaged or no .safetensors file: {error}") from None
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename outlast a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

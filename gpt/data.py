@@ -1,0 +1,252 @@
+"""From a dataset's name to batches of token ids.
+
+This is the data half of nanoGPT's `train.py` and `prepare.py`: the same 90/10 split, the same
+`.bin` token files, the same random windows. It differs in what it takes (text itself, in files,
+folders and built-in corpora), in refusing bad input before training instead of failing in the
+middle of it, and in `full_windows`, which measures a whole split and not a random part of it.
+
+Text goes read_text -> split -> a tokenizer; token files go open_tokens. Either way training sees
+two flat arrays of ids, (N,), and draws windows from them:
+
+    tokens       5 8 2 9 4 7
+    x (start 1)    8 2 9         block_size 3: what the model reads
+    y                2 9 4       what it should say next, at each place
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt.corpora import CORPORA, write_atomic
+
+ALIASES = {"shakespeare_char": "shakespeare"}  # nanoGPT's name
+
+SCAN = 2**24  # ids looked at together when a token file is checked
+SHOW_BAR = 2**28  # ids from which that takes long enough for a progress bar
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def resolve(dataset: str) -> str:
+    """What `--dataset` means: a built-in corpus, else a path, else nanoGPT's `data/NAME` folder.
+
+    A built-in name wins over a file or folder of that name; `./NAME` means the file.
+    """
+    dataset = ALIASES.get(dataset, dataset)
+    if dataset in CORPORA or os.path.exists(dataset):
+        return dataset
+    folder = os.path.join("data", dataset)
+    return folder if os.path.isfile(os.path.join(folder, "train.bin")) else dataset
+
+
+def is_token_data(dataset: str) -> bool:
+    """True where `open_tokens` is the one to ask: a `.bin` file or a folder with a `train.bin`."""
+    path = resolve(dataset)
+    if path in CORPORA:
+        return False
+    if path.endswith(".bin") and os.path.isfile(path):
+        return True
+    return os.path.isfile(os.path.join(path, "train.bin"))
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def read_text(dataset: str, encoding: str = "utf-8") -> str:
+    r"""The text of a built-in corpus, a text file, or all files of a folder joined by "\n".
+
+    A folder's files are read in the order of their paths, without hidden ones; links to folders
+    are not followed, so there is no going round in circles. Text is kept as it is, line ends too;
+    only a byte order mark at the start of a file is dropped.
+
+    Raises FileNotFoundError when there is no such dataset, and ValueError when it is empty or not
+    in this encoding.
+    """
+    path = resolve(dataset)
+    if path in CORPORA:
+        return CORPORA[path]()
+    if not path or not os.path.exists(path):  # Path("") would be the current folder
+        raise FileNotFoundError(
+            f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
+            f"corpora, {', '.join(CORPORA)}"
+        )
+    files = _files(path) if os.path.isdir(path) else [Path(path)]
+    text = "\n".join(_decode(file, encoding) for file in files)
+    if not text.strip("\n"):  # a folder of empty files is joined to newlines
+        what = "folder" if os.path.isdir(path) else "file"
+        raise ValueError(f"the {what} {path} holds no text")
+    return text
+
+
+def _files(folder: str) -> list[Path]:
+    def stop(error: OSError):
+        raise error  # os.walk would leave out a folder that it may not read, without a word
+
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    files = [file for file in files if file.is_file()]  # no sockets, no broken links
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _decode(path: Path, encoding: str) -> str:
+    data = path.read_bytes()
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        # Some codecs (utf-8-sig) cut the start off first and count from there.
+        offset = len(data) - len(error.object) + error.start
+        line = data[:offset].decode(encoding, errors="replace").count("\n") + 1
+        raise ValueError(
+            f"{path} is not {encoding} text: byte {offset} ({data[offset]:#04x}), in line {line}, "
+            f"does not fit ({error.reason}); name its encoding with --encoding, "
+            "latin-1 or utf-16 for example"
+        ) from None
+    except LookupError:
+        raise ValueError(
+            f"there is no text encoding {encoding!r}: --encoding takes Python's names, "
+            "utf-8, latin-1 or utf-16 for example"
+        ) from None
+    return text.removeprefix("\ufeff")
+
+
+def split(text: str) -> tuple[str, str]:
+    """The training part, the first int(0.9 N) characters (or ids), and the validation part.
+
+    >>> split("abcdefghijk")
+    ('abcdefghi', 'jk')
+    """
+    n = int(0.9 * len(text))
+    return text[:n], text[n:]
+
+
+# ---- token files ---------------------------------------------------------------------------------
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type of ids in a `.bin` file: two bytes, or four where two can't hold the last id."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+
+
+def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation ids of nanoGPT's token files, (N,) each, mapped and read-only.
+
+    A folder holds them as train.bin and val.bin; a single file is split 90/10. The files hold
+    ids and nothing else, so their type follows from vocab_size (`token_dtype`), and every id is
+    looked at once: a wrong one would surface as a crash, or worse, hours into a run.
+
+    Raises ValueError for a file that is missing, empty, cut off, or holds an id >= vocab_size.
+    """
+    path = Path(resolve(dataset))
+    if path.is_file():
+        return split(_open(path, vocab_size))
+    train, val = path / "train.bin", path / "val.bin"
+    for file, other in ((train, val), (val, train)):
+        if not file.is_file():
+            raise ValueError(
+                f"there is no {file}: a folder of token data holds train.bin and val.bin "
+                f"(a single file, such as {other}, would be split 90/10)"
+            )
+    return _open(train, vocab_size), _open(val, vocab_size)
+
+
+def _open(path: Path, vocab_size: int) -> np.ndarray:
+    dtype = token_dtype(vocab_size)
+    kind = f"{dtype.name}, by vocab_size {vocab_size}"
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"the token file {path} is empty")
+    if size % dtype.itemsize:
+        raise ValueError(
+            f"the token file {path} has {size} bytes, which is no whole number of ids of "
+            f"{dtype.itemsize} bytes ({kind}): it is cut off, or its ids are of another type"
+        )
+    tokens = np.memmap(path, dtype=dtype, mode="r")
+    starts = range(0, len(tokens), SCAN)
+    # disable=None: no bar where the output is no terminal.
+    disable = None if len(tokens) >= SHOW_BAR else True
+    for start in tqdm(starts, desc=f"checking {path.name}", leave=False, disable=disable):
+        chunk = np.asarray(tokens[start : start + SCAN])
+        if chunk.max() >= vocab_size:
+            at = int(np.argmax(chunk >= vocab_size))
+            raise ValueError(
+                f"the token file {path} holds the id {chunk[at]} at position {start + at}, but "
+                f"vocab_size {vocab_size} allows 0 to {vocab_size - 1} (read as {kind}): "
+                "--vocab_size sets it"
+            )
+    return tokens
+
+
+def write_tokens(path: str | Path, ids, vocab_size: int) -> None:
+    """Write ids, a list or array (N,) of integers, as a `.bin` file that open_tokens reads.
+
+    The file appears whole or not at all. Raises ValueError for ids outside 0 to vocab_size - 1,
+    and for none at all.
+    """
+    ids = np.asarray(ids)
+    if ids.size == 0:
+        raise ValueError(f"there are no ids to write to {path}")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids are integers, and these are {ids.dtype}")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(
+            f"ids from {ids.min()} to {ids.max()} do not fit vocab_size {vocab_size}, "
+            f"which allows 0 to {vocab_size - 1}"
+        )
+    write_atomic(path, ids.astype(token_dtype(vocab_size)).data)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def check_length(tokens: np.ndarray, block_size: int, what: str) -> None:
+    """Raise ValueError when a split (`what`: "training", say) is too short for one window."""
+    if len(tokens) < block_size + 1:
+        raise ValueError(
+            f"the {what} split has {len(tokens)} tokens, and one window of block_size "
+            f"{block_size} takes {block_size + 1}: give a smaller --block_size or more text"
+        )
+
+
+def draw_starts(
+    rng: np.random.Generator, tokens_len: int, batch_size: int, block_size: int
+) -> np.ndarray:
+    """Where batch_size random windows start, (B,) int64, uniform in [0, tokens_len - block_size).
+
+    The last window starts at tokens_len - block_size - 1, for y reaches one further than x.
+    """
+    return rng.integers(0, tokens_len - block_size, size=batch_size)
+
+
+def draw_batch(
+    tokens: np.ndarray, starts: np.ndarray, block_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The windows at `starts`, (B,): x and the y one further on, (B, T) int64 each.
+
+    >>> draw_batch(np.array([5, 8, 2, 9, 4, 7]), np.array([1]), 3)
+    (array([[8, 2, 9]]), array([[2, 9, 4]]))
+    """
+    places = starts[:, None] + np.arange(block_size + 1)  # (B, 1) + (T + 1,) -> (B, T + 1)
+    # asarray: a memmap's subclass would stick to everything computed from it.
+    windows = np.asarray(tokens)[places]  # (B, T + 1)
+    return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
+
+
+def full_windows(
+    tokens: np.ndarray, block_size: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All floor((N - 1) / block_size) windows that do not overlap, batch_size at a time, in order.
+
+    Every token but the first (and fewer than block_size at the end) is predicted exactly once,
+    so the mean loss over them is a number of the split, not of a draw. The last batch may be
+    smaller.
+    """
+    windows = (len(tokens) - 1) // block_size
+    for first in range(0, windows, batch_size):
+        last = min(first + batch_size, windows)
+        yield draw_batch(tokens, np.arange(first, last) * block_size, block_size)

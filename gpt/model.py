@@ -1,0 +1,129 @@
+"""GPT: a stack of pre-norm transformer blocks on learned token and position embeddings.
+
+Follows GPT-2 (Radford et al., 2019) in architecture, initialisation and parameter names, so that
+its published weights fit, and nanoGPT in how it reads. Linear weights are (in, out), as GPT-2
+stores them.
+
+B batch, T time (positions), C = n_embd, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import tensorlite as tl
+from tensorlite import nn
+from tensorlite.device import random
+
+from .attention import CausalSelfAttention
+from .config import GPTConfig
+
+
+class MLP(nn.Module):
+    """Each position on its own: widen, bend, narrow."""
+
+    def __init__(self, config: GPTConfig):
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, rng=None):
+        x = self.c_fc(x)  # (B, T, C) -> (B, T, 4C)
+        x = tl.gelu(x)  # (B, T, 4C)
+        x = self.c_proj(x)  # (B, T, 4C) -> (B, T, C)
+        return self.dropout(x, rng)  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP; each reads a normalised residual stream and adds to it."""
+
+    def __init__(self, config: GPTConfig):
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rng=None):
+        x = x + self.attn(self.ln_1(x), rng)  # (B, T, C)
+        x = x + self.mlp(self.ln_2(x), rng)  # (B, T, C)
+        return x
+
+
+class GPT(nn.Module):
+    """A language model: ids (B, T) -> logits (B, T, V) for the id that follows each.
+
+    The output projection is the token embedding, transposed (tied weights). `seed` fixes the
+    initial weights.
+
+    >>> model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
+    >>> logits, loss = model(np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64))
+    >>> logits.shape, round(loss.item(), 1)
+    ((4, 8, 65), 4.2)
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 1337):
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.init_weights(seed)
+
+    def init_weights(self, seed: int) -> None:
+        """GPT-2's: normal with standard deviation 0.02, biases zero.
+
+        The projections back into the residual stream are scaled by 1 / sqrt(2 n_layer), so that
+        the stream does not grow with the number of blocks that add to it.
+        """
+        for i, (name, p) in enumerate(self.named_parameters()):
+            if p.ndim == 2:
+                std = 0.02
+                if name.endswith("c_proj.weight"):
+                    std /= math.sqrt(2 * self.config.n_layer)
+                p.data[...] = random(seed, "init", i).standard_normal(p.shape, np.float32)
+                p.data *= std
+            elif name.endswith("bias"):
+                p.data[...] = 0
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        """The number of parameters; without position embeddings, as nanoGPT counts, if asked."""
+        n = sum(p.size for p in self.parameters())
+        return n - self.wpe.weight.size if non_embedding else n
+
+    def hidden(self, idx, rng=None):
+        """The normalised residual stream behind the last block: ids (B, T) -> (B, T, C)."""
+        B, T = idx.shape
+        if T > self.config.block_size:
+            raise ValueError(
+                f"{T} tokens are longer than the model's context of {self.config.block_size}"
+            )
+        tok = self.wte(idx)  # (B, T) -> (B, T, C)
+        pos = self.wpe(np.arange(T))  # (T,) -> (T, C)
+        x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
+        for block in self.h:
+            x = block(x, rng)  # (B, T, C)
+        return self.ln_f(x)  # (B, T, C)
+
+    def forward(self, idx, targets=None, rng=None):
+        """Logits (B, T, V), and the mean cross-entropy in nats if targets (B, T) are given.
+
+        `rng` gives the random numbers of dropout. Raises ValueError for more than block_size
+        positions, IndexError for ids outside the vocabulary.
+        """
+        x = self.hidden(_array(idx), rng)  # (B, T) -> (B, T, C)
+        logits = x @ self.wte.weight.T  # (B, T, C) @ (C, V) -> (B, T, V)
+        loss = None if targets is None else tl.cross_entropy(logits, _array(targets))
+        return logits, loss
+
+    def loss(self, idx, targets, rng=None):
+        """The loss that `model(idx, targets)` gives, without ever holding the logits."""
+        x = self.hidden(_array(idx), rng)  # (B, T) -> (B, T, C)
+        return tl.linear_cross_entropy(x, self.wte.weight, _array(targets))
+
+
+def _array(ids):
+    """Token ids as an array: of a tensor its data, of nested lists a new one."""
+    return ids.data if isinstance(ids, tl.Tensor) else np.asarray(ids)

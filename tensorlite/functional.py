@@ -1,0 +1,510 @@
+"""The functions of neural networks: each composed from primitives first, then fused.
+
+The composed definition is what to read: a few lines whose gradient the engine derives. The fused
+operation below it computes the same in one pass over the data, with a gradient worked out by hand;
+one test walks all of them and holds value and gradients equal.
+
+Fused bodies go over blocks of rows that fit the cache (`row_blocks`) and write with `out=` into
+arrays of their own. Inside them, variables named `x2` are views of shape (rows, columns).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .device import row_blocks
+from .ops import exp, log, masked_fill, matmul, max, mean, sum, swapaxes, take_along_axis, tanh
+from .tensor import Tensor, op
+
+
+def _rows(x):
+    """x as (rows, columns): its last axis kept, the others made one."""
+    columns = x.shape[-1] if x.ndim else 1
+    return np.reshape(x, (x.size // columns if columns else 0, columns))
+
+
+# =================================================================================================
+# Softmax
+# =================================================================================================
+
+
+def softmax_composed(x, axis=-1):
+    e = exp(x - max(x, axis=axis, keepdims=True).detach())  # no overflow; the shift cancels
+    return e / sum(e, axis=axis, keepdims=True)
+
+
+@op(composed=softmax_composed)
+def softmax(x, *, axis=-1):
+    """exp(x) / sum(exp(x)) along an axis, safe for large x."""
+    y = x - np.max(x, axis=axis, keepdims=True)
+    np.exp(y, out=y)
+    y /= np.sum(y, axis=axis, keepdims=True)
+
+    def vjp(g):
+        gx = g * y
+        gx -= y * np.sum(gx, axis=axis, keepdims=True)
+        return gx
+
+    return y, vjp
+
+
+def log_softmax_composed(x, axis=-1):
+    shifted = x - max(x, axis=axis, keepdims=True).detach()
+    return shifted - log(sum(exp(shifted), axis=axis, keepdims=True))
+
+
+@op(composed=log_softmax_composed)
+def log_softmax(x, *, axis=-1):
+    """log(softmax(x)) along an axis, without the overflow and the rounding of doing just that."""
+    y = x - np.max(x, axis=axis, keepdims=True)
+    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    return y, lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
+
+
+# =================================================================================================
+# GELU
+# =================================================================================================
+
+_C = math.sqrt(2 / math.pi)  # Python floats: a NumPy scalar would turn float32 into float64
+_A = 0.044715
+
+
+def gelu_composed(x):
+    return x * (1 + tanh(_C * (x + _A * x * x * x))) * 0.5
+
+
+@op(composed=gelu_composed)
+def gelu(x):
+    """The Gaussian error linear unit, in the tanh form of GPT-2 (Hendrycks and Gimpel, 2016)."""
+    x2 = _rows(x)
+    y = np.empty_like(x2)
+    for block in row_blocks(x2):
+        t = _gelu_tanh(x2[block])
+        t += 1
+        t *= 0.5
+        np.multiply(t, x2[block], out=y[block])
+
+    def vjp(g):
+        # y = x (1 + t) / 2 with t = tanh(u): y' = (1 + t + x (1 - t^2) u') / 2
+        g2, gx = _rows(g), np.empty_like(x2)
+        for block in row_blocks(x2):
+            xb = x2[block]
+            t = _gelu_tanh(xb)
+            s = xb * xb
+            s *= 3 * _A * _C
+            s += _C
+            s *= xb  # x u'
+            s *= 1 - t * t
+            s += t
+            s += 1
+            s *= 0.5
+            np.multiply(s, g2[block], out=gx[block])
+        return np.reshape(gx, g.shape)
+
+    return np.reshape(y, x.shape), vjp
+
+
+def _gelu_tanh(x):
+    """tanh(C (x + A x^3)), in an array of its own."""
+    t = x * x
+    t *= _A * _C
+    t += _C
+    t *= x
+    return np.tanh(t, out=t)
+
+
+# =================================================================================================
+# Linear
+# =================================================================================================
+
+
+def linear_composed(x, weight, bias=None):
+    y = matmul(x, weight)
+    return y if bias is None else y + bias
+
+
+@op(composed=linear_composed)
+def linear(x, weight, bias=None, *, needs):
+    """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m)."""
+    x2, m = _rows(x), weight.shape[1]
+    if x2.shape[1] != weight.shape[0]:
+        raise ValueError(f"linear: x {x.shape} and weight {weight.shape} differ in the inner size")
+    y = x2 @ weight
+    if bias is not None:
+        y += bias
+    shape = x.shape
+    x2 = x2 if needs[1] else None
+    weight = weight if needs[0] else None
+
+    def vjp(g):
+        g2 = np.reshape(g, (-1, m)) if g.size else np.reshape(g, (0, m))
+        return (
+            np.reshape(g2 @ weight.T, shape) if needs[0] else None,
+            x2.T @ g2 if needs[1] else None,
+            _column_sums(g2) if needs[2] else None,
+        )
+
+    return np.reshape(y, (*shape[:-1], m)), vjp
+
+
+def _column_sums(x2):
+    """The sum over rows, as a vector-matrix product: twice as fast as np.sum(x2, axis=0)."""
+    return np.ones(len(x2), x2.dtype, like=x2) @ x2
+
+
+# =================================================================================================
+# Layer norm
+# =================================================================================================
+
+
+def layer_norm_composed(x, weight=None, bias=None, eps=1e-5):
+    centred = x - mean(x, axis=-1, keepdims=True)
+    y = centred / (mean(centred * centred, axis=-1, keepdims=True) + eps) ** 0.5
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+@op(composed=layer_norm_composed)
+def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
+    """Each vector of the last axis to mean 0 and variance 1, then times weight plus bias.
+
+    x (..., n), weight (n,) or None, bias (n,) or None -> (..., n). Ba et al., 2016.
+    """
+    x2 = _rows(x)
+    rows, n = x2.shape
+    average = np.full_like(x2, 1 / n, shape=n) if n else x2.sum(0)
+    normed, scale = np.empty_like(x2), np.empty_like(x2, shape=(rows, 1))  # y = normed
+    y = normed if weight is None and bias is None else np.empty_like(x2)
+    for block in row_blocks(x2):
+        nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
+        variance = (nb * nb) @ average
+        scale[block, 0] = 1 / np.sqrt(variance + eps)
+        nb *= scale[block]
+        if weight is not None:
+            np.multiply(nb, weight, out=y[block])
+            if bias is not None:
+                y[block] += bias
+        elif bias is not None:
+            np.add(nb, bias, out=y[block])
+
+    def vjp(g):
+        # With z = (x - mean) / std and h = g * weight: gx = (h - mean(h) - z mean(h z)) / std
+        g2 = _rows(g)
+        gx = np.empty_like(g2) if needs[0] else None
+        g_weight = np.zeros_like(g2, shape=n) if needs[1] else None
+        for block in row_blocks(g2):
+            gb, z = g2[block], normed[block]
+            if needs[1]:
+                g_weight += _column_sums(gb * z)
+            if needs[0]:
+                h = gb * weight if weight is not None else gb
+                hz = h * z
+                np.multiply(z, (hz @ average)[:, None], out=hz)
+                np.subtract(h, hz, out=hz)
+                hz -= (h @ average)[:, None]
+                np.multiply(hz, scale[block], out=gx[block])
+        g_bias = _column_sums(g2) if needs[2] else None
+        return np.reshape(gx, g.shape) if needs[0] else None, g_weight, g_bias
+
+    return np.reshape(y, x.shape), vjp
+
+
+# =================================================================================================
+# Cross-entropy
+# =================================================================================================
+
+
+def cross_entropy_composed(
+    logits, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    targets = np.asarray(targets, like=logits.data)
+    counted = targets != ignore_index
+    safe = np.where(counted, targets, 0)
+    log_p = log_softmax(logits, axis=-1)
+    loss = -take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * mean(log_p, axis=-1)
+    loss = masked_fill(loss, ~counted, 0.0)
+    if reduction == "none":
+        return loss
+    return sum(loss) if reduction == "sum" else sum(loss) / counted.sum()
+
+
+@op(composed=cross_entropy_composed)
+def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """Minus the log of the probability that softmax(logits) gives the targets, in nats.
+
+    logits (..., V), integer targets (...). Targets equal to ignore_index count nothing. reduction
+    "mean" (over the targets that count), "sum", or "none" for a loss per target (...).
+    label_smoothing mixes so much of the uniform distribution into the targets. Raises IndexError
+    for a target outside 0 <= target < V, ValueError for shapes that do not fit.
+    """
+    x2 = _rows(logits)
+    rows, n_classes = x2.shape
+    t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index)
+    loss, lse = np.empty_like(x2, shape=rows), np.empty_like(x2, shape=rows)
+    for block in row_blocks(x2):
+        xb = x2[block]
+        top = np.max(xb, axis=1, keepdims=True)
+        lse[block] = np.log(np.sum(np.exp(xb - top), axis=1)) + top[:, 0]
+        right = np.take_along_axis(xb, t[block, None], axis=1)[:, 0]
+        loss[block] = lse[block] - (1 - label_smoothing) * right
+        if label_smoothing:
+            loss[block] -= label_smoothing * np.mean(xb, axis=1)
+    loss = np.where(counted, loss, 0)
+    value, share = _reduce(loss, counted, reduction, logits.shape[:-1])
+
+    def vjp(g):
+        # softmax(logits) minus the target distribution, row by row times the row's share of g
+        weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
+        gx = np.empty_like(x2)
+        for block in row_blocks(x2):
+            p = np.exp(x2[block] - lse[block, None], out=gx[block])
+            if label_smoothing:
+                p -= label_smoothing / n_classes
+            p[np.arange(len(p), like=p), t[block]] -= 1 - label_smoothing
+            p *= weight[block] if len(weight) == rows else weight
+        return np.reshape(gx, logits.shape)
+
+    return value, vjp
+
+
+def _targets(targets, shape, n_classes, ignore_index):
+    """Targets checked and flat: (rows,) with 0 where ignored, and which of them count."""
+    targets = np.asarray(targets) if isinstance(targets, (int, list)) else targets
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets are integers, not {targets.dtype}")
+    if targets.shape != shape:
+        raise ValueError(f"targets have shape {targets.shape}, the logits ask for {shape}")
+    t = np.reshape(targets, (math.prod(shape),))
+    counted = t != ignore_index
+    t = np.where(counted, t, 0)
+    if isinstance(t, np.ndarray) and t.size and not 0 <= t.min() <= t.max() < n_classes:
+        wrong = t.min() if t.min() < 0 else t.max()
+        raise IndexError(f"target {wrong} is outside the {n_classes} classes")
+    return t, counted
+
+
+def _reduce(loss, counted, reduction, shape):
+    """The reduced loss, and what share of its gradient each row gets: (rows, 1) or a scalar."""
+    share = counted[:, None].astype(loss.dtype)
+    if reduction == "none":
+        return np.reshape(loss, shape), share
+    if reduction == "sum":
+        return np.sum(loss), share
+    if reduction == "mean":
+        n = np.sum(share)
+        return np.sum(loss) / n, share / n
+    raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reduction="mean"):
+    logits = matmul(x, swapaxes(weight, 0, 1))
+    return cross_entropy(logits, targets, ignore_index, reduction)
+
+
+@op(composed=linear_cross_entropy_composed)
+def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
+    """cross_entropy(x @ weight.T, targets) without ever holding the logits.
+
+    x (..., C), weight (V, C), integer targets (...); reduction "mean" or "sum". Over a large
+    vocabulary the logits are the largest array of a language model. Here they exist for some
+    hundred rows at a time: loss and gradients are computed while they do, in the forward pass.
+    """
+    if reduction == "none":
+        raise ValueError("linear_cross_entropy reduces by 'mean' or 'sum'; see cross_entropy")
+    x2 = _rows(x)
+    rows, (n_classes, n) = len(x2), weight.shape
+    if x2.shape[1] != n:
+        raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
+    t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index)
+    loss = np.empty_like(x2, shape=rows)
+    value, share = _reduce(loss, counted, reduction, x.shape[:-1])
+    gx = np.empty_like(x2) if needs[0] else None
+    g_weight = np.zeros_like(weight) if needs[1] else None
+    step = np.maximum(256, 2**25 // n_classes).item()  # BLAS wants rows, memory does not
+    for start in range(0, rows, step):
+        chunk = slice(start, start + step)
+        p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
+        picked = np.arange(len(p), like=p), t[chunk]
+        p -= np.max(p, axis=1, keepdims=True)
+        right = p[picked]
+        np.exp(p, out=p)
+        total = np.sum(p, axis=1)
+        loss[chunk] = np.log(total) - right
+        if needs[0] or needs[1]:
+            p *= share[chunk] / total[:, None]
+            p[picked] -= share[chunk, 0]
+            if needs[0]:
+                np.matmul(p, weight, out=gx[chunk])
+            if needs[1]:
+                g_weight += p.T @ x2[chunk]
+    value, _ = _reduce(np.where(counted, loss, 0), counted, reduction, x.shape[:-1])
+    shape = x.shape
+
+    def vjp(g):
+        return (
+            np.reshape(gx * g, shape) if needs[0] else None,
+            g_weight * g if needs[1] else None,
+        )
+
+    return value, vjp
+
+
+# =================================================================================================
+# Dropout
+# =================================================================================================
+
+
+def drop_composed(x, keep, p):
+    return x * (keep / (1 - p)).astype(x.dtype)
+
+
+@op(composed=drop_composed)
+def drop(x, *, keep, p):
+    """x / (1 - p) where the boolean array `keep` holds, 0 elsewhere."""
+
+    def apply(x):
+        y = x * (1 / (1 - p))
+        y *= keep
+        return y
+
+    return apply(x), apply
+
+
+def dropout(x, p: float, rng) -> Tensor:
+    """Zero each element with probability p and scale the others by 1 / (1 - p).
+
+    `rng` is a NumPy Generator, or anything with its `random(size, dtype)`. The numbers are drawn
+    here and not in the operation, so that the operation is a function of its arguments.
+    Srivastava et al., 2014. Raises ValueError unless 0 <= p < 1.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout takes 0 <= p < 1, not {p}")
+    return drop(x, keep=_draw_keep(x.shape, p, rng, x.data), p=p) if p else x
+
+
+def _draw_keep(shape, p, rng, like):
+    return np.asarray(rng.random(shape, dtype=np.float32) >= p, like=like)
+
+
+# =================================================================================================
+# Attention
+# =================================================================================================
+
+QUERY_BLOCK = 64  # rows of queries at a time; longer blocks waste more of the masked triangle
+
+
+def scaled_dot_product_attention(
+    q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, rng=None
+) -> Tensor:
+    """softmax(q @ k.T * scale) @ v: each query's mean of the values, weighted by its keys.
+
+    q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E). `attn_mask` broadcasts to
+    (..., T, S): booleans say True where a query may look, floats are added to the scores.
+    `is_causal`: query i looks at keys 0 to i. A query that may look nowhere gets zeros. `scale` is
+    1 / sqrt(D) if not given. Dropout on the weights with probability `dropout_p` takes its numbers
+    from `rng`. Vaswani et al., 2017.
+    """
+    keep = None
+    if dropout_p:
+        batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+        keep = _draw_keep((*batch, q.shape[-2], k.shape[-2]), dropout_p, rng, q.data)
+    return attention(q, k, v, attn_mask, is_causal, dropout_p, scale, keep)
+
+
+def attention_composed(
+    q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None
+):
+    T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    scores = matmul(q, swapaxes(k, -1, -2)) * (D**-0.5 if scale is None else scale)  # (..., T, S)
+    visible = np.tri(T, S, dtype=bool, like=q.data) if is_causal else np.True_
+    if attn_mask is not None and attn_mask.dtype == bool:
+        visible = visible & attn_mask
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    visible = np.broadcast_to(np.asarray(visible, like=q.data), scores.shape)
+    blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys: zeros, not 0 / 0
+    scores = masked_fill(scores, ~visible & ~blind, -math.inf)
+    weights = masked_fill(softmax(scores, axis=-1), ~visible, 0.0)
+    return matmul(weights if keep is None else drop(weights, keep, dropout_p), v)
+
+
+@op(composed=attention_composed)
+def attention(
+    q, k, v, *, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None, needs
+):
+    """`scaled_dot_product_attention`, the dropped weights being given by the booleans `keep`.
+
+    Goes over blocks of query rows. A causal block looks at no key behind its last query, which
+    saves half of the products; and no more than a block of the (T, S) scores is held at a time:
+    the backward pass computes them again from the logarithm of each row's sum, as FlashAttention
+    does (Dao et al., 2022).
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    if attn_mask is not None and attn_mask.dtype.kind not in "bf":
+        raise TypeError(f"attn_mask is boolean or floating-point, not {attn_mask.dtype}")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    step = QUERY_BLOCK if is_causal and T > 2 * QUERY_BLOCK else T
+    blocks = [slice(i, i + step) for i in range(0, T, step or 1)]
+
+    def scores(rows):
+        """The masked scores of a block of queries (..., r, s), and the s keys they look at."""
+        keys = slice(0, rows.stop if is_causal else S)
+        s = np.matmul(q[..., rows, :] * scale, np.swapaxes(k[..., keys, :], -1, -2))
+        if is_causal:
+            corner = s[..., rows.start :]  # all of these queries see all the keys before it
+            past = np.tri(*corner.shape[-2:], dtype=bool, like=s)
+            corner += np.where(past, 0, -math.inf).astype(s.dtype)
+        if attn_mask is not None:
+            mask = np.broadcast_to(attn_mask, (*attn_mask.shape[:-2], T, S))[..., rows, keys]
+            s = np.where(mask, s, -math.inf) if mask.dtype == bool else s + mask
+        return s, keys
+
+    def dropped(p, rows, keys):
+        return p if keep is None else drop.body(p, keep=keep[..., rows, keys], p=dropout_p)[0]
+
+    # `empty_like` keeps the memory order of q, (B, T, heads, D) where the heads were split off, so
+    # that merging them again copies nothing.
+    batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    y = np.empty_like(q, shape=(*batch, T, v.shape[-1]))
+    lse = np.empty_like(q, shape=(*batch, T, 1))
+    for rows in blocks:
+        p, keys = scores(rows)
+        top = np.max(p, axis=-1, keepdims=True)
+        top = np.where(np.isinf(top), 0, top)  # a query without keys has only -inf
+        p -= top
+        np.exp(p, out=p)
+        total = np.sum(p, axis=-1, keepdims=True)
+        blind = total == 0
+        total += blind
+        p /= total
+        lse[..., rows, :] = np.where(blind, math.inf, np.log(total) + top)
+        np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
+
+    def vjp(g):
+        gq = np.empty_like(q, shape=(*batch, *q.shape[-2:])) if needs[0] else None
+        gk = np.zeros_like(k, shape=(*batch, *k.shape[-2:])) if needs[1] else None
+        gv = np.zeros_like(v, shape=(*batch, *v.shape[-2:])) if needs[2] else None
+        along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
+        for rows in blocks:
+            p, keys = scores(rows)
+            p -= lse[..., rows, :]
+            np.exp(p, out=p)
+            gb = g[..., rows, :]
+            if needs[2]:
+                gv[..., keys, :] += np.swapaxes(dropped(p, rows, keys), -1, -2) @ gb
+            if needs[0] or needs[1]:
+                gs = dropped(gb @ np.swapaxes(v[..., keys, :], -1, -2), rows, keys)
+                gs -= along[..., rows, :]
+                gs *= p
+                gs *= scale
+            if needs[0]:
+                np.matmul(gs, k[..., keys, :], out=gq[..., rows, :])
+            if needs[1]:
+                gk[..., keys, :] += np.swapaxes(gs, -1, -2) @ q[..., rows, :]
+        return gq, gk, gv
+
+    return y, vjp

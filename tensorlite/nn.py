@@ -1,0 +1,175 @@
+"""Modules: named parameters and the functions they belong to.
+
+Every Tensor that is an attribute of a module is a parameter, every Module an attribute or an entry
+of a ModuleList is a part; names are the paths through them: `h.0.attn.c_attn.weight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from . import functional as F
+from .ops import embedding
+from .tensor import Tensor
+
+
+class Module:
+    """The base of all layers: subclasses set tensors and modules as attributes, define `forward`."""
+
+    training = True
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def named_parts(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The tensors and modules directly in this one, in the order in which they were set."""
+        return ((n, v) for n, v in vars(self).items() if isinstance(v, (Tensor, Module)))
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Every parameter with its path. One that is shared by two modules comes up twice."""
+        for name, part in self.named_parts():
+            if isinstance(part, Tensor):
+                yield prefix + name, part
+            else:
+                yield from part.named_parameters(f"{prefix}{name}.")
+
+    def parameters(self) -> list[Tensor]:
+        """Every parameter once."""
+        return list({id(p): p for _, p in self.named_parameters()}.values())
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Path -> the parameter's own array (no copy)."""
+        return {name: p.data for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: dict, strict: bool = True) -> None:
+        """Copy arrays into the parameters of the same path.
+
+        Raises ValueError for a shape that differs and, if strict, for paths that are missing or
+        unknown; then no parameter was changed.
+        """
+        own = dict(self.named_parameters())
+        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+        if strict and (missing or unknown):
+            raise ValueError(
+                f"these are not this model's parameters: missing {_some(missing)}; "
+                f"unknown {_some(unknown)}"
+            )
+        for name in own.keys() & state.keys():
+            if own[name].shape != state[name].shape:
+                raise ValueError(
+                    f"{name} has shape {state[name].shape}, this model's has {own[name].shape}"
+                )
+        for name in own.keys() & state.keys():
+            own[name].data[...] = np.asarray(state[name], like=own[name].data)
+
+    def train(self, mode: bool = True) -> Module:
+        """Set training mode here and in all parts: dropout is on."""
+        self.training = mode
+        for _, part in self.named_parts():
+            if isinstance(part, Module):
+                part.train(mode)
+        return self
+
+    def eval(self) -> Module:
+        """Set evaluation mode: dropout is off."""
+        return self.train(False)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (", ".join(names[:3]) or "none") + more
+
+
+class ModuleList(Module):
+    """A list of modules: `for block in self.blocks`."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        self.modules = list(modules)
+
+    def named_parts(self):
+        return ((str(i), module) for i, module in enumerate(self.modules))
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __getitem__(self, i: int) -> Module:
+        return self.modules[i]
+
+
+class Sequential(ModuleList):
+    """Modules applied one after another."""
+
+    def __init__(self, *modules: Module):
+        super().__init__(modules)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+
+def _uniform(shape, bound: float, rng) -> Tensor:
+    rng = np.random.default_rng() if rng is None else rng
+    numbers = rng.random(shape, dtype=np.float32)
+    numbers *= 2 * bound
+    numbers -= bound
+    return Tensor(numbers, requires_grad=True)
+
+
+class Linear(Module):
+    """y = x @ weight + bias, with weight (n, m): x (..., n) -> (..., m).
+
+    Starts uniform in +-1/sqrt(n), drawn from `rng` (a NumPy Generator).
+    """
+
+    def __init__(self, n: int, m: int, bias: bool = True, rng=None):
+        self.weight = _uniform((n, m), n**-0.5, rng)
+        self.bias = _uniform((m,), n**-0.5, rng) if bias else None
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A row of weight (V, C) for every integer id: ids (...) -> (..., C). Starts normal."""
+
+    def __init__(self, n_ids: int, n: int, rng=None):
+        rng = np.random.default_rng() if rng is None else rng
+        numbers = rng.standard_normal((n_ids, n), dtype=np.float32)
+        self.weight = Tensor(numbers, requires_grad=True)
+
+    def forward(self, ids):
+        return embedding(self.weight, ids)
+
+
+class LayerNorm(Module):
+    """Layer normalization over the last axis, of size n. Starts as weight 1, bias 0."""
+
+    def __init__(self, n: int, bias: bool = True, eps: float = 1e-5):
+        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
+        self.bias = Tensor(np.zeros(n, np.float32), requires_grad=True) if bias else None
+        self.eps = eps
+
+    def forward(self, x):
+        return F.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Dropout(Module):
+    """In training mode, zeroes each element with probability p; else passes x on.
+
+    The numbers come from the `rng` given with the call, by default a fresh Generator.
+    """
+
+    def __init__(self, p: float):
+        self.p = p
+
+    def forward(self, x, rng=None):
+        if not self.training or not self.p:
+            return x
+        return F.dropout(x, self.p, np.random.default_rng() if rng is None else rng)

@@ -1,0 +1,80 @@
+"""One id per character: the smallest tokenizer there is.
+
+Follows nanoGPT's character-level Shakespeare (`data/shakespeare_char/prepare.py`): the distinct
+characters in code-point order are ids 0, 1, 2... Different: one id more, the last, stands for every
+character that was not in the training text, so that any prompt can be encoded.
+"""
+
+import warnings
+from collections import Counter
+from itertools import repeat
+
+from .base import Tokenizer, replace_surrogates
+
+UNKNOWN = "\ufffd"  # what an unknown character decodes to
+
+
+class CharTokenizer(Tokenizer):
+    """A vocabulary of single characters, and one id for all others.
+
+    >>> tokenizer = CharTokenizer("abc")
+    >>> tokenizer.encode("cab"), tokenizer.vocab_size
+    ([2, 0, 1], 4)
+
+    There are no special tokens, so `eos_token_id` is None.
+    Raises ValueError if a character is given twice or cannot be written as UTF-8, TypeError if
+    `characters` is not a str.
+    """
+
+    def __init__(self, characters: str):
+        if not isinstance(characters, str):
+            raise TypeError(f"characters must be one str, not {type(characters).__name__}")
+        if replace_surrogates(characters) != characters:
+            raise ValueError("characters must not hold surrogates (U+D800 to U+DFFF)")
+        self._ids = {character: i for i, character in enumerate(characters)}
+        if len(self._ids) != len(characters):
+            twice, _ = Counter(characters).most_common(1)[0]
+            raise ValueError(f"characters must be distinct, but {twice!r} occurs more than once")
+        self.characters = characters
+        self.unknown_id = len(characters)
+        self._warned = False
+        super().__init__([c.encode() for c in characters + UNKNOWN], special_tokens={})
+
+    @classmethod
+    def train(cls, text: str) -> "CharTokenizer":
+        """The tokenizer of the distinct characters of `text`, in code-point order.
+
+        >>> CharTokenizer.train("hello").characters
+        'ehlo'
+        """
+        return cls("".join(sorted(set(replace_surrogates(text)))))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """One id per character; the first unknown ones are named in a warning, once.
+
+        >>> CharTokenizer("abc").encode_ordinary("abx")
+        [0, 1, 3]
+        """
+        text = replace_surrogates(text)
+        if not self._warned:
+            self._warn_of_unknown(text)
+        return list(map(self._ids.get, text, repeat(self.unknown_id)))  # a loop that runs in C
+
+    def _warn_of_unknown(self, text: str) -> None:
+        unknown = sorted(set(text) - self._ids.keys())
+        if not unknown:
+            return
+        self._warned = True
+        first = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        warnings.warn(
+            f"{len(unknown)} characters were not in the tokenizer's training text and are encoded "
+            f"as unknown (id {self.unknown_id}): {first}",
+            stacklevel=3,
+        )
+
+    def _description(self) -> dict:
+        return {"type": "char", "characters": self.characters}
+
+    @classmethod
+    def _from_description(cls, description: dict) -> "CharTokenizer":
+        return cls(description.get("characters"))
