@@ -10,6 +10,7 @@ B batch, T time (positions), C = n_embd, V = vocab_size.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -118,10 +119,28 @@ class GPT(nn.Module):
         loss = None if targets is None else tl.cross_entropy(logits, _array(targets))
         return logits, loss
 
+    def next_logits(self, idx):
+        """The logits behind the last position alone: ids (B, T) -> (B, V)."""
+        x = self.hidden(_array(idx))[:, -1]  # (B, T) -> (B, T, C) -> (B, C)
+        return x @ self.wte.weight.T  # (B, C) @ (C, V) -> (B, V)
+
     def loss(self, idx, targets, rng=None):
         """The loss that `model(idx, targets)` gives, without ever holding the logits."""
         x = self.hidden(_array(idx), rng)  # (B, T) -> (B, T, C)
         return tl.linear_cross_entropy(x, self.wte.weight, _array(targets))
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json and model.safetensors in Hugging Face's GPT-2 layout."""
+        from .checkpoint import save_model
+
+        save_model(directory, self)
+
+    @staticmethod
+    def from_pretrained(directory: str | Path) -> GPT:
+        """The model in such a directory, ours or anyone's. Raises as `checkpoint.load_model`."""
+        from .checkpoint import load_model
+
+        return load_model(directory)
 
 
 def _array(ids):

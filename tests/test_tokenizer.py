@@ -1,4 +1,4 @@
-"""The tokenizers: exact both ways, fast equal to simple, and safe against hostile text and files."""
+"""The tokenizers: exact both ways, fast equal to simple, safe against hostile text and files."""
 
 import doctest
 import json
@@ -20,10 +20,12 @@ import tokenizer
 from tokenizer import BPETokenizer, CharTokenizer, base, bpe, char
 
 EOS = "<|endoftext|>"
-CORPUS = (
-    "It's low, lower, lowest: 1234 low prices!  He'll lower them.\n\n\tif x:\n    lows += 1\n" * 3
-CORPUS += "A larger corpus has more different words: enough of them for a vocabulary of 300 ids.\n"
-)
+CORPUS = """It's low, lower, lowest: 1234 low prices!  He'll lower them.
+
+\tif lows:
+        lows += 1
+Enough different words, in another order, for a vocabulary of three hundred ids.
+"""
 
 # st.text() leaves surrogates out unless asked; both kinds of strings reach a tokenizer.
 any_text = st.text(st.characters(exclude_categories=()), max_size=60)

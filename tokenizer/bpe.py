@@ -85,7 +85,7 @@ def simple_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[in
     >>> simple_encode(list(b"lowlo"), ranks={(108, 111): 0, (256, 119): 1}, merged=[256, 257])
     [257, 256]
 
-    Each merge looks at the whole piece, which is O(n^2), and fastest of all on a short one.
+    Each merge looks at the whole piece, which is O(n^2), and yet fastest on a short one.
     """
     ids, never = list(ids), len(merged)
     while len(ids) > 1:
@@ -190,7 +190,7 @@ def fast_train(
     together. `advance` is called at each merge.
     """
     # All pieces end to end, with END before, between and behind them, as a doubly linked list: a
-    # merge turns its left symbol into the new token and takes out the right one, which it marks END.
+    # merge turns the left symbol into the new token and takes out the right one, marking it END.
     ids, weights = [END], [0]
     for piece, count in counts.items():
         if len(piece) > 1:
@@ -259,14 +259,14 @@ def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]
     """
     n = len(ids)
     ids = [*ids, END]
-    following, preceding = list(range(1, n + 2)), list(range(-1, n))
+    following, preceding = list(range(1, n + 1)), list(range(-1, n))
     # One integer, rank * n + place, sorts as (rank, place) does, and faster.
     heap = [ranks[pair] * n + i for i, pair in enumerate(pairwise(ids)) if pair in ranks]
     heapq.heapify(heap)
     while heap:
         rank, i = divmod(heapq.heappop(heap), n)
         j = following[i]
-        if j > n or ranks.get((ids[i], ids[j])) != rank:
+        if ranks.get((ids[i], ids[j])) != rank:
             continue  # a merge beside it was quicker, and this pair is no more
         k = following[j]
         ids[i], ids[j] = merged[rank], END
@@ -300,8 +300,8 @@ class _PieceCache(dict):
 
 def _encode_piece(ranks: Mapping[Pair, int], merged: Sequence[int], piece: str) -> list[int]:
     ids = list(piece.encode())
-    # Measured: below about this length, looking at every pair costs less than keeping a heap.
-    return (simple_encode if len(ids) <= 48 else fast_encode)(ids, ranks, merged)
+    # Measured: up to about this length, looking at every pair costs less than keeping a heap.
+    return (simple_encode if len(ids) <= 8 else fast_encode)(ids, ranks, merged)
 
 
 # ---- the tokenizer ----
@@ -469,14 +469,16 @@ def _check_pair(rank: int, pair: object, known: int) -> Pair:
 def _check_special_names(names: Iterable[str]) -> list[str]:
     if isinstance(names, str):  # would be a list of letters
         raise TypeError(f"special_tokens must be a list of names, not one str; write [{names!r}]")
-    names = list(names)
-    for i, name in enumerate(names):
+    names, seen = list(names), set()
+    for name in names:
         if not isinstance(name, str) or not name or replace_surrogates(name) != name:
             raise ValueError(
-                f"special token {short_repr(name)}: must be a str of at least one character, no surrogates"
+                f"special token {short_repr(name)}: must be a str of at least one character, "
+                f"no surrogates"
             )
-        if name in names[:i]:
+        if name in seen:
             raise ValueError(f"special token {name!r} is given twice")
+        seen.add(name)
     return names
 
 

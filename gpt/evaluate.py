@@ -1,0 +1,73 @@
+"""How good is a model? Its loss on text that it was not trained on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tqdm import tqdm
+
+import tensorlite as tl
+from tensorlite.device import random
+
+from .data import draw_batch, draw_starts, full_windows
+from .model import GPT
+
+
+def estimate_loss(model: GPT, tokens, batch_size: int, batches: int, seed: int) -> float:
+    """The mean loss, in nats per token, over random windows of `tokens` (N,): a quick estimate.
+
+    The windows depend on `seed` alone, so estimates of one run compare.
+    """
+    block_size = model.config.block_size
+    losses = []
+    for i in range(batches):
+        starts = draw_starts(random(seed, "estimate", i), len(tokens), batch_size, block_size)
+        losses.append(_loss(model, *draw_batch(tokens, starts, block_size)))
+    return float(np.mean(losses))
+
+
+def full_loss(model: GPT, tokens, batch_size: int) -> float:
+    """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
+
+    Each token behind the first is predicted once, except for less than a window at the end.
+    """
+    block_size = model.config.block_size
+    total, n = 0.0, 0
+    bar = tqdm(
+        total=(len(tokens) - 1) // block_size,
+        desc="validation",
+        unit="window",
+        leave=False,
+        disable=None,
+        delay=2,
+    )
+    with bar:
+        for x, y in full_windows(tokens, block_size, batch_size):
+            total += _loss(model, x, y) * y.size
+            n += y.size
+            bar.update(len(x))
+    return total / n
+
+
+def _loss(model: GPT, x, y) -> float:
+    training = model.training
+    model.eval()
+    try:
+        with tl.no_grad():
+            return model.loss(x, y).item()
+    finally:
+        model.train(training)
+
+
+def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:
+    """The full loss in bits per byte of text, which compares between tokenizers.
+
+    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts.
+    """
+    n = (len(tokens) - 1) // block_size * block_size
+    n_bytes = sum(
+        len(tokenizer.decode_bytes(tokens[i : min(i + 2**16, n + 1)].tolist()))
+        for i in range(1, n + 1, 2**16)
+    )
+    return loss * n / math.log(2) / n_bytes

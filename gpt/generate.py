@@ -1,0 +1,192 @@
+"""From a prompt to text: the model's logits, one token drawn, again.
+
+The filters are small pure functions on the logits of one position, (V,); `next_token` applies them
+in the usual order: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+import tensorlite as tl
+from tensorlite.device import random
+
+from .model import GPT
+
+# =================================================================================================
+# One token
+# =================================================================================================
+
+
+def next_token(
+    logits: np.ndarray,
+    rng: np.random.Generator,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seen: Sequence[int] = (),
+) -> int:
+    """Draw an id from logits (V,). Temperature 0 takes the likeliest and draws nothing.
+
+    Every filter keeps the likeliest id. `seen` are the ids that the penalty makes less likely.
+    """
+    logits = logits.astype(np.float64)
+    if repetition_penalty != 1.0:
+        logits = penalise(logits, seen, repetition_penalty)
+    if temperature == 0:
+        return int(np.argmax(logits))
+    logits = (logits - logits.max()) / temperature
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    if min_p is not None:
+        logits = np.where(logits >= logits.max() + math.log(min_p), logits, -np.inf)
+    cumulative = np.cumsum(np.exp(logits))
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+
+
+def penalise(logits, seen, penalty):
+    """Make ids that were seen less likely (Keskar et al., 2019)."""
+    ids = np.unique(np.asarray(seen, dtype=np.int64))
+    logits = logits.copy()
+    logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    return logits
+
+
+def keep_top_k(logits, k):
+    """Only the k likeliest ids."""
+    if k >= len(logits):
+        return logits
+    kept = np.full_like(logits, -np.inf)
+    best = np.argsort(-logits, kind="stable")[:k]
+    kept[best] = logits[best]
+    return kept
+
+
+def keep_top_p(logits, p):
+    """Only the likeliest ids that together reach probability p (Holtzman et al., 2019)."""
+    order = np.argsort(-logits, kind="stable")
+    probabilities = np.exp(logits[order])
+    before = np.cumsum(probabilities) - probabilities
+    best = order[before < p * probabilities.sum()]
+    kept = np.full_like(logits, -np.inf)
+    kept[best] = logits[best]
+    return kept
+
+
+# =================================================================================================
+# A text
+# =================================================================================================
+
+
+def generate(model: GPT, tokenizer, prompt: str, *args, return_full_text: bool = True, **kw) -> str:
+    """The prompt and its continuation; see `stream` for the arguments.
+
+    `return_full_text=False` gives the continuation alone.
+    """
+    continuation = "".join(stream(model, tokenizer, prompt, *args, **kw))
+    return prompt + continuation if return_full_text else continuation
+
+
+def stream(
+    model: GPT,
+    tokenizer,
+    prompt: str,
+    max_new_tokens: int = 50,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+) -> Iterator[str]:
+    """The continuation of `prompt`, piece by piece as it is drawn.
+
+    max_new_tokens  at most so many tokens
+    temperature     below 1 the likely becomes likelier; 0 always takes the likeliest
+    top_k, top_p    draw from the k likeliest, from those that reach probability p together
+    min_p           draw from those at least min_p times as likely as the likeliest
+    repetition_penalty  above 1 makes tokens less likely that the context holds already
+    seed            the same seed gives the same text; None draws anew
+    stop            strings; the text ends before the first of them
+
+    Ends at the tokenizer's end-of-text token, which is not part of the text. An empty prompt
+    starts behind an end of text (or a line end, for a tokenizer without one). A prompt longer than
+    the model's context is cropped from the left, with a warning. Raises ValueError for arguments
+    out of range.
+    """
+    _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+    stop = [stop] if isinstance(stop, str) else [s for s in stop if s]
+    block_size, eos = model.config.block_size, tokenizer.eos_token_id
+    if prompt:
+        ids = list(tokenizer.encode_ordinary(prompt))
+    else:
+        ids = list(tokenizer.encode_ordinary("\n")) if eos is None else [eos]
+    if max(ids) >= model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer gives id {max(ids)}, the model knows {model.config.vocab_size} ids: "
+            "they do not belong together"
+        )
+    if len(ids) > block_size:
+        warnings.warn(
+            f"the prompt has {len(ids)} tokens; the model sees the last {block_size} of them",
+            stacklevel=2,
+        )
+    rng = np.random.default_rng() if seed is None else random(seed, "generate")
+    # A token may end in the middle of a character, and text in the middle of a stop string: both
+    # are held back until it is clear what they become.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    hold = max((len(s) - 1 for s in stop), default=0)
+    text = ""
+    training = model.training
+    model.eval()
+    try:
+        for _ in range(max_new_tokens):
+            with tl.no_grad():
+                logits = model.next_logits(np.asarray([ids[-block_size:]]))  # (1, T) -> (1, V)
+            new = next_token(
+                logits.numpy()[0, : tokenizer.vocab_size],
+                rng,
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty,
+                ids[-block_size:],
+            )
+            if new == eos:
+                break
+            ids.append(new)
+            text += decoder.decode(tokenizer.decode_bytes([new]))
+            found = [text.index(s) for s in stop if s in text]
+            if found:
+                yield text[: min(found)]
+                return
+            if len(text) > hold:
+                yield text[: len(text) - hold]
+                text = text[len(text) - hold :]
+        yield text + decoder.decode(b"", final=True)
+    finally:
+        model.train(training)
+
+
+def _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty) -> None:
+    for name, value, fine, expected in (
+        ("max_new_tokens", max_new_tokens, max_new_tokens >= 0, "at least 0"),
+        ("temperature", temperature, 0 <= temperature < math.inf, "a number, 0 or more"),
+        ("top_k", top_k, top_k is None or top_k >= 1, "at least 1"),
+        ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
+        ("min_p", min_p, min_p is None or 0 < min_p <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", repetition_penalty, repetition_penalty > 0, "above 0"),
+    ):
+        if not fine:
+            raise ValueError(f"{name} is {expected}, not {value}")
