@@ -1,0 +1,307 @@
+"""The training loop, in plain sight.
+
+`step` counts finished updates. Everything random is drawn from keys that name the step, so a run
+that was stopped anywhere and resumed is, bit for bit, the run that was left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tensorlite.device import RowRandom, random
+from tensorlite.optim import AdamW, clip_grad_norm, cosine_schedule
+
+from .checkpoint import save_model, save_run
+from .data import draw_batch, draw_starts
+from .evaluate import bits_per_byte, estimate_loss, full_loss
+from .model import GPT
+from .settings import Settings
+
+# =================================================================================================
+# One step
+# =================================================================================================
+
+
+def make_optimizer(model: GPT, settings: Settings) -> AdamW:
+    """AdamW with weight decay on matrices and embeddings, none on biases and norms."""
+    params = model.parameters()
+    return AdamW(
+        [
+            {"params": [p for p in params if p.ndim >= 2]},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """The learning rate of the update behind `step` finished ones."""
+    s = settings
+    if not s.decay_lr:
+        return s.learning_rate
+    min_lr = s.learning_rate / 10 if s.min_lr is None else s.min_lr
+    return cosine_schedule(
+        step, s.warmup_iters, s.lr_decay_iters or s.max_iters, s.learning_rate, min_lr
+    )
+
+
+def train_step(model: GPT, optimizer: AdamW, tokens, settings: Settings, step: int):
+    """One update: (the mean loss of the batch before it, the gradient's norm before clipping).
+
+    Raises FloatingPointError, and changes nothing, when either is infinite or not a number.
+    """
+    s, accumulate = settings, settings.gradient_accumulation_steps
+    rng = random(s.seed, "batch", step)
+    starts = draw_starts(rng, len(tokens), s.batch_size * accumulate, s.block_size)
+    loss = 0.0
+    for first in range(0, len(starts), s.batch_size):
+        rows = range(first, first + s.batch_size)
+        x, y = draw_batch(tokens, starts[rows], s.block_size)  # (B, T), (B, T)
+        rng = RowRandom(s.seed, "dropout", step, rows=rows) if s.dropout else None
+        part = model.loss(x, y, rng) / accumulate
+        part.backward()
+        loss += part.item()
+    norm = clip_grad_norm(optimizer.params, s.grad_clip or math.inf).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        optimizer.zero_grad()
+        raise FloatingPointError(f"the loss is {loss}, the gradient's norm {norm}")
+    for group in optimizer.groups:
+        group["lr"] = learning_rate(s, step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, norm
+
+
+# =================================================================================================
+# The run
+# =================================================================================================
+
+
+def train(
+    model: GPT, optimizer: AdamW, train_tokens, val_tokens, tokenizer, settings: Settings, start=0
+) -> bool:
+    """Train from step `start` to max_iters; returns whether it got there.
+
+    Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT or SIGTERM the step is
+    finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt. Raises
+    FloatingPointError when the loss is infinite or not a number; the last checkpoint stays.
+    """
+    s, out = settings, Path(settings.out_dir)
+    metrics = Metrics(out / "metrics.jsonl", upto=start)
+    best = min((line["val_loss"] for line in metrics.lines if "val_loss" in line), default=math.inf)
+    save_interval = s.save_interval or s.eval_interval
+    tokens_per_step = s.batch_size * s.gradient_accumulation_steps * s.block_size
+    seconds: list[float] = []  # of each step, evaluation and saving left out
+    saved, began, shown = start, time.perf_counter(), -math.inf
+    stop = StopSignal()
+    model.train()
+    bar = tqdm(total=s.max_iters, initial=start, unit="step", disable=None, dynamic_ncols=True)
+
+    def say(text: str) -> None:
+        if bar.disable:
+            print(text, flush=True)
+        else:
+            bar.write(text, file=sys.stdout)
+
+    def save(step: int) -> None:
+        metrics.sync()
+        save_run(out, model, optimizer, step)
+
+    with bar, stop, np.errstate(over="ignore", invalid="ignore"):
+        step = start
+        while True:
+            done = step == s.max_iters
+            if (step % s.eval_interval == 0 or done) and (step > start or start == 0):
+                val_loss = estimate_loss(model, val_tokens, s.batch_size, s.eval_iters, s.seed)
+                if not math.isfinite(val_loss):
+                    raise _diverged(f"the validation loss is {val_loss}", step, saved, out)
+                metrics.write({"step": step, "val_loss": val_loss})
+                say(f"step {step:6,}  validation loss {val_loss:.4f}")
+                if val_loss < best and step > 0:
+                    best = val_loss
+                    tokenizer and tokenizer.save(out / "best")
+                    save_model(out / "best", model, step)
+            if step > saved and (step % save_interval == 0 or done or stop.requested):
+                save(step)
+                saved = step
+            if done or stop.requested:
+                break
+
+            t = time.perf_counter()
+            try:
+                loss, norm = train_step(model, optimizer, train_tokens, s, step)
+            except FloatingPointError as error:
+                raise _diverged(str(error), step, saved, out) from None
+            seconds.append(time.perf_counter() - t)
+            step += 1
+
+            bar.update()
+            if step % s.log_interval == 0:
+                speed = tokens_per_step / statistics.median(seconds[-s.log_interval :])
+                metrics.write(
+                    {
+                        "step": step,
+                        "train_loss": loss,
+                        "lr": learning_rate(s, step - 1),
+                        "grad_norm": norm,
+                        "tokens_per_second": round(speed, 1),
+                    }
+                )
+                bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s")
+                if bar.disable and time.perf_counter() - shown > 5:
+                    shown = time.perf_counter()
+                    left = (s.max_iters - step) * statistics.median(seconds)
+                    say(
+                        f"step {step:6,}  loss {loss:.4f}  {speed:,.0f} tokens/s  "
+                        f"{_duration(left)} left"
+                    )
+    if not done:
+        return False
+    val_loss = bits = None
+    if not s.skip_final_eval:
+        val_loss = full_loss(model, val_tokens, s.batch_size)
+        if tokenizer:
+            bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer)
+    speed = tokens_per_step / statistics.median(seconds) if seconds else None
+    metrics.write(
+        {
+            "event": "final",
+            "step": step,
+            "val_loss_full": val_loss,
+            "bits_per_byte": bits,
+            "seconds": round(time.perf_counter() - began, 2),
+            "tokens_per_second": speed and round(speed, 1),
+        }
+    )
+    metrics.sync()
+    return True
+
+
+def _diverged(what: str, step: int, saved: int, out: Path) -> FloatingPointError:
+    kept = f"the checkpoint of step {saved} is in {out}" if saved else "nothing was saved before"
+    return FloatingPointError(
+        f"{what} at step {step}; stopped, {kept}. A lower --learning_rate or more --warmup_iters "
+        "may help"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+class StopSignal:
+    """Within the block, SIGINT and SIGTERM set `requested`; a second SIGINT interrupts at once."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self):
+        self.previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+# =================================================================================================
+# Metrics
+# =================================================================================================
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object a line. What is behind step `upto` is cut off on opening."""
+
+    def __init__(self, path: Path, upto: int):
+        self.path = path
+        self.lines = [line for line in read_metrics(path) if line["step"] <= upto]
+        self.lines = [line for line in self.lines if "event" not in line]
+        if upto == 0:
+            self.lines = []
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in self.lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        self.file = open(path, "a")  # noqa: SIM115 (held for the whole run)
+
+    def write(self, line: dict) -> None:
+        self.lines.append(line)
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def sync(self) -> None:
+        """Bring the lines to the disk before the checkpoint that they belong to."""
+        os.fsync(self.file.fileno())
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl, without one that was cut off in the middle; [] for no file."""
+    lines = []
+    if Path(path).exists():
+        for text in Path(path).read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+def finished(directory: str | Path) -> bool:
+    """Whether the run in a folder has got to its end."""
+    lines = read_metrics(Path(directory) / "metrics.jsonl")
+    return bool(lines) and lines[-1].get("event") == "final"
+
+
+def plot_losses(directory: str | Path) -> bool:
+    """Draw the losses in metrics.jsonl as `loss.png`; False without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_metrics(Path(directory) / "metrics.jsonl")
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for key, label in (("train_loss", "training batch"), ("val_loss", "validation (estimate)")):
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            style = dict(alpha=0.5) if key == "train_loss" else dict(marker="o", markersize=4)
+            axes.plot(*zip(*points), label=label, **style)
+    full = [line for line in lines if line.get("val_loss_full") is not None]
+    if full:
+        label = f"validation, whole split: {full[-1]['val_loss_full']:.3f}"
+        axes.axhline(full[-1]["val_loss_full"], linestyle=":", color="gray", label=label)
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    temporary = Path(directory) / "loss.tmp.png"
+    figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
+    os.replace(temporary, Path(directory) / "loss.png")
+    return True

@@ -1,0 +1,132 @@
+"""Write text with a model that train.py made.
+
+    python sample.py                                  from the run in out/
+    python sample.py --start "def " --num_samples 3
+    python sample.py --start FILE:prompt.txt --temperature 0
+    python sample.py --interactive                    prompts from the keyboard
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import tokenizer as tokenizers
+from gpt import GPT, checkpoint
+from gpt.generate import stream
+from tensorlite.device import keep_freed_memory, place
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    warnings.showwarning = lambda message, *_: print(f"sample.py: {message}", file=sys.stderr)
+    try:
+        return run(parse(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
+        return 0
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sample.py",
+        description="Write text with a model that train.py made.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--out_dir", default="out", help="the folder of the run; OUT/best has its best checkpoint")
+    add("--start", default="", metavar="TEXT", help="the prompt, or FILE:path to read it from")
+    add("--num_samples", type=int, default=1, metavar="N", help="how many texts")
+    add("--max_new_tokens", type=int, default=500, metavar="N", help="the length of each")
+    add("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
+    add("--top_k", type=int, default=200, metavar="K", help="draw from the K likeliest (0: all)")
+    add("--top_p", type=float, metavar="P", help="draw from those that reach probability P")
+    add("--min_p", type=float, metavar="P", help="draw from those P times as likely as the first")
+    add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated")
+    add("--seed", type=int, default=1337, help="the same seed gives the same texts")
+    add("--tokenizer", metavar="PATH", help="for a model that was trained on .bin files")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--interactive", action="store_true", help="read prompts from the keyboard")
+    add("--init_from", default="resume", help=argparse.SUPPRESS)  # nanoGPT's command lines
+    for ignored in ("--dtype", "--compile"):
+        add(ignored, nargs="?", help=argparse.SUPPRESS)
+    names = [a.split("=", 1)[0] for a in argv]
+    dashed = [n.replace("-", "_").replace("__", "--", 1) if n[:2] == "--" else n for n in names]
+    options = parser.parse_args([d + a[len(n) :] for d, n, a in zip(dashed, names, argv)])
+    if options.num_samples < 1:
+        parser.error(f"--num_samples is at least 1, not {options.num_samples}")
+    if options.seed < 0:
+        parser.error(f"--seed is at least 0, not {options.seed}")
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    keep_freed_memory()
+    place(np.zeros(1), options.device)
+    out = Path(options.out_dir if options.init_from == "resume" else options.init_from)
+    model = GPT.from_pretrained(out)
+    if options.tokenizer is None and not (out / tokenizers.base.FILE_NAME).exists():
+        raise FileNotFoundError(
+            f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer PATH"
+        )
+    tokenizer = tokenizers.load(options.tokenizer or out)
+    prompt = options.start
+    if prompt.startswith("FILE:"):
+        prompt = Path(prompt[5:]).read_text(encoding="utf-8")
+    if options.interactive:
+        return interact(model, tokenizer, options)
+    for i in range(options.num_samples):
+        if i:
+            print("\n---------------")
+        write(model, tokenizer, prompt, options, options.seed + i)
+    return 0
+
+
+def interact(model, tokenizer, options) -> int:
+    """A prompt, its continuation, the next prompt; ends with an empty line or the end of input."""
+    seed = options.seed
+    while True:
+        try:
+            prompt = input("prompt> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return 0
+        if not prompt:
+            return 0
+        write(model, tokenizer, prompt, options, seed)
+        seed += 1
+
+
+def write(model, tokenizer, prompt: str, options, seed: int) -> None:
+    """Print the prompt and, as they are drawn, the tokens behind it."""
+    print(prompt, end="", flush=True)
+    pieces = stream(
+        model,
+        tokenizer,
+        prompt,
+        options.max_new_tokens,
+        options.temperature,
+        options.top_k or None,
+        options.top_p,
+        options.min_p,
+        options.repetition_penalty,
+        seed,
+        options.stop,
+    )
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

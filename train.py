@@ -1,0 +1,275 @@
+"""Train a GPT on text.
+
+    python train.py                              the demo: Python's own documentation
+    python train.py --dataset my.txt             your own text
+    python train.py --preset shakespeare-char    nanoGPT's recipe for a CPU
+    python train.py --init_from resume           go on where OUT_DIR was left
+    python train.py --help                       all settings and presets
+
+This file prepares a run: the settings (gpt/settings.py), the data, the tokenizer, the model. The
+loop is in gpt/trainer.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import tokenizer as tokenizers
+from gpt import GPT, GPTConfig, checkpoint, data
+from gpt.evaluate import estimate_loss
+from gpt.generate import generate
+from gpt.settings import Settings, parse
+from gpt.trainer import finished, make_optimizer, plot_losses, read_metrics, train
+from tensorlite.device import keep_freed_memory, place
+from tokenizer import BPETokenizer, CharTokenizer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    try:
+        given, notes = parse(sys.argv[1:] if argv is None else argv)
+        for note in notes:
+            print(note, file=sys.stderr)
+        return run(given)
+    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
+        text = " ".join(str(error).split()) or "out of memory"
+        print(f"train.py: error: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(given: dict) -> int:
+    """Train as the given settings say; those not given have their defaults, or are resumed."""
+    keep_freed_memory()
+    settings = Settings(**given)
+    out = Path(settings.out_dir)
+    resume = choose_run(given, out)
+    if resume:
+        saved = checkpoint.read_json(out / checkpoint.RUN)
+        settings = resumed_settings(given, saved["settings"], out)
+    place(np.zeros(1), settings.device)  # raises now if that device is not usable
+
+    tokenizer, train_tokens, val_tokens = load_data(settings, out if resume else None)
+    for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
+        data.check_length(tokens, settings.block_size, what)
+    fingerprint = fingerprint_of(train_tokens, val_tokens)
+    if resume and fingerprint != saved["data"]:
+        raise ValueError(f"the data is not what the run in {out} was trained on")
+
+    if resume and finished(out) and checkpoint.load_step(out) == settings.max_iters:
+        print(f"the run in {out} is finished, at step {settings.max_iters:,}")
+        return report(out, None, None, settings)
+    model, settings = make_model(settings, given, tokenizer)
+    optimizer = make_optimizer(model, settings)
+    start = 0
+    if resume and (start := checkpoint.load_step(out) or 0):
+        model.load_state_dict(GPT.from_pretrained(out).state_dict())
+        checkpoint.load_optimizer(out, model, optimizer, start)
+        print(f"resuming {out} at step {start:,}")
+    if start > settings.max_iters:
+        raise ValueError(f"{out} is at step {start}, --max_iters is {settings.max_iters}")
+    print(
+        f"{model.num_params() / 1e6:.2f} M parameters; "
+        f"{len(train_tokens):,} tokens to train on, {len(val_tokens):,} to validate, "
+        f"{model.config.vocab_size:,} ids"
+    )
+    if settings.eval_only:
+        loss = estimate_loss(
+            model, val_tokens, settings.batch_size, settings.eval_iters, settings.seed
+        )
+        print(f"validation loss {loss:.4f}")
+        return 0
+
+    if not resume:
+        prepare_folder(out, settings.overwrite)
+        if tokenizer:
+            tokenizer.save(out)
+    checkpoint.write_json(
+        out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
+    )
+    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start):
+        step = checkpoint.load_step(out) or 0
+        print(f"stopped at step {step:,}, saved; go on: {command('train', out)} --init_from resume")
+        return 0
+    if not plot_losses(out):
+        print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
+    return report(out, model, tokenizer, settings)
+
+
+# =================================================================================================
+# Which run
+# =================================================================================================
+
+RUN_FILES = ("run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png", "best")
+# Settings that do not change what is learned, and those that a resumed run cannot change.
+NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "eval_only")
+FIXED = ("tokenizer", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
+
+
+def choose_run(given: dict, out: Path) -> bool:
+    """Whether to resume the run in `out`. Raises ValueError where it would be overwritten."""
+    settings = Settings(**given)
+    exists = any((out / name).exists() for name in RUN_FILES)
+    resumable = (out / checkpoint.RUN).exists()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out_dir {out} is a file")
+    if settings.init_from == "resume":
+        if not resumable:
+            raise FileNotFoundError(f"there is no run to resume in {out}: no run.json in it")
+        return True
+    if not exists or settings.overwrite:
+        return False
+    if settings.init_from == "auto" and resumable:
+        saved = checkpoint.read_json(out / checkpoint.RUN).get("settings", {})
+        asked = dataclasses.asdict(settings)
+        changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
+        if not changed:
+            return True
+        raise ValueError(
+            f"{out} holds a run with other settings ({', '.join(changed)} differ): "
+            "give another --out_dir, or --overwrite to delete it"
+        )
+    raise ValueError(
+        f"{out} holds another run: --init_from resume goes on with it, --overwrite deletes it, "
+        "--out_dir puts this one elsewhere"
+    )
+
+
+def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
+    """The saved settings, with the given ones on top where that is possible."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    saved = {name: value for name, value in saved.items() if name in names}
+    for name in FIXED:
+        if name in given and given[name] not in (None, saved[name]):
+            raise ValueError(
+                f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
+            )
+    given = {name: value for name, value in given.items() if name not in FIXED}
+    return Settings(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make the folder of the run; with `overwrite`, delete what a run has left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        names = [*RUN_FILES, *(p.name for p in out.glob("optimizer-*.safetensors"))]
+        for path in (out / name for name in names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+# =================================================================================================
+# Data, tokenizer, model
+# =================================================================================================
+
+
+def load_data(settings: Settings, resumed: Path | None):
+    """(tokenizer or None, training tokens, validation tokens)."""
+    name = settings.tokenizer
+    source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
+    if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
+        name = str(source)
+    if data.is_token_data(settings.dataset):
+        tokenizer = None if name is None else tokenizers.load(name)
+        size = settings.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
+        return tokenizer, *data.open_tokens(settings.dataset, size)
+    text = data.read_text(settings.dataset, settings.encoding)
+    train_text, val_text = data.split(text)
+    tokenizer = make_tokenizer(name or "char", text, train_text)
+    encode = tokenizer.encode_ordinary
+    return tokenizer, np.asarray(encode(train_text)), np.asarray(encode(val_text))
+
+
+def make_tokenizer(name: str, text: str, train_text: str):
+    """The tokenizer that --tokenizer names, trained on this text or loaded."""
+    if name == "char":
+        return CharTokenizer.train(text)
+    if name.startswith("bpe:"):
+        if not name[4:].isdigit():
+            raise ValueError(f"--tokenizer bpe:N takes a number of ids, not {name[4:]!r}")
+        return BPETokenizer.train(train_text, int(name[4:]))
+    if not Path(name).exists():
+        raise ValueError(f"--tokenizer is char, bpe:N or a saved tokenizer; there is no {name!r}")
+    return tokenizers.load(name)
+
+
+def make_model(settings: Settings, given: dict, tokenizer):
+    """A new model, or the one in the folder --init_from; and the settings with its shape."""
+    s = settings
+    size = s.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
+    if tokenizer and size < tokenizer.vocab_size:
+        raise ValueError(f"--vocab_size {size} is less than the tokenizer's {tokenizer.vocab_size}")
+    if s.init_from in ("scratch", "resume", "auto"):
+        shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
+        return GPT(shape, seed=s.seed), settings
+    if not is_model(s.init_from):
+        raise FileNotFoundError(
+            f"--init_from is scratch, resume, auto or the folder of a model; there is no folder "
+            f"{s.init_from!r} with a config.json"
+        )
+    model = GPT.from_pretrained(s.init_from)
+    if size > model.config.vocab_size:
+        raise ValueError(
+            f"the data has {size} ids, the model in {s.init_from} knows {model.config.vocab_size}"
+        )
+    block_size = model.config.block_size
+    if "block_size" in given:
+        if s.block_size > block_size:
+            raise ValueError(f"--block_size {s.block_size} is beyond the model's {block_size}")
+        block_size = s.block_size
+    shape = dataclasses.replace(model.config, block_size=block_size, dropout=s.dropout)
+    smaller = GPT(shape, seed=s.seed)
+    state = model.state_dict()
+    state["wpe.weight"] = state["wpe.weight"][:block_size]
+    smaller.load_state_dict(state)
+    names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
+    return smaller, dataclasses.replace(s, **{name: getattr(shape, name) for name in names})
+
+
+def is_model(name: str) -> bool:
+    return name not in ("scratch", "resume", "auto") and (Path(name) / checkpoint.CONFIG).exists()
+
+
+def fingerprint_of(*splits) -> str:
+    """What tells one dataset from another: the lengths and the first million ids of each split."""
+    digest = hashlib.sha256()
+    for tokens in splits:
+        digest.update(f"{len(tokens)} ".encode())
+        digest.update(np.asarray(tokens[: 2**20], dtype="<u4").tobytes())
+    return digest.hexdigest()
+
+
+# =================================================================================================
+# Afterwards
+# =================================================================================================
+
+
+def report(out: Path, model: GPT | None, tokenizer, settings: Settings) -> int:
+    """Print what came out, a sample, and the command for more."""
+    final = read_metrics(out / "metrics.jsonl")[-1]
+    if final["val_loss_full"] is not None:
+        bits = final["bits_per_byte"]
+        more = "" if bits is None else f", {bits:.3f} bits per byte"
+        print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
+    if model and tokenizer:
+        sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed)
+        print(f"\na sample of what it writes:\n{sample.strip()}")
+    print(f"\nmore of it: {command('sample', out)}")
+    return 0
+
+
+def command(script: str, out: Path) -> str:
+    return f"python {script}.py --out_dir {out}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
