@@ -22,7 +22,7 @@ from .tensor import Tensor, op
 def _rows(x):
     """x as (rows, columns): its last axis kept, the others made one."""
     columns = x.shape[-1] if x.ndim else 1
-    return np.reshape(x, (x.size // columns if columns else 0, columns))
+    return np.reshape(x, (math.prod(x.shape[:-1]), columns))
 
 
 # =================================================================================================
@@ -134,12 +134,12 @@ def linear(x, weight, bias=None, *, needs):
     y = x2 @ weight
     if bias is not None:
         y += bias
-    shape = x.shape
+    shape, rows = x.shape, len(x2)
     x2 = x2 if needs[1] else None
     weight = weight if needs[0] else None
 
     def vjp(g):
-        g2 = np.reshape(g, (-1, m)) if g.size else np.reshape(g, (0, m))
+        g2 = np.reshape(g, (rows, m))
         return (
             np.reshape(g2 @ weight.T, shape) if needs[0] else None,
             x2.T @ g2 if needs[1] else None,
@@ -424,7 +424,7 @@ def attention_composed(
     if attn_mask is not None and attn_mask.dtype == bool:
         visible = visible & attn_mask
     elif attn_mask is not None:
-        scores = scores + attn_mask
+        scores = scores + attn_mask.astype(q.dtype)
     visible = np.broadcast_to(np.asarray(visible, like=q.data), scores.shape)
     blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys: zeros, not 0 / 0
     scores = masked_fill(scores, ~visible & ~blind, -math.inf)
@@ -447,6 +447,10 @@ def attention(
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
         raise TypeError(f"attn_mask is boolean or floating-point, not {attn_mask.dtype}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    batches = [a.shape[:-2] for a in (q, k, v, attn_mask, keep) if a is not None]
+    batch = np.broadcast_shapes(*batches)
+    if any(b != batch for b in batches[:3]):
+        q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
     step = QUERY_BLOCK if is_causal and T > 2 * QUERY_BLOCK else T
     blocks = [slice(i, i + step) for i in range(0, T, step or 1)]
 
@@ -460,7 +464,7 @@ def attention(
             corner += np.where(past, 0, -math.inf).astype(s.dtype)
         if attn_mask is not None:
             mask = np.broadcast_to(attn_mask, (*attn_mask.shape[:-2], T, S))[..., rows, keys]
-            s = np.where(mask, s, -math.inf) if mask.dtype == bool else s + mask
+            s = np.where(mask, s, -math.inf) if mask.dtype == bool else s + mask.astype(s.dtype)
         return s, keys
 
     def dropped(p, rows, keys):
@@ -468,7 +472,6 @@ def attention(
 
     # `empty_like` keeps the memory order of q, (B, T, heads, D) where the heads were split off, so
     # that merging them again copies nothing.
-    batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     y = np.empty_like(q, shape=(*batch, T, v.shape[-1]))
     lse = np.empty_like(q, shape=(*batch, T, 1))
     for rows in blocks:
@@ -485,9 +488,9 @@ def attention(
         np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
 
     def vjp(g):
-        gq = np.empty_like(q, shape=(*batch, *q.shape[-2:])) if needs[0] else None
-        gk = np.zeros_like(k, shape=(*batch, *k.shape[-2:])) if needs[1] else None
-        gv = np.zeros_like(v, shape=(*batch, *v.shape[-2:])) if needs[2] else None
+        gq = np.empty_like(q) if needs[0] else None
+        gk = np.zeros_like(k) if needs[1] else None
+        gv = np.zeros_like(v) if needs[2] else None
         along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
         for rows in blocks:
             p, keys = scores(rows)

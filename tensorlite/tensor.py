@@ -581,7 +581,7 @@ def _freeze(arrays: list[np.ndarray]) -> list[int]:
                 owner = owner.base
             entry = _captures.get(id(owner))
             if entry is None:
-                if not array.flags.writeable:
+                if not owner.flags.writeable:
                     continue  # a constant: nobody can change it
                 entry = _captures[id(owner)] = [], {}
             count, frozen = entry
