@@ -4,6 +4,8 @@
     python sample.py --start "def " --num_samples 3
     python sample.py --start FILE:prompt.txt --temperature 0
     python sample.py --interactive                    prompts from the keyboard
+
+What it writes appears token by token; gpt/generate.py draws it.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 import tokenizer as tokenizers
 from gpt import GPT, checkpoint
 from gpt.generate import stream
-from tensorlite.device import keep_freed_memory, place
+from gpt.settings import Parser
+from tensorlite.device import keep_freed_memory
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sample.py",
         description="Write text with a model that train.py made.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -73,9 +74,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
-    place(np.zeros(1), options.device)
     out = Path(options.out_dir if options.init_from == "resume" else options.init_from)
-    model = GPT.from_pretrained(out)
+    model = GPT.from_pretrained(out).to(options.device)
     if options.tokenizer is None and not (out / tokenizers.base.FILE_NAME).exists():
         raise FileNotFoundError(
             f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer PATH"

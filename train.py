@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from tokenizer import BPETokenizer, CharTokenizer
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    warnings.showwarning = lambda message, *_: print(f"train.py: {message}", file=sys.stderr)
     try:
         given, notes = parse(sys.argv[1:] if argv is None else argv)
         for note in notes:
@@ -52,13 +54,12 @@ def run(given: dict) -> int:
     out = Path(settings.out_dir)
     resume = choose_run(given, out)
     if resume:
-        saved = checkpoint.read_json(out / checkpoint.RUN)
+        saved = read_run(out)
         settings = resumed_settings(given, saved["settings"], out)
+        given = dataclasses.asdict(settings)  # what it was started with is given
     place(np.zeros(1), settings.device)  # raises now if that device is not usable
 
     tokenizer, train_tokens, val_tokens = load_data(settings, out if resume else None)
-    for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
-        data.check_length(tokens, settings.block_size, what)
     fingerprint = fingerprint_of(train_tokens, val_tokens)
     if resume and fingerprint != saved["data"]:
         raise ValueError(f"the data is not what the run in {out} was trained on")
@@ -66,17 +67,19 @@ def run(given: dict) -> int:
     if resume and finished(out) and checkpoint.load_step(out) == settings.max_iters:
         print(f"the run in {out} is finished, at step {settings.max_iters:,}")
         return report(out, None, None, settings)
-    model, settings = make_model(settings, given, tokenizer)
+    start = (checkpoint.load_step(out) or 0) if resume else 0
+    model, settings = make_model(settings, given, tokenizer, start)
+    for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
+        data.check_length(tokens, settings.block_size, what)
     optimizer = make_optimizer(model, settings)
-    start = 0
-    if resume and (start := checkpoint.load_step(out) or 0):
+    if start:
         model.load_state_dict(GPT.from_pretrained(out).state_dict())
         checkpoint.load_optimizer(out, model, optimizer, start)
         print(f"resuming {out} at step {start:,}")
     if start > settings.max_iters:
         raise ValueError(f"{out} is at step {start}, --max_iters is {settings.max_iters}")
     print(
-        f"{model.num_params() / 1e6:.2f} M parameters; "
+        f"{model.num_params(non_embedding=True) / 1e6:.2f} M parameters; "
         f"{len(train_tokens):,} tokens to train on, {len(val_tokens):,} to validate, "
         f"{model.config.vocab_size:,} ids"
     )
@@ -127,7 +130,7 @@ def choose_run(given: dict, out: Path) -> bool:
     if not exists or settings.overwrite:
         return False
     if settings.init_from == "auto" and resumable:
-        saved = checkpoint.read_json(out / checkpoint.RUN).get("settings", {})
+        saved = read_run(out)["settings"]
         asked = dataclasses.asdict(settings)
         changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
         if not changed:
@@ -142,10 +145,19 @@ def choose_run(given: dict, out: Path) -> bool:
     )
 
 
+def read_run(out: Path) -> dict:
+    """{"settings": ..., "data": ...} of the run in `out`. Raises ValueError if it is not ours."""
+    saved = checkpoint.read_json(out / checkpoint.RUN)
+    if not isinstance(saved.get("settings"), dict) or "data" not in saved:
+        raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
+    return saved
+
+
 def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
     """The saved settings, with the given ones on top where that is possible."""
     names = {field.name for field in dataclasses.fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in names}
+    saved = dataclasses.asdict(Settings(**saved))
     for name in FIXED:
         if name in given and given[name] not in (None, saved[name]):
             raise ValueError(
@@ -159,7 +171,8 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     """Make the folder of the run; with `overwrite`, delete what a run has left there."""
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        names = [*RUN_FILES, *(p.name for p in out.glob("optimizer-*.safetensors"))]
+        names = [*RUN_FILES, tokenizers.base.FILE_NAME]
+        names += (p.name for p in out.glob("optimizer-*.safetensors"))
         for path in (out / name for name in names):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -202,13 +215,16 @@ def make_tokenizer(name: str, text: str, train_text: str):
     return tokenizers.load(name)
 
 
-def make_model(settings: Settings, given: dict, tokenizer):
-    """A new model, or the one in the folder --init_from; and the settings with its shape."""
+def make_model(settings: Settings, given: dict, tokenizer, start: int):
+    """A new model, or the one in the folder --init_from; and the settings with its shape.
+
+    Behind step 0 a run needs that folder no more: it has its shape and its weights itself.
+    """
     s = settings
     size = s.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
     if tokenizer and size < tokenizer.vocab_size:
         raise ValueError(f"--vocab_size {size} is less than the tokenizer's {tokenizer.vocab_size}")
-    if s.init_from in ("scratch", "resume", "auto"):
+    if start or s.init_from in ("scratch", "resume", "auto"):
         shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
         return GPT(shape, seed=s.seed), settings
     if not is_model(s.init_from):

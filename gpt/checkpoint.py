@@ -21,8 +21,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tensorlite.device import place
+from tokenizer.base import write_atomic
+
 from .config import GPTConfig
-from .corpora import write_atomic
 from .model import GPT
 
 MODEL, CONFIG, RUN = "model.safetensors", "config.json", "run.json"
@@ -59,7 +61,7 @@ def save_model(directory: str | Path, model: GPT, step: int = 0) -> None:
             "bias": config.bias,
         },
     )
-    tensors = {PREFIX + name: p.numpy() for name, p in model.named_parameters()}
+    tensors = {PREFIX + name: p.data for name, p in model.named_parameters()}
     if not config.bias:  # GPT-2 has biases everywhere: zeros say the same
         for name in [n for n in tensors if n.endswith(".weight") and ".wte." not in n]:
             if ".wpe." not in name:
@@ -76,7 +78,6 @@ def load_model(directory: str | Path) -> GPT:
     """
     directory = Path(directory)
     config = _read_config(directory / CONFIG)
-    model = GPT(config)
     with open_tensors(directory / MODEL) as file:
         stored = {name.removeprefix(PREFIX): name for name in file.keys()}
         ignored = {"lm_head.weight"}  # tied to wte
@@ -85,6 +86,9 @@ def load_model(directory: str | Path) -> GPT:
             ignored |= {n for n in stored if n.endswith(".bias")}
         state = {n: file.get_tensor(name) for n, name in stored.items() if n not in ignored}
     try:
+        if config.n_layer > len(state):  # before so many are made
+            raise ValueError(f"it does not hold {config.n_layer} layers")
+        model = GPT(config)
         model.load_state_dict(state)
     except ValueError as error:
         raise ValueError(f"{directory / MODEL} does not fit its config.json: {error}") from None
@@ -205,10 +209,13 @@ def read_json(path: str | Path) -> dict:
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Write a .safetensors file; it appears whole or not at all. Raises OSError on a full disk."""
     # The library would store a non-contiguous array's memory, not its values.
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {n: np.ascontiguousarray(place(array, "cpu")) for n, array in tensors.items()}
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata)
+        temporary.chmod(mode)  # the library makes files that their owner alone may read
         _sort_metadata(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

@@ -13,7 +13,6 @@ import ast
 import hashlib
 import http.client
 import os
-import secrets
 import sysconfig
 import time
 import tokenize
@@ -27,6 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
+
+from tokenizer.base import write_atomic
 
 # What is left out of the standard library, by the name of a folder or file.
 SKIPPED = {
@@ -266,22 +267,6 @@ def _download(url: str, max_bytes: int, timeout: float) -> bytes:
         error.close()  # it holds the connection
         raise
     return bytes(data)
-
-
-def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
-    path = Path(path)
-    # Not tempfile: its files can be read by their owner alone, and the rename would keep that.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 CORPORA: dict[str, Callable[[], str]] = {

@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gpt.corpora import CORPORA, write_atomic
+from tokenizer.base import write_atomic
+
+from .corpora import CORPORA
 
 ALIASES = {"shakespeare_char": "shakespeare"}  # nanoGPT's name
 

@@ -96,13 +96,13 @@ class GPT(nn.Module):
 
     def hidden(self, idx, rng=None):
         """The normalised residual stream behind the last block: ids (B, T) -> (B, T, C)."""
-        B, T = idx.shape
+        T = idx.shape[1]
         if T > self.config.block_size:
             raise ValueError(
                 f"{T} tokens are longer than the model's context of {self.config.block_size}"
             )
         tok = self.wte(idx)  # (B, T) -> (B, T, C)
-        pos = self.wpe(np.arange(T))  # (T,) -> (T, C)
+        pos = self.wpe(np.arange(T, like=idx))  # (T,) -> (T, C)
         x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
         for block in self.h:
             x = block(x, rng)  # (B, T, C)
@@ -114,20 +114,26 @@ class GPT(nn.Module):
         `rng` gives the random numbers of dropout. Raises ValueError for more than block_size
         positions, IndexError for ids outside the vocabulary.
         """
-        x = self.hidden(_array(idx), rng)  # (B, T) -> (B, T, C)
+        x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
         logits = x @ self.wte.weight.T  # (B, T, C) @ (C, V) -> (B, T, V)
-        loss = None if targets is None else tl.cross_entropy(logits, _array(targets))
+        loss = None if targets is None else tl.cross_entropy(logits, self.array(targets))
         return logits, loss
 
     def next_logits(self, idx):
         """The logits behind the last position alone: ids (B, T) -> (B, V)."""
-        x = self.hidden(_array(idx))[:, -1]  # (B, T) -> (B, T, C) -> (B, C)
+        x = self.hidden(self.array(idx))[:, -1]  # (B, T) -> (B, T, C) -> (B, C)
         return x @ self.wte.weight.T  # (B, C) @ (C, V) -> (B, V)
 
     def loss(self, idx, targets, rng=None):
         """The loss that `model(idx, targets)` gives, without ever holding the logits."""
-        x = self.hidden(_array(idx), rng)  # (B, T) -> (B, T, C)
-        return tl.linear_cross_entropy(x, self.wte.weight, _array(targets))
+        x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
+        return tl.linear_cross_entropy(x, self.wte.weight, self.array(targets))
+
+    def array(self, ids):
+        """Token ids (a tensor, an array, nested lists) as an array where the weights are."""
+        return np.asarray(
+            ids.data if isinstance(ids, tl.Tensor) else ids, like=self.wte.weight.data
+        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors in Hugging Face's GPT-2 layout."""
@@ -141,8 +147,3 @@ class GPT(nn.Module):
         from .checkpoint import load_model
 
         return load_model(directory)
-
-
-def _array(ids):
-    """Token ids as an array: of a tensor its data, of nested lists a new one."""
-    return ids.data if isinstance(ids, tl.Tensor) else np.asarray(ids)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tensorlite.device import RowRandom, random
 from tensorlite.optim import AdamW, clip_grad_norm, cosine_schedule
+from tokenizer.base import write_atomic
 
 from .checkpoint import save_model, save_run
 from .data import draw_batch, draw_starts
@@ -101,7 +102,8 @@ def train(
     """
     s, out = settings, Path(settings.out_dir)
     metrics = Metrics(out / "metrics.jsonl", upto=start)
-    best = min((line["val_loss"] for line in metrics.lines if "val_loss" in line), default=math.inf)
+    estimates = [line["val_loss"] for line in metrics.lines if "val_loss" in line and line["step"]]
+    best = min(estimates, default=math.inf)  # step 0 is no candidate, here as below
     save_interval = s.save_interval or s.eval_interval
     tokens_per_step = s.batch_size * s.gradient_accumulation_steps * s.block_size
     seconds: list[float] = []  # of each step, evaluation and saving left out
@@ -241,12 +243,7 @@ class Metrics:
         self.lines = [line for line in self.lines if "event" not in line]
         if upto == 0:
             self.lines = []
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w") as file:
-            file.writelines(json.dumps(line) + "\n" for line in self.lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         self.file = open(path, "a")  # noqa: SIM115 (held for the whole run)
 
     def write(self, line: dict) -> None:

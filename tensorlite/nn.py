@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from . import functional as F
+from .device import place
 from .ops import embedding
 from .tensor import Tensor
 
 
 class Module:
-    """The base of all layers: subclasses set tensors and modules as attributes, define `forward`."""
+    """The base of all layers: a subclass sets its tensors and modules, and defines `forward`."""
 
     training = True
 
@@ -63,6 +64,12 @@ class Module:
                 )
         for name in own.keys() & state.keys():
             own[name].data[...] = np.asarray(state[name], like=own[name].data)
+
+    def to(self, device: str) -> Module:
+        """Move all parameters to "cpu" or "cuda". Raises as `tl.tensor` does."""
+        for p in self.parameters():
+            p.data = place(p.data, device)
+        return self
 
     def train(self, mode: bool = True) -> Module:
         """Set training mode here and in all parts: dropout is on."""

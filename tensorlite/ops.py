@@ -386,8 +386,7 @@ def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
         cuts = list(indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)
     return [
-        getitem(x, before + (slice(start, stop),))
-        for start, stop in zip([0, *cuts], [*cuts, None])
+        getitem(x, before + (slice(start, stop),)) for start, stop in zip([0, *cuts], [*cuts, None])
     ]
 
 

@@ -100,9 +100,7 @@ class AdamW(Optimizer):
 
     slots = ("m", "v")
 
-    def __init__(
-        self, params_or_groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
-    ):
+    def __init__(self, params_or_groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(params_or_groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, group, p, g, m, v):

@@ -33,6 +33,8 @@ from types import FunctionType, MethodType
 
 import numpy as np
 
+from .device import place
+
 # =================================================================================================
 # Tensor: an array and, if a gradient may flow into it, where it came from
 # =================================================================================================
@@ -108,7 +110,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+        return place(self.data, "cpu")
 
     def detach(self) -> Tensor:
         """The same values, sharing memory, cut from the graph."""
@@ -181,8 +183,6 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     Arrays keep their dtype; Python floats become float32, ints int64. `device` is "cpu" or "cuda".
     Raises TypeError for data that are no numbers, and for integers that ask for a gradient.
     """
-    from .device import place
-
     if isinstance(data, Tensor):
         data = data.data
     if dtype is None and not hasattr(data, "dtype"):
@@ -338,7 +338,7 @@ class Op:
             if parent is None:
                 vjps[i] = None
             elif vjps[i] is None:
-                raise TypeError(f"{self.name}: no gradient flows into '{self._input(i)}'; detach it")
+                raise TypeError(self._no_gradient(self._input(i)))
         return Tensor(value, node=Node(self.name, tuple(parents), vjps, value))
 
     def _bind(self, args, kwargs):
@@ -355,9 +355,12 @@ class Op:
         for name, value in bound.items():
             if isinstance(value, Tensor):
                 if value.requires_grad and _recording.get():
-                    raise TypeError(f"{self.name}: no gradient flows into '{name}'; detach it")
+                    raise TypeError(self._no_gradient(name))
                 bound[name] = value.data
         return (arrays[0] if self.variadic else arrays), bound
+
+    def _no_gradient(self, name: str) -> str:
+        return f"{self.name}: no gradient flows into '{name}'; pass it detached"
 
     def _input(self, i: int) -> str:
         return f"{self.arrays[0]}[{i}]" if self.variadic else self.arrays[i]

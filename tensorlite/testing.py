@@ -65,7 +65,7 @@ def check_grads(
             got = gradient.data[index]
             error = abs(got - expected) / (atol + rtol * max(abs(expected), abs(got)))
             if not error <= max(worst, 1.0):  # `not <=`: NaN is the worst of all
-                worst = error if error == error else np.inf
+                worst = np.inf if np.isnan(error) else error
                 message = (
                     f"argument {i} at {tuple(map(int, index))}: the gradient is {got:.10g}, "
                     f"differences give {expected:.10g}"
@@ -131,7 +131,8 @@ def _array(shape, kind, dtype, layout, seed):
     rng = np.random.default_rng(seed)
     if kind == "distinct":
         n = int(np.prod(shape))
-        values = (rng.permutation(n) * 0.1 - 0.05 * n + rng.uniform(-0.025, 0.025, n)).reshape(shape)
+        values = rng.permutation(n) * 0.1 - 0.05 * n + rng.uniform(-0.025, 0.025, n)
+        values = values.reshape(shape)
     else:
         values = rng.uniform(0.2, 2.0, shape)
         if kind == "nonzero":

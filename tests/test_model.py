@@ -151,7 +151,7 @@ def test_dropout_is_a_function_of_its_key():
         return model.loss(x[rows], y[rows], RowRandom(*key, rows=rows)).item()
 
     assert loss(1, 2) == loss(1, 2) != loss(1, 3)
-    halves = loss(1, 2, rows=range(0, 2)) + loss(1, 2, rows=range(2, 4))
+    halves = loss(1, 2, rows=range(2)) + loss(1, 2, rows=range(2, 4))
     assert halves / 2 == pytest.approx(loss(1, 2), rel=1e-5)
     assert model.loss(x, y).item() != model.loss(x, y).item()  # fresh numbers without a key
     model.eval()

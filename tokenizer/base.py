@@ -181,17 +181,23 @@ class Tokenizer(ABC):
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self._description()}
-        # In the same directory, since a rename is atomic only within one file system; and not by
-        # tempfile, whose files only their owner may read.
-        temporary = directory / f".{FILE_NAME}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, directory / FILE_NAME)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(directory / FILE_NAME, json.dumps(content).encode())
+
+
+def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
+    path = Path(path)
+    # In the same folder, since a rename is atomic only within one file system; and not by
+    # tempfile, whose files only their owner may read.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def replace_surrogates(text: str) -> str:
