@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 import tokenizer as tokenizers
-from gpt import GPT, checkpoint
+from gpt import GPT
 from gpt.generate import stream
 from gpt.settings import Parser
 from tensorlite.device import keep_freed_memory
@@ -83,7 +83,10 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = tokenizers.load(options.tokenizer or out)
     prompt = options.start
     if prompt.startswith("FILE:"):
-        prompt = Path(prompt[5:]).read_text(encoding="utf-8")
+        try:
+            prompt = Path(prompt[5:]).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{prompt[5:]} is no text: {error}") from None
     if options.interactive:
         return interact(model, tokenizer, options)
     for i in range(options.num_samples):

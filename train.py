@@ -99,7 +99,10 @@ def run(given: dict) -> int:
     )
     if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start):
         step = checkpoint.load_step(out) or 0
-        print(f"stopped at step {step:,}, saved; go on: {command('train', out)} --init_from resume")
+        saved = "saved" if step else "with nothing to save yet"
+        print(
+            f"stopped at step {step:,}, {saved}; {command('train', out)} --init_from resume goes on"
+        )
         return 0
     if not plot_losses(out):
         print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
@@ -192,8 +195,12 @@ def load_data(settings: Settings, resumed: Path | None):
     if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
         name = str(source)
     if data.is_token_data(settings.dataset):
+        if name == "char" or (name or "").startswith("bpe:"):  # a preset's, meant for text
+            name = None
         tokenizer = None if name is None else tokenizers.load(name)
         size = settings.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
+        if is_model(settings.init_from) and not settings.vocab_size:
+            size = checkpoint.read_json(Path(settings.init_from) / checkpoint.CONFIG)["vocab_size"]
         return tokenizer, *data.open_tokens(settings.dataset, size)
     text = data.read_text(settings.dataset, settings.encoding)
     train_text, val_text = data.split(text)

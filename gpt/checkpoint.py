@@ -12,6 +12,7 @@ holds the number of the step, is what commits. A crash at any moment leaves the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -82,9 +83,13 @@ def load_model(directory: str | Path) -> GPT:
         stored = {name.removeprefix(PREFIX): name for name in file.keys()}
         ignored = {"lm_head.weight"}  # tied to wte
         ignored |= {n for n in stored if n.endswith((".attn.bias", ".attn.masked_bias"))}
-        if not config.bias:
-            ignored |= {n for n in stored if n.endswith(".bias")}
         state = {n: file.get_tensor(name) for n, name in stored.items() if n not in ignored}
+    if not config.bias:
+        biases = [n for n in state if n.endswith(".bias")]
+        if any(state[n].any() for n in biases):  # zeros when we wrote them: trained on elsewhere
+            config = dataclasses.replace(config, bias=True)
+        else:
+            state = {n: array for n, array in state.items() if n not in biases}
     try:
         if config.n_layer > len(state):  # before so many are made
             raise ValueError(f"it does not hold {config.n_layer} layers")

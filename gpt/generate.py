@@ -186,7 +186,7 @@ def _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
         ("top_k", top_k, top_k is None or top_k >= 1, "at least 1"),
         ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
         ("min_p", min_p, min_p is None or 0 < min_p <= 1, "above 0 and at most 1"),
-        ("repetition_penalty", repetition_penalty, repetition_penalty > 0, "above 0"),
+        ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "above 0"),
     ):
         if not fine:
             raise ValueError(f"{name} is {expected}, not {value}")

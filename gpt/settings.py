@@ -29,21 +29,21 @@ class Settings:
     )
     encoding: str = _option("utf-8", "the encoding of text files")
     tokenizer: str | None = _option(
-        None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
+        None, "char (the default for text), bpe:N (trained to N ids), or a saved tokenizer"
     )
     vocab_size: int | None = _option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
-    block_size: int = _option(64, "the context, in tokens")
+    block_size: int = _option(128, "the context, in tokens")
     n_layer: int = _option(4, "blocks")
     n_head: int = _option(4, "attention heads in a block")
     n_embd: int = _option(128, "width")
     dropout: float = _option(0.0, "probability of dropping an activation in training")
     bias: bool = _option(False, "biases in linear layers and layer norms")
     # how to learn
-    batch_size: int = _option(12, "windows of block_size tokens at a time")
+    batch_size: int = _option(8, "windows of block_size tokens at a time")
     gradient_accumulation_steps: int = _option(1, "so many batches make a step")
-    max_iters: int = _option(2000, "steps")
-    learning_rate: float = _option(1e-3, "at its highest")
+    max_iters: int = _option(1200, "steps")
+    learning_rate: float = _option(3e-3, "at its highest")
     decay_lr: bool = _option(True, "lower it along a cosine")
     warmup_iters: int = _option(100, "steps of linear warm-up")
     lr_decay_iters: int | None = _option(None, "where the cosine ends (max_iters)")
@@ -56,8 +56,9 @@ class Settings:
     # what to report and keep
     out_dir: str = _option("out", "the folder of the run")
     init_from: str = _option(
-        "scratch", "scratch; resume the run in out_dir; auto: resume if there is one to resume; "
-        "or a folder with a model to fine-tune"
+        "scratch",
+        "scratch; resume the run in out_dir; auto: resume if there is one to resume; "
+        "or a folder with a model to fine-tune",
     )
     overwrite: bool = _option(False, "delete the run that is in out_dir")
     eval_interval: int = _option(250, "steps between estimates of the validation loss")

@@ -244,7 +244,7 @@ class Metrics:
         if upto == 0:
             self.lines = []
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
-        self.file = open(path, "a")  # noqa: SIM115 (held for the whole run)
+        self.file = open(path, "a")  # held for the whole run
 
     def write(self, line: dict) -> None:
         self.lines.append(line)

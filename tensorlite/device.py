@@ -107,7 +107,8 @@ def keep_freed_memory() -> None:
 
 
 def _words(key: Sequence[int | str]) -> list[int]:
-    return [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return [len(words), *words]  # the length, for (1,) and (1, 0) would seed alike
 
 
 def random(*key: int | str) -> np.random.Generator:

@@ -15,7 +15,19 @@ import math
 import numpy as np
 
 from .device import row_blocks
-from .ops import exp, log, masked_fill, matmul, max, mean, sum, swapaxes, take_along_axis, tanh
+from .ops import (
+    broadcast_to,
+    exp,
+    log,
+    masked_fill,
+    matmul,
+    max,
+    mean,
+    sum,
+    swapaxes,
+    take_along_axis,
+    tanh,
+)
 from .tensor import Tensor, op
 
 
@@ -95,8 +107,8 @@ def gelu(x):
             s = xb * xb
             s *= 3 * _A * _C
             s += _C
-            s *= xb  # x u'
             s *= 1 - t * t
+            s *= xb  # x u' (1 - t^2)
             s += t
             s += 1
             s *= 0.5
@@ -179,6 +191,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     y = normed if weight is None and bias is None else np.empty_like(x2)
     for block in row_blocks(x2):
         nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
+        nb -= (nb @ average)[:, None]  # the rounding of a mean that is large beside the variance
         variance = (nb * nb) @ average
         scale[block, 0] = 1 / np.sqrt(variance + eps)
         nb *= scale[block]
@@ -189,13 +202,16 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
         elif bias is not None:
             np.add(nb, bias, out=y[block])
 
+    weight = weight if needs[0] else None
+    normed = normed if needs[0] or needs[1] else None
+
     def vjp(g):
         # With z = (x - mean) / std and h = g * weight: gx = (h - mean(h) - z mean(h z)) / std
         g2 = _rows(g)
         gx = np.empty_like(g2) if needs[0] else None
         g_weight = np.zeros_like(g2, shape=n) if needs[1] else None
         for block in row_blocks(g2):
-            gb, z = g2[block], normed[block]
+            gb, z = g2[block], None if normed is None else normed[block]
             if needs[1]:
                 g_weight += _column_sums(gb * z)
             if needs[0]:
@@ -244,36 +260,42 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     x2 = _rows(logits)
     rows, n_classes = x2.shape
     t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index)
-    loss, lse = np.empty_like(x2, shape=rows), np.empty_like(x2, shape=rows)
+    loss = np.empty_like(x2, shape=rows)
+    # Kept apart: beside a large top, the log of the total would be rounded away.
+    top, log_total = np.empty_like(x2, shape=(rows, 1)), np.empty_like(x2, shape=(rows, 1))
     for block in row_blocks(x2):
-        xb = x2[block]
-        top = np.max(xb, axis=1, keepdims=True)
-        lse[block] = np.log(np.sum(np.exp(xb - top), axis=1)) + top[:, 0]
-        right = np.take_along_axis(xb, t[block, None], axis=1)[:, 0]
-        loss[block] = lse[block] - (1 - label_smoothing) * right
+        top[block] = np.max(x2[block], axis=1, keepdims=True)
+        shifted = x2[block] - top[block]
+        right = np.take_along_axis(shifted, t[block, None], axis=1)[:, 0]
+        loss[block] = -(1 - label_smoothing) * right
         if label_smoothing:
-            loss[block] -= label_smoothing * np.mean(xb, axis=1)
-    loss = np.where(counted, loss, 0)
-    value, share = _reduce(loss, counted, reduction, logits.shape[:-1])
+            loss[block] -= label_smoothing * np.mean(shifted, axis=1)
+        np.exp(shifted, out=shifted)
+        log_total[block] = np.log(np.sum(shifted, axis=1, keepdims=True))
+        loss[block] += log_total[block, 0]
+    share = _share(counted, reduction, x2.dtype)
+    shape = logits.shape
 
     def vjp(g):
         # softmax(logits) minus the target distribution, row by row times the row's share of g
         weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
         gx = np.empty_like(x2)
         for block in row_blocks(x2):
-            p = np.exp(x2[block] - lse[block, None], out=gx[block])
+            p = np.subtract(x2[block], top[block], out=gx[block])
+            p -= log_total[block]
+            np.exp(p, out=p)
             if label_smoothing:
                 p -= label_smoothing / n_classes
             p[np.arange(len(p), like=p), t[block]] -= 1 - label_smoothing
-            p *= weight[block] if len(weight) == rows else weight
-        return np.reshape(gx, logits.shape)
+            p *= weight[block]
+        return np.reshape(gx, shape)
 
-    return value, vjp
+    return _reduce(loss, counted, reduction, shape[:-1]), vjp
 
 
 def _targets(targets, shape, n_classes, ignore_index):
     """Targets checked and flat: (rows,) with 0 where ignored, and which of them count."""
-    targets = np.asarray(targets) if isinstance(targets, (int, list)) else targets
+    targets = np.asarray(targets) if isinstance(targets, (int, list, tuple)) else targets
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets are integers, not {targets.dtype}")
     if targets.shape != shape:
@@ -287,17 +309,20 @@ def _targets(targets, shape, n_classes, ignore_index):
     return t, counted
 
 
+def _share(counted, reduction, dtype):
+    """The part of the reduced loss's gradient that each row gets (rows, 1)."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+    share = counted / np.sum(counted) if reduction == "mean" else counted
+    return share[:, None].astype(dtype)
+
+
 def _reduce(loss, counted, reduction, shape):
-    """The reduced loss, and what share of its gradient each row gets: (rows, 1) or a scalar."""
-    share = counted[:, None].astype(loss.dtype)
+    """The losses of all rows (rows,) as the caller wants them; those not counted are 0."""
+    loss = np.where(counted, loss, 0)
     if reduction == "none":
-        return np.reshape(loss, shape), share
-    if reduction == "sum":
-        return np.sum(loss), share
-    if reduction == "mean":
-        n = np.sum(share)
-        return np.sum(loss) / n, share / n
-    raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+        return np.reshape(loss, shape)
+    return np.sum(loss) / np.sum(counted) if reduction == "mean" else np.sum(loss)
 
 
 def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reduction="mean"):
@@ -321,7 +346,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
     t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index)
     loss = np.empty_like(x2, shape=rows)
-    value, share = _reduce(loss, counted, reduction, x.shape[:-1])
+    share = _share(counted, reduction, x2.dtype)
     gx = np.empty_like(x2) if needs[0] else None
     g_weight = np.zeros_like(weight) if needs[1] else None
     step = np.maximum(256, 2**25 // n_classes).item()  # BLAS wants rows, memory does not
@@ -341,7 +366,6 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:
                 g_weight += p.T @ x2[chunk]
-    value, _ = _reduce(np.where(counted, loss, 0), counted, reduction, x.shape[:-1])
     shape = x.shape
 
     def vjp(g):
@@ -350,7 +374,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
             g_weight * g if needs[1] else None,
         )
 
-    return value, vjp
+    return _reduce(loss, counted, reduction, shape[:-1]), vjp
 
 
 # =================================================================================================
@@ -364,7 +388,7 @@ def drop_composed(x, keep, p):
 
 @op(composed=drop_composed)
 def drop(x, *, keep, p):
-    """x / (1 - p) where the boolean array `keep` holds, 0 elsewhere."""
+    """x / (1 - p) where the boolean array `keep` holds, x times 0 elsewhere."""
 
     def apply(x):
         y = x * (1 / (1 - p))
@@ -420,12 +444,14 @@ def attention_composed(
 ):
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     scores = matmul(q, swapaxes(k, -1, -2)) * (D**-0.5 if scale is None else scale)  # (..., T, S)
-    visible = np.tri(T, S, dtype=bool, like=q.data) if is_causal else np.True_
+    visible = np.tri(T, S, dtype=bool, like=q.data)
+    visible = visible if is_causal else visible | True
     if attn_mask is not None and attn_mask.dtype == bool:
         visible = visible & attn_mask
     elif attn_mask is not None:
         scores = scores + attn_mask.astype(q.dtype)
-    visible = np.broadcast_to(np.asarray(visible, like=q.data), scores.shape)
+    shape = np.broadcast_shapes(visible.shape, scores.shape)
+    visible, scores = np.broadcast_to(visible, shape), broadcast_to(scores, shape)
     blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys: zeros, not 0 / 0
     scores = masked_fill(scores, ~visible & ~blind, -math.inf)
     weights = masked_fill(softmax(scores, axis=-1), ~visible, 0.0)
@@ -440,8 +466,8 @@ def attention(
 
     Goes over blocks of query rows. A causal block looks at no key behind its last query, which
     saves half of the products; and no more than a block of the (T, S) scores is held at a time:
-    the backward pass computes them again from the logarithm of each row's sum, as FlashAttention
-    does (Dao et al., 2022).
+    the backward pass computes them again from the largest and the total of each row, as
+    FlashAttention does (Dao et al., 2022).
     """
     T, S = q.shape[-2], k.shape[-2]
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
@@ -452,7 +478,7 @@ def attention(
     if any(b != batch for b in batches[:3]):
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
     step = QUERY_BLOCK if is_causal and T > 2 * QUERY_BLOCK else T
-    blocks = [slice(i, i + step) for i in range(0, T, step or 1)]
+    blocks = [slice(i, i + step) for i in range(0, T, step or 1)] if S else []
 
     def scores(rows):
         """The masked scores of a block of queries (..., r, s), and the s keys they look at."""
@@ -472,30 +498,31 @@ def attention(
 
     # `empty_like` keeps the memory order of q, (B, T, heads, D) where the heads were split off, so
     # that merging them again copies nothing.
-    y = np.empty_like(q, shape=(*batch, T, v.shape[-1]))
-    lse = np.empty_like(q, shape=(*batch, T, 1))
+    make = np.empty_like if S else np.zeros_like  # without keys: zeros
+    y = make(q, shape=(*batch, T, v.shape[-1]))
+    # Kept apart: beside a large top, as a mask of -1e9 makes, the total would be rounded away.
+    top, total = (np.empty_like(q, shape=(*batch, T, 1)) for _ in range(2))
     for rows in blocks:
         p, keys = scores(rows)
-        top = np.max(p, axis=-1, keepdims=True)
-        top = np.where(np.isinf(top), 0, top)  # a query without keys has only -inf
-        p -= top
+        largest = np.max(p, axis=-1, keepdims=True)
+        top[..., rows, :] = np.where(np.isinf(largest), 0, largest)  # a query without keys: -inf
+        p -= top[..., rows, :]
         np.exp(p, out=p)
-        total = np.sum(p, axis=-1, keepdims=True)
-        blind = total == 0
-        total += blind
-        p /= total
-        lse[..., rows, :] = np.where(blind, math.inf, np.log(total) + top)
+        sums = np.sum(p, axis=-1, keepdims=True)
+        total[..., rows, :] = sums + (sums == 0)
+        p /= total[..., rows, :]
         np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
 
     def vjp(g):
-        gq = np.empty_like(q) if needs[0] else None
+        gq = np.zeros_like(q) if needs[0] else None
         gk = np.zeros_like(k) if needs[1] else None
         gv = np.zeros_like(v) if needs[2] else None
         along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
         for rows in blocks:
             p, keys = scores(rows)
-            p -= lse[..., rows, :]
+            p -= top[..., rows, :]
             np.exp(p, out=p)
+            p /= total[..., rows, :]
             gb = g[..., rows, :]
             if needs[2]:
                 gv[..., keys, :] += np.swapaxes(dropped(p, rows, keys), -1, -2) @ gb

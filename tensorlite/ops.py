@@ -7,6 +7,8 @@ array. Broadcasting is the engine's business: where `x` was stretched, it sums w
 Names, arguments and broadcasting are NumPy's. Where a function has a kink the gradient is one of
 the values between its one-sided slopes: abs and relu have 0 at 0; maximum and minimum, max and min
 share the gradient equally among ties.
+
+Functions here have NumPy's names: within this file `abs`, `sum`, `max` and `min` are these.
 """
 
 from __future__ import annotations
@@ -50,14 +52,14 @@ def neg(x):
 
 @op
 def power(x, y):
-    """x to the power y; the gradient with respect to y is 0 where x is not positive."""
+    """x to the power y; the gradient with respect to y is 0 where x is not above 0."""
     if isinstance(y, (int, float)):
         return x**y, lambda g: g * (y * x ** (y - 1 if y else 1)), None
     z = x**y
     return (
         z,
         lambda g: g * (y * x ** np.where(y == 0, 1, y - 1)),  # 0 ** 0 is constant, not 0 * inf
-        lambda g: g * (z * np.log(np.where(x > 0, x, 1))),
+        lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0),
     )
 
 
@@ -178,7 +180,7 @@ def var(x, *, axis=None, ddof=0, keepdims=False):
     n = _length(x.shape, axis) - ddof
     centred = x - np.mean(x, axis=axis, keepdims=True)
     y = np.sum(centred * centred, axis=axis, keepdims=keepdims) / n
-    return y, lambda g: _spread(g * (2 / n), centred.shape, axis, keepdims) * centred
+    return y, lambda g: _spread(g * 2 / n, centred.shape, axis, keepdims) * centred
 
 
 @op
@@ -314,7 +316,7 @@ def concatenate(*arrays, axis=0):
 def getitem(x, *, index):
     """x[index], for any index that NumPy takes; tensors in the index stand for their arrays."""
     index = _plain(index)
-    repeated = any(hasattr(i, "dtype") and i.dtype.kind in "iu" and i.ndim for i in _parts(index))
+    repeated = any(hasattr(i, "dtype") and i.dtype.kind in "iu" for i in _parts(index))
     return x[index], lambda g: Part(g, index, repeated)
 
 
@@ -323,10 +325,16 @@ def _parts(index):
 
 
 def _plain(index):
-    """Tensors and lists in an index -> arrays."""
-    parts = tuple(i.data if isinstance(i, Tensor) else i for i in _parts(index))
-    parts = tuple(np.asarray(i) if isinstance(i, list) else i for i in parts)
-    return parts if isinstance(index, tuple) else parts[0]
+    """The index with tensors, lists and tuples of integers or booleans made arrays."""
+
+    def part(i):
+        if isinstance(i, Tensor):
+            return i.data
+        if isinstance(i, (list, tuple)):
+            return np.asarray(i) if len(i) else np.zeros(0, np.int64)
+        return i
+
+    return tuple(map(part, index)) if isinstance(index, tuple) else part(index)
 
 
 @op
@@ -346,7 +354,7 @@ def embedding(weight, *, ids):
 
     Raises TypeError for ids that are no integers, IndexError for one outside 0 <= id < V.
     """
-    ids = np.asarray(ids) if isinstance(ids, (int, list)) else ids
+    ids = np.asarray(ids) if isinstance(ids, (int, np.generic, list, tuple)) else ids
     shape, dtype = weight.shape, weight.dtype
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding takes integer ids, not {ids.dtype}")
@@ -377,7 +385,7 @@ def embedding(weight, *, ids):
 def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
     """Cut a tensor along an axis: into equal sections (int), or at the given indices (list)."""
     n = x.shape[axis]
-    if isinstance(indices_or_sections, int):
+    if isinstance(indices_or_sections, (int, np.integer)):
         if n % indices_or_sections:
             raise ValueError(f"cannot split {n} into {indices_or_sections} equal sections")
         size = n // indices_or_sections
@@ -392,8 +400,7 @@ def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
 
 def _comparison(function):
     def compare(x, y) -> Tensor:
-        x, y = (a.data if isinstance(a, Tensor) else a for a in (x, y))
-        return Tensor(np.asarray(function(x, y), like=y if hasattr(y, "dtype") else x))
+        return Tensor(function(*(a.data if isinstance(a, Tensor) else a for a in (x, y))))
 
     compare.__doc__ = f"np.{function.__name__}, a tensor of booleans: no gradient flows through it."
     return compare
@@ -434,8 +441,9 @@ for _op in (add, exp, log, sqrt, tanh, abs, power, maximum, minimum, matmul, whe
     NUMPY[getattr(np, _op.name)] = _op
 for _op in (reshape, transpose, swapaxes, expand_dims, squeeze, broadcast_to, concatenate):
     NUMPY[getattr(np, _op.name)] = _op
-for _op in (max, min, take_along_axis, split):
-    NUMPY[getattr(np, _op.__name__)] = _op
+for _op in (max, min, take_along_axis):
+    NUMPY[getattr(np, _op.name)] = _op
+NUMPY[np.split] = lambda x, indices_or_sections, axis=0: split(x, indices_or_sections, axis)
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))

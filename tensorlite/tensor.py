@@ -7,13 +7,15 @@ An operation is declared once, as its value and one vjp per differentiable input
         return x * y, lambda g: g * y, lambda g: g * x
 
 A vjp (vector-Jacobian product) is given the gradient of the loss with respect to the operation's
-value, an array of the value's shape, and gives the gradient with respect to one input. The body
-sees plain arrays; `op` makes of it a function of tensors that records a `Node` whenever an input
+value, an array of the value's shape, and gives the gradient with respect to one input; where
+broadcasting stretched that input, the gradient may be as large as the value is. The body sees plain
+arrays; `op` makes of it a function of tensors that records a `Node` whenever an input
 needs a gradient, and `backward` walks the nodes from the last to the first.
 
-What the engine does so that no vjp has to: it undoes broadcasting (`unbroadcast`), sums the
-gradients of a value that is used more than once (`_accumulate`), drops the vjp of an input that
-needs no gradient, and frees each node as soon as it has been used.
+What the engine does so that no vjp has to: it undoes broadcasting (`_fit`), sums the gradients of
+a value that is used more than once (`_accumulate`), drops the vjp of an input that needs no
+gradient, frees each node as soon as it has been used (`Node.free`), and makes what the graph needs
+read-only until then (protect.py).
 
 Follows HIPS autograd (vjps, iterative order, who owns a gradient) and micrograd (small enough to
 read). Differs from both in that a node is not a tensor: a value that no vjp captured dies during
@@ -27,13 +29,13 @@ import contextvars
 import heapq
 import inspect
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, MethodType
+from types import MethodType
 
 import numpy as np
 
 from .device import place
+from .protect import captured, protect, release
 
 # =================================================================================================
 # Tensor: an array and, if a gradient may flow into it, where it came from
@@ -53,14 +55,14 @@ class Tensor:
     tensor([2., 4.])
 
     While a backward is pending, the arrays it needs are read-only: writing to them raises
-    ValueError instead of giving a wrong gradient. One hole remains: a view of the array that was
-    taken before it was captured can still write through.
+    ValueError instead of giving a wrong gradient. One hole remains: a view of the array that the
+    user took before can still write through. One taken meanwhile stays read-only; copy it.
     """
 
     __slots__ = ("data", "grad", "node", "_requires_grad", "__weakref__")
 
     def __init__(self, data, requires_grad: bool = False, node: Node | None = None):
-        self.data = data
+        self.data = np.asarray(data) if isinstance(data, np.generic) else data  # 0-d stays an array
         self.grad = None
         self.node = node
         self._requires_grad = False
@@ -209,18 +211,19 @@ class Node:
     after its parents, descending serial numbers are a topological order.
     """
 
-    __slots__ = ("serial", "op", "parents", "vjps", "shape", "dtype", "frozen")
+    __slots__ = ("serial", "op", "parents", "vjps", "shape", "dtype", "protected")
 
     count = itertools.count()
 
-    def __init__(self, op: str, parents: tuple, vjps, value):
+    def __init__(self, op: str, parents: tuple, vjps, value, inputs):
+        self.protected = ()  # first, for __del__ finds it even if this is interrupted
         self.serial = next(Node.count)
         self.op = op
         self.parents = parents
         self.vjps = vjps
         self.shape = value.shape
         self.dtype = value.dtype
-        self.frozen = _freeze(_captured(vjps))
+        self.protected = protect(captured(vjps), (value, *inputs))
 
     def gradients(self, g, useful: set | None = None) -> Sequence:
         """The gradient of each input (None: not needed), given the gradient `g` of the value."""
@@ -235,18 +238,21 @@ class Node:
     def check_alive(self) -> None:
         if self.vjps is None:
             raise RuntimeError(
-                f"the graph of this '{self.op}' was freed by an earlier backward; to go through "
-                "it again, pass retain_graph=True to the earlier one"
+                f"the graph of this '{self.op}' was freed by an earlier backward (or one that "
+                "failed); to go through it again, pass retain_graph=True to the earlier one"
             )
 
     def free(self) -> None:
         """Let go of the parents and of every array the vjps captured."""
         self.parents, self.vjps = (), None
-        _release(self.frozen)
-        self.frozen = ()
+        protected, self.protected = self.protected, ()
+        release(protected)
 
     def __del__(self):
-        _release(self.frozen)
+        release(self.protected)
+
+    def __reduce__(self):
+        raise TypeError("a graph is not copied or pickled; .detach() the tensor first")
 
 
 _recording = contextvars.ContextVar("tensorlite_recording", default=True)
@@ -281,7 +287,8 @@ class Op:
     returns its value and a single vjp that gives one gradient per array, None where not needed.
 
     A vjp captures what it uses and no more: the shape, not the array whose shape it is. It never
-    writes into the gradient it is given.
+    writes into the gradient it is given. What it returns is of the input's shape, or of a shape to
+    which the input broadcasts, or a `Part`.
     """
 
     def __init__(self, body: Callable, composed: Callable | None = None):
@@ -300,7 +307,7 @@ class Op:
         )
         self.defaults = {p.name: p.default for p in seen}
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance, owner=None):  # so that `Tensor.sum = sum` makes a method
         return self if instance is None else MethodType(self, instance)
 
     def __repr__(self) -> str:
@@ -316,11 +323,13 @@ class Op:
             if isinstance(a, Tensor):
                 values.append(a.data)
                 if recording:
-                    parent = a if a._requires_grad else a.node
+                    parent = a if a._requires_grad else a.node  # a leaf itself, or what made it
                     needed = needed or parent is not None
             else:
                 values.append(_operand(a, self.name))
             parents.append(parent)
+        if self.composed is not None:
+            values = _floats_of_one_dtype(values)
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
 
@@ -328,18 +337,19 @@ class Op:
 
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
-        if value.dtype == np.float64 and not _has_float64(values):
+        if value.dtype == np.float64 and not _has_float64(values) and "dtype" not in static:
             value = value.astype(np.float32)  # as NumPy's float32 * int64 and exp(int64) are
-        if not needed:
+        if not needed or value.dtype.kind != "f":
             return Tensor(value)
         if self.joint:
-            return Tensor(value, node=Node(self.name, tuple(parents), vjps[0], value))
-        for i, parent in enumerate(parents):
-            if parent is None:
-                vjps[i] = None
-            elif vjps[i] is None:
-                raise TypeError(self._no_gradient(self._input(i)))
-        return Tensor(value, node=Node(self.name, tuple(parents), vjps, value))
+            (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
+        else:
+            for i, parent in enumerate(parents):
+                if parent is None:
+                    vjps[i] = None
+                elif vjps[i] is None:
+                    raise TypeError(self._no_gradient(self._input(i)))
+        return Tensor(value, node=Node(self.name, tuple(parents), vjps, value, values))
 
     def _bind(self, args, kwargs):
         """Arguments as the caller gave them -> the arrays in order, the statics by name."""
@@ -392,6 +402,17 @@ def _operand(value, name: str):
     return value
 
 
+def _floats_of_one_dtype(values: list) -> list:
+    """What a fused body works on: integers as float32, different floats as the larger one."""
+    dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
+    if len(dtypes) == 1 and next(iter(dtypes)).kind == "f":
+        return values
+    dtype = np.result_type(*(d for d in dtypes if d.kind == "f"), np.float16)
+    if not any(d.kind == "f" for d in dtypes):
+        dtype = np.dtype(np.float32)
+    return [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
+
+
 def _has_float64(values) -> bool:
     return any(getattr(value, "dtype", None) == np.float64 for value in values)
 
@@ -427,7 +448,10 @@ def grad(output: Tensor, inputs, gradient=None, retain_graph: bool = False) -> t
 
 
 def _backward(output: Tensor, gradient, retain_graph: bool, wanted: set | None = None) -> dict:
-    """Each leaf (or each one of `wanted`) -> (its gradient, whether the engine allocated it)."""
+    """Each leaf (or each one of `wanted`) -> (its gradient, owned).
+
+    `owned` says that the engine allocated the array itself, so that nobody else can hold it.
+    """
     if not output.requires_grad:
         raise ValueError("this tensor needs no gradient: nothing it was computed from does")
     if gradient is not None:
@@ -491,10 +515,20 @@ def _accumulate(held, new, parent, node: Node, i: int):
             total = held[0] if held[1] else held[0].copy()
         new.add_to(total)
         return total, True
+    new = _fit(new, parent, node, i)
+    if held is None:
+        return new, False
+    g, owned = held
+    if owned:
+        g += new
+        return held
+    return np.asarray(g + new, like=new), True
+
+
+def _fit(new, parent, node: Node, i: int):
+    """What the vjp for input `i` returned, as an array of the shape and dtype of that input."""
     if isinstance(new, Tensor):
         new = new.data
-    elif isinstance(new, np.generic):
-        new = np.asarray(new)
     if new.shape != parent.shape:
         if not _broadcasts(parent.shape, new.shape):
             raise ValueError(
@@ -504,14 +538,7 @@ def _accumulate(held, new, parent, node: Node, i: int):
         new = unbroadcast(new, parent.shape)
     if new.dtype != parent.dtype:
         new = new.astype(parent.dtype)
-    if held is None:
-        return new, False
-    g, owned = held
-    if owned:
-        g += new
-        return held
-    total = np.asarray(g + new, like=new)
-    return total, True
+    return np.asarray(new) if isinstance(new, np.generic) else new
 
 
 def _broadcasts(shape: tuple, to: tuple) -> bool:
@@ -546,64 +573,3 @@ class Part:
             np.add.at(total, self.index, self.g)
         else:
             total[self.index] += self.g
-
-
-# =================================================================================================
-# Arrays that a pending backward needs are read-only
-# =================================================================================================
-
-# The owner of a memory (an array, by id) -> a list that is as long as the times it was captured,
-# and the arrays over that memory that were made read-only. They become writeable again together,
-# since NumPy refuses to make a view writeable while the array it looks into is not. Captures are
-# counted by a list's length because `append` and `pop` cannot be interrupted halfway by the
-# garbage collector freeing another node.
-_captures: dict[int, tuple[list, dict]] = {}
-_captures_lock = threading.RLock()
-
-
-def _captured(vjps) -> list[np.ndarray]:
-    """The NumPy arrays that the closures of vjps hold (a CuPy array has no writeable flag)."""
-    arrays, reached = [], list(vjps) if isinstance(vjps, list) else [vjps]
-    for item in reached:  # grows while it is walked
-        if isinstance(item, np.ndarray):
-            arrays.append(item)
-        elif isinstance(item, FunctionType):
-            reached.extend(cell.cell_contents for cell in item.__closure__ or ())
-        elif isinstance(item, (tuple, list)):
-            reached.extend(item)
-    return arrays
-
-
-def _freeze(arrays: list[np.ndarray]) -> list[int]:
-    """Make arrays and the memory below them read-only; returns what `_release` takes."""
-    owners = []
-    with _captures_lock:
-        for array in arrays:
-            owner = array
-            while isinstance(owner.base, np.ndarray):
-                owner = owner.base
-            entry = _captures.get(id(owner))
-            if entry is None:
-                if not owner.flags.writeable:
-                    continue  # a constant: nobody can change it
-                entry = _captures[id(owner)] = [], {}
-            count, frozen = entry
-            count.append(None)
-            owners.append(id(owner))
-            for a in (owner, array):
-                if a.flags.writeable:
-                    a.flags.writeable = False
-                    frozen[id(a)] = a
-    return owners
-
-
-def _release(owners: Sequence[int]) -> None:
-    if not owners:
-        return
-    with _captures_lock:
-        for owner in owners:
-            count, frozen = _captures[owner]
-            count.pop()
-            if not count and _captures.pop(owner, None):
-                for a in frozen.values():  # the owner first
-                    a.flags.writeable = True

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite.tensor import Tensor, _captures, unbroadcast
+from tensorlite.protect import captures
+from tensorlite.tensor import Tensor, unbroadcast
 from tensorlite.testing import arrays, broadcastable, check_grads
 
 
@@ -265,7 +266,7 @@ def test_arrays_are_writeable_again_when_the_graph_dies_without_a_backward():
         x.data[0] = 5
     del z
     x.data[0] = 5
-    assert not _captures
+    assert not captures
 
 
 def test_views_of_one_memory_are_writeable_again_together():
@@ -293,6 +294,44 @@ def test_an_operation_that_keeps_nothing_protects_nothing():
     y = (x + 1).sum()
     x.data += 1
     y.backward()
+
+
+def test_other_views_of_the_memory_are_protected_with_it():
+    """What users reach as tensor.data: an operation's operands and its value."""
+    for function in (
+        lambda h: tl.layer_norm(h),
+        lambda h: tl.linear(h.reshape(2, 3, 4), np.ones((4, 2))),
+        lambda h: h.reshape(2, 3, 4) @ leaf(np.ones((4, 2))),
+    ):
+        h = leaf(np.arange(24.0)).reshape(6, 4)
+        y = function(h)
+        z = y * leaf(np.ones(y.shape))
+        with pytest.raises(ValueError, match="read-only"):
+            y.data[...] = 0
+        z.sum().backward()
+        y.data[...] = 0
+
+
+def test_memory_that_numpy_cannot_unlock_is_left_alone():
+    a = np.lib.stride_tricks.as_strided(np.arange(3.0), (3,), (8,))
+    foreign = np.from_dlpack(np.arange(3.0))
+    for other in (a, foreign):
+        x = leaf(np.ones(3))
+        (x * other).sum().backward()
+        np.testing.assert_array_equal(x.grad.data, [0, 1, 2])
+    assert not captures
+
+
+def test_a_graph_is_not_copied():
+    import copy
+
+    x = leaf([1.0, 2.0])
+    y = x * x
+    with pytest.raises(TypeError, match="detach"):
+        copy.deepcopy(y)
+    copied = copy.deepcopy(x)
+    assert copied.requires_grad and copied.data is not x.data
+    y.sum().backward()
 
 
 # ---- recording ----
@@ -485,11 +524,43 @@ def test_a_tensor_behaves_like_an_array():
     np.testing.assert_array_equal(x.reshape(4).data, x.reshape((4,)).data)
 
 
+def test_zero_dimensional_values_are_arrays():
+    x = tl.tensor(3.0, requires_grad=True)
+    three, two = np.ones(3, np.float32), np.ones(2, np.float32)
+    ((x * three).sum() + (x * two).sum()).backward()
+    assert x.grad.item() == 5 and isinstance(x.grad.data, np.ndarray)
+    x.grad = None
+    for _ in range(2):
+        (x * x).backward()
+    for t in (x.grad, tl.tensor(np.float32(1)), tl.tensor(three[0]), tl.grad(x * x, x)[0]):
+        assert isinstance(t.data, np.ndarray) and t.device == "cpu" and repr(t)
+    y = tl.tensor([2.0, 4.0])
+    for smaller in (y > np.float32(3), np.float32(3) < y, y > 3, y > tl.tensor(3)):
+        np.testing.assert_array_equal(smaller.data, [False, True])
+
+
+def test_explicit_dtypes_and_integers_in_between():
+    x = tl.tensor([1.5, 2.5], requires_grad=True)
+    assert x.astype(np.float64).dtype == np.float64
+    assert tl.grad(x.astype(np.float64).sum(), x)[0].dtype == np.float32
+    assert not x.astype(np.int64).requires_grad and not x.astype(bool).requires_grad
+    assert tl.embedding(x.reshape(2, 1), tl.tensor([0.0, 1.0]).astype(np.int64)).shape == (2, 1)
+
+
+def test_numpy_split_has_numpys_axis():
+    x = leaf(np.arange(24.0).reshape(4, 6))
+    assert [part.shape for part in np.split(x, 2)] == [(2, 6)] * 2
+    assert [part.shape for part in tl.split(x, np.int64(3))] == [(4, 2)] * 3
+    assert [part.shape for part in tl.split(x, [1, 5])] == [(4, 1), (4, 4), (4, 1)]
+    with pytest.raises(ValueError, match="4 equal"):
+        tl.split(x, 4)
+
+
 def test_embedding_refuses_ids_outside():
     w = leaf(X)
-    for ids in ([2], [-1], [0, 5]):
+    for ids in ([2], [-1], [0, 5], np.int64(-1), -1):
         with pytest.raises(IndexError, match="outside the vocabulary of 2"):
-            tl.embedding(w, np.array(ids))
+            tl.embedding(w, np.array(ids) if isinstance(ids, list) else ids)
     with pytest.raises(TypeError, match="integer"):
         tl.embedding(w, np.array([0.0]))
     with pytest.raises(IndexError, match="outside the 2 classes"):

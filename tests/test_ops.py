@@ -139,6 +139,83 @@ def test_power_at_zero():
     np.testing.assert_array_equal(tl.grad((x**exponent).sum(), x)[0].data, [0, 0, 1])
 
 
+def same(functions, leaves, rtol=1e-6):
+    """Value and gradients of several functions of the same leaves are equal."""
+    results = []
+    for function in functions:
+        y = function(*leaves)
+        results.append(
+            [y, *tl.grad(y, leaves, gradient=np.cos(np.arange(y.size)).reshape(y.shape))]
+        )
+    for values in zip(*results):
+        for value in values[1:]:
+            np.testing.assert_allclose(value.data, values[0].data, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6, 1e8, -1e8])
+def test_large_logits_keep_their_differences(offset):
+    x = tl.tensor(np.array([[0, 8, 16]], np.float32) + np.float32(offset), requires_grad=True)
+    for static in ({}, {"label_smoothing": 0.1}):
+        y = tl.cross_entropy(x, np.array([1]), **static)
+        expected = tl.cross_entropy(x.data.astype(np.float64), np.array([1]), **static)
+        np.testing.assert_allclose(y.data, expected.data, rtol=1e-6)
+        g = tl.grad(y, x)[0]
+        wide = tl.tensor(x.data, dtype=np.float64, requires_grad=True)
+        expected = tl.grad(tl.cross_entropy.composed(wide, np.array([1]), **static), wide)[0]
+        np.testing.assert_allclose(g.data, expected.data, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9, np.finfo(np.float32).min, -np.inf])
+def test_rows_masked_by_large_numbers(low):
+    rng = np.random.default_rng(0)
+    leaves = [tl.tensor(rng.standard_normal((2, 4, 3)), np.float32, None, True) for _ in range(3)]
+    mask = np.zeros((4, 4), np.float32)
+    mask[0], mask[1, 2:] = low, low
+    if low != -np.inf:  # the composed definition has zeros for boolean masks alone
+        fused, composed = tl.attention, tl.attention.composed
+        same([lambda *qkv: composed(*qkv, mask), lambda *qkv: fused(*qkv, mask)], leaves, 1e-5)
+    else:
+        y = tl.attention(*leaves, attn_mask=mask)
+        assert np.all(y.data[:, 0] == 0) and np.all(np.isfinite(y.data))
+        assert all(np.all(np.isfinite(g.data)) for g in tl.grad(y.sum(), leaves))
+
+
+def test_attention_without_keys_gives_zeros():
+    q, k = tl.tensor(np.ones((2, 3, 4)), requires_grad=True), tl.tensor(np.ones((2, 0, 4)))
+    y = tl.attention(q, k, k)
+    assert y.shape == (2, 3, 4) and np.all(y.data == 0)
+    assert np.all(tl.grad(y.sum(), q)[0].data == 0)
+
+
+def test_layer_norm_of_constant_rows_is_zero():
+    for value, n in ((1e4, 7), (1e6, 768)):
+        x = np.full((2, n), value, np.float32)
+        assert np.abs(tl.layer_norm(x).data).max() < 1e-2
+
+
+def test_fused_operations_take_integers_as_float32():
+    for y in (
+        tl.layer_norm(tl.tensor([[1, 2, 3]])),
+        tl.softmax(tl.tensor([1, 2])),
+        tl.gelu(np.array([1, 2])),
+        tl.cross_entropy(tl.tensor([[1, 2]]), [1]),
+    ):
+        assert y.dtype == np.float32
+    assert tl.cross_entropy(tl.tensor([[1, 2]]), (1,)).item() == pytest.approx(0.31326, rel=1e-4)
+    assert tl.linear(np.ones((2, 3), np.float32), np.ones((3, 4))).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "index",
+    [((0, 0, 1),), ((0, 0), (1, 1)), [0, 0, 1], ([0, 0], 1), (np.int64(1), [0, 0]), ([],), []],
+)
+def test_indices_of_lists_and_tuples(index):
+    x = np.arange(6.0).reshape(2, 3)
+    plain = tuple(np.asarray(i, np.int64) for i in index) if isinstance(index, tuple) else index
+    np.testing.assert_array_equal(tl.tensor(x)[index].data, x[plain if index else [0][:0]])
+    check_grads(lambda x: x[index] * 2.0, [x])
+
+
 def test_long_causal_attention_equals_composed():
     """Long enough for several blocks of queries, the last one not full."""
     rng = np.random.default_rng(0)

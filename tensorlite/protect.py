@@ -1,0 +1,103 @@
+"""Arrays that a pending backward needs are read-only.
+
+A vjp captures arrays in the forward pass and uses them in the backward pass. If a user changed one
+in between, the gradient would be wrong without a word. So the engine takes away NumPy's permission
+to write to what the graph has captured, and gives it back when the last node that needs it is
+gone: after its backward, or when it dies without one.
+
+Holes remain: a view that the user took before the capture keeps its own permission, and memory
+that NumPy could not make writeable again (from DLPack, `as_strided`) is left as it is. A view taken
+while its memory is protected stays read-only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import FunctionType
+
+import numpy as np
+
+# The owner of a memory (an array, by id) -> a list that is as long as the times it was captured,
+# and the arrays over that memory that were made read-only. They become writeable again together,
+# since NumPy refuses to make a view writeable while the array it looks into is not. Captures are
+# counted by a list's length because `append` and `pop` cannot be interrupted halfway by the
+# garbage collector freeing another node.
+captures: dict[int, tuple[list, dict]] = {}
+lock = threading.RLock()
+
+
+def captured(vjps) -> list[np.ndarray]:
+    """The NumPy arrays that the closures of vjps hold (a CuPy array has no writeable flag)."""
+    arrays, reached = [], list(vjps) if isinstance(vjps, list) else [vjps]
+    for item in reached:  # grows while it is walked
+        if isinstance(item, np.ndarray):
+            arrays.append(item)
+        elif isinstance(item, FunctionType):
+            reached.extend(cell.cell_contents for cell in item.__closure__ or ())
+        elif isinstance(item, (tuple, list)):
+            reached.extend(item)
+    return arrays
+
+
+def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
+    """Make arrays and the memory below them read-only; returns what `release` takes.
+
+    `others` are made read-only too where they look into the same memory: an operation's operands
+    and value, which users reach as `tensor.data`.
+    """
+    owners = []
+    if not arrays:
+        return owners
+    with lock:
+        for array in arrays:
+            owner = _owner(array)
+            if id(owner) not in captures:
+                if not owner.flags.writeable or not _can_be_unlocked(owner):
+                    continue
+                captures[id(owner)] = [], {}
+            captures[id(owner)][0].append(None)
+            owners.append(id(owner))
+            _lock(owner, id(owner))
+            _lock(array, id(owner))
+        for array in others:
+            if isinstance(array, np.ndarray) and array.base is not None:
+                owner = id(_owner(array))
+                if owner in owners:
+                    _lock(array, owner)
+    return owners
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _lock(array: np.ndarray, owner: int) -> None:
+    if array.flags.writeable:
+        array.flags.writeable = False
+        captures[owner][1][id(array)] = array
+
+
+def _can_be_unlocked(owner: np.ndarray) -> bool:
+    """Whether NumPy will make it writeable again: its own memory, or a buffer that allows it."""
+    if owner.base is None:
+        return True
+    try:
+        return not memoryview(owner.base).readonly
+    except TypeError:
+        return False
+
+
+def release(owners: Sequence[int]) -> None:
+    """Undo one `protect`."""
+    if not owners:
+        return
+    with lock:
+        for owner in owners:
+            count, locked = captures[owner]
+            count.pop()
+            if not count and captures.pop(owner, None):
+                for array in locked.values():  # the owner first
+                    array.flags.writeable = True

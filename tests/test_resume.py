@@ -1,0 +1,331 @@
+"""A run that is stopped, in whatever way, and resumed is the run that was left alone."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from gpt import GPT
+
+from .test_train import ENVIRONMENT, TINY, command, corpus, files, ok, refused, short_end, text
+
+__all__ = ["short_end", "text"]  # fixtures
+
+# Slow enough to be caught in the middle, dropout on; saves fall on other steps than evaluations.
+SLOW = (
+    "--n_layer=2 --n_head=2 --n_embd=32 --block_size=32 --batch_size=16 --max_iters=150 "
+    "--eval_interval=20 --eval_iters=2 --log_interval=1 --save_interval=7 --warmup_iters=5 "
+    "--learning_rate=1e-2 --dropout=0.2 --gradient_accumulation_steps=2 --overwrite=False"
+).split()
+
+
+def outcome(out: Path):
+    """All that a run learned: its metrics without the times, its checkpoints as bytes."""
+    lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    for line in lines:
+        line.pop("tokens_per_second", None)
+        line.pop("seconds", None)
+    kept = {name: data for name, data in files(out).items() if name.endswith(".safetensors")}
+    return lines, kept
+
+
+def assert_same(a: Path, b: Path) -> None:
+    (lines, kept), (expected_lines, expected) = outcome(a), outcome(b)
+    assert lines == expected_lines
+    assert kept.keys() == expected.keys()
+    assert [name for name in kept if kept[name] != expected[name]] == []
+
+
+def start(out: Path, *argv) -> subprocess.Popen:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command("train.py", "--out_dir", out, *argv), cwd=out.parent, env=ENVIRONMENT, **pipes
+    )
+
+
+def wait_for(process: subprocess.Popen, out: Path, n: int) -> None:
+    """Wait until metrics.jsonl has n lines."""
+    metrics, deadline = out / "metrics.jsonl", time.monotonic() + 60
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that was left alone; its text beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "corpus.txt").write_text(corpus(), encoding="utf-8")
+    process = start(folder / "out", "--dataset=corpus.txt", *SLOW)
+    _, err = process.communicate()
+    assert process.returncode == 0 and err == ""
+    return folder / "out"
+
+
+def test_killed_at_random_moments(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out, rng = tmp_path / "out", random.Random(1)
+    argv = ["--dataset=corpus.txt", *SLOW]
+    for lines in (2, 25, 55, 90, 125):
+        process = start(out, *argv)
+        wait_for(process, out, lines + rng.randrange(15))
+        time.sleep(rng.random() * 0.02)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL  # it was not done
+        argv = ["--init_from=resume"]
+    process = start(out, *argv)
+    stdout, err = process.communicate()
+    assert process.returncode == 0 and err == ""
+    assert f"resuming {out} at step" in stdout
+    assert_same(out, whole)
+
+
+def test_stopped_by_signals(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    argv = ["--dataset=corpus.txt", *SLOW]
+    for lines, number in ((33, signal.SIGINT), (83, signal.SIGTERM)):
+        process = start(out, *argv)
+        wait_for(process, out, lines)
+        process.send_signal(number)
+        stdout, err = process.communicate()
+        assert process.returncode == 0 and err == ""
+        last = stdout.splitlines()[-1]
+        assert last.endswith(f"go on: python train.py --out_dir {out} --init_from resume")
+        step = int(last.split()[3].rstrip(","))
+        assert f"optimizer-{step}.safetensors" in files(out)
+        assert outcome(out)[0][-1]["step"] == step < 150  # nothing is lost
+        argv = ["--init_from=auto", "--dataset=corpus.txt", *SLOW]
+    process = start(out, "--init_from=resume")
+    stdout, _ = process.communicate()
+    assert process.returncode == 0 and f"resuming {out} at step {step}" in stdout
+    assert_same(out, whole)
+
+
+def test_a_second_interrupt_ends_it_at_once(text, tmp_path):
+    out = tmp_path / "out"
+    slow_step = ["--max_iters=9", "--gradient_accumulation_steps=5000"]
+    process = start(out, "--dataset", text, *TINY, *slow_step)
+    wait_for(process, out, 1)
+    for _ in range(2):
+        time.sleep(0.3)  # into the step; into its rest
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.communicate()
+    assert process.returncode == 130 and time.monotonic() - began < 2
+    assert not (out / "model.safetensors").exists()
+
+
+class Crash(BaseException):
+    """A power failure, as far as `except` is concerned."""
+
+
+def test_a_crash_at_any_rename_loses_nothing(text, tmp_path, capsys, monkeypatch):
+    run = ["--dataset", text, *TINY, "--max_iters=9", "--eval_interval=6", "--save_interval=3"]
+    run += ["--dropout=0.1", "--log_interval=1"]
+    whole = tmp_path / "whole"
+    ok(train.main, capsys, *run, "--out_dir", whole)
+    replace, crashes = os.replace, 0
+    while True:
+        out, left = tmp_path / f"crash-{crashes}", crashes
+
+        def crash(*paths):
+            nonlocal left
+            if left == 0:
+                raise Crash
+            left -= 1
+            replace(*paths)
+
+        monkeypatch.setattr(os, "replace", crash)
+        try:
+            ok(train.main, capsys, *run, "--out_dir", out)
+        except Crash:
+            pass
+        else:
+            break
+        finally:
+            monkeypatch.setattr(os, "replace", replace)
+        if (out / "model.safetensors").exists():
+            GPT.from_pretrained(out)
+        ok(train.main, capsys, *run, "--out_dir", out, "--init_from=auto")
+        assert_same(out, whole)
+        crashes += 1
+    # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files, twice the best
+    assert crashes == 1 + 1 + 1 + 3 * 3 + 2 * 3
+
+
+def test_the_best_is_the_same_when_the_start_was_better(text, tmp_path, capsys):
+    # Step 0 has the lowest validation loss here, and is no candidate for the best.
+    base, a, b = tmp_path / "base", tmp_path / "a", tmp_path / "b"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=100", "--out_dir", base)
+    run = ["--dataset", text, *TINY, "--init_from", base, "--learning_rate=0.3", "--dropout=0.5"]
+    run += [
+        "--max_iters=12",
+        "--warmup_iters=0",
+        "--lr_decay_iters=12",
+        "--min_lr=1e-3",
+        "--eval_interval=1",
+    ]
+    ok(train.main, capsys, *run, "--out_dir", a)
+    losses = [line["val_loss"] for line in outcome(a)[0] if "val_loss" in line]
+    assert min(losses) == losses[0] and min(losses[5:]) < min(losses[1:5])
+    ok(train.main, capsys, *run, "--out_dir", b, "--max_iters=4")
+    shutil.rmtree(base)  # not needed any more
+    ok(train.main, capsys, "--out_dir", b, "--init_from=resume", "--max_iters=12")
+    assert outcome(a)[1] == outcome(b)[1]
+
+
+def test_fine_tuning_with_a_smaller_context_resumes(text, tmp_path, capsys):
+    base, a, b = tmp_path / "base", tmp_path / "a", tmp_path / "b"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", base)
+    run = ["--dataset", text, *TINY, "--block_size=8", "--lr_decay_iters=25", "--dropout=0.1"]
+    ok(train.main, capsys, *run, "--init_from", base, "--out_dir", a)
+    # Interrupted before anything was saved, and behind step 10.
+    ok(train.main, capsys, *run, "--init_from", base, "--out_dir", b, "--max_iters=0")
+    assert not (b / "model.safetensors").exists()
+    for steps in (10, 25):
+        ok(train.main, capsys, "--out_dir", b, "--init_from=resume", f"--max_iters={steps}")
+    assert_same(a, b)
+
+
+def test_resuming_with_more_steps_goes_on(text, tmp_path, capsys):
+    a, b = tmp_path / "a", tmp_path / "b"
+    run = ["--dataset", text, *TINY, "--lr_decay_iters=20", "--dropout=0.1", "--max_iters=20"]
+    ok(train.main, capsys, *run, "--out_dir", a)
+    ok(train.main, capsys, *run, "--out_dir", b, "--max_iters=10")
+    assert outcome(b)[0][-1]["event"] == "final"
+    before = files(b)
+    stdout = ok(train.main, capsys, "--out_dir", b, "--init_from=resume")
+    assert "finished, at step 10" in stdout and files(b) == before
+    ok(train.main, capsys, "--out_dir", b, "--init_from=resume", "--max_iters=20")
+    assert_same(a, b)
+    before = files(b)
+    err = refused(train.main, capsys, "--out_dir", b, "--init_from=resume", "--max_iters=15")
+    assert "step 20" in err and "15" in err and files(b) == before
+
+
+def test_auto(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--init_from=auto"]
+    stdout = ok(train.main, capsys, *run)
+    assert "resuming" not in stdout and outcome(out)[0][-1]["step"] == 25
+    before = files(out)
+    stdout = ok(train.main, capsys, *run)
+    loss = outcome(out)[0][-1]["val_loss_full"]
+    assert "finished, at step 25" in stdout and f"validation loss {loss:.4f}" in stdout
+    assert "sample.py --out_dir" in stdout and files(out) == before
+    for changed in ("--n_embd=32", "--max_iters=30", "--learning_rate=0.5", "--dropout=0.1"):
+        err = refused(train.main, capsys, *run, changed)
+        assert changed[2:].split("=")[0] in err and files(out) == before
+    (out / "run.json").unlink()
+    assert "holds another run" in refused(train.main, capsys, *run)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    "tokenizer=bpe:300 vocab_size=90 block_size=8 n_layer=2 n_head=1 n_embd=32 bias".split(),
+)
+def test_what_a_resumed_run_cannot_change(changed, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    before = files(out)
+    argv = ["--out_dir", out, "--init_from=resume", f"--{changed}", "--max_iters=10"]
+    err = refused(train.main, capsys, *argv)
+    assert "--" + changed.split("=")[0] in err and files(out) == before
+
+
+def test_changed_data_is_refused(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    before = files(out)
+    argv = ["--out_dir", out, "--init_from=resume", "--max_iters=10"]
+    first, last = corpus()[0], corpus()[-1]
+    for other in (corpus() + last, corpus()[1:] + first):
+        text.write_text(other, encoding="utf-8")
+        assert "not what the run" in refused(train.main, capsys, *argv)
+        assert files(out) == before
+    text.unlink()
+    assert str(text) in refused(train.main, capsys, *argv)
+    assert files(out) == before
+
+
+def damaged(content: bytes):
+    """Contents that a file should not have."""
+    yield from (content[:n] for n in (0, 4, 9, len(content) // 2, len(content) - 1))
+    yield np.random.default_rng(0).bytes(1000)
+    yield b"[" * 100_000
+    yield from (b"{}", b"[]", b"null")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "run.json", "optimizer-5.safetensors"]
+)
+def test_resuming_from_damaged_files_is_refused(name, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    content = (out / name).read_bytes()
+    argv = ["--out_dir", out, "--init_from=resume", "--max_iters=10"]
+    for other in damaged(content):
+        if name.endswith(".json") and other == content[:-1]:
+            continue  # a line end
+        (out / name).write_bytes(other)
+        before = files(out)
+        refused(train.main, capsys, *argv)
+        assert files(out) == before
+    if name != "model.safetensors":  # without a model nothing was saved yet
+        (out / name).unlink()
+        before = files(out)
+        refused(train.main, capsys, *argv)
+        assert files(out) == before
+
+
+@pytest.mark.parametrize(
+    "settings", [5, [], {"block_size": "x"}, {"dataset": 5}, {"n_layer": 0}, {"bias": "yes"}]
+)
+def test_a_run_json_of_other_types_is_refused(settings, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    saved = json.loads((out / "run.json").read_text())
+    whole = saved["settings"] | settings if isinstance(settings, dict) else settings
+    (out / "run.json").write_text(json.dumps(saved | {"settings": whole}))
+    refused(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=10")
+    refused(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--init_from=auto")
+
+
+@pytest.mark.parametrize("limit", [2_000, 15_000, 25_000])
+def test_a_full_disk_leaves_the_previous_checkpoint(limit, text, tmp_path, capsys):
+    """No file can grow beyond `limit` bytes; the model has 20,000, the optimizer 36,000."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    run = ["--dataset", text, *TINY, "--dropout=0.1", "--max_iters=10", "--eval_interval=5"]
+    run += ["--lr_decay_iters=10"]
+    ok(train.main, capsys, *run, "--out_dir", a)
+    ok(train.main, capsys, *run, "--out_dir", b, "--max_iters=5")
+    before = files(b)
+    more = ["--out_dir", b, "--init_from=resume", "--max_iters=10"]
+    full = subprocess.run(
+        command("train.py", *more),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert full.returncode == 2
+    assert full.stderr.count("\n") == 1 and "too large" in full.stderr, full.stderr
+    after = files(b)
+    assert after.keys() == before.keys()
+    for name in ("model.safetensors", "optimizer-5.safetensors"):
+        assert after[name] == before[name]
+    ok(train.main, capsys, *more)
+    assert_same(a, b)

@@ -1,0 +1,581 @@
+"""`train.py` as a user drives it: files, settings, presets, data, faults; resuming is apart.
+
+Most command lines run in this process, which saves a second each; the helpers here serve the
+other files too.
+"""
+
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+import tokenizer as tokenizers
+import train
+from gpt import GPT, GPTConfig, data, settings, trainer
+from gpt.settings import PRESET_HELP, PRESETS, Settings, parse
+
+ROOT = Path(train.__file__).parent
+TINY = (
+    "--n_layer=1 --n_head=2 --n_embd=16 --block_size=16 --batch_size=4 --max_iters=25 "
+    "--eval_interval=10 --eval_iters=2 --log_interval=5 --warmup_iters=5 --learning_rate=1e-2"
+).split()
+LOG_KEYS = {"step", "train_loss", "lr", "grad_norm", "tokens_per_second"}
+FINAL_KEYS = {"event", "step", "val_loss_full", "bits_per_byte", "seconds", "tokens_per_second"}
+
+
+def corpus(n: int = 600) -> str:
+    """A text of n words, always the same, ASCII but for one letter."""
+    words = "the a café dog cat tree sees hears finds under over and but then now".split()
+    rng = random.Random(0)
+    return "".join(rng.choice(words) + (".\n" if rng.random() < 0.1 else " ") for _ in range(n))
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text(corpus(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_end(monkeypatch):
+    """The picture and the sample at the end take longer than these runs."""
+    monkeypatch.setattr(train, "plot_losses", lambda out: True)
+    monkeypatch.setattr(train, "generate", lambda *args, **settings: "a sample")
+
+
+def cli(main, capsys, *argv) -> tuple[int, str, str]:
+    """The exit status, stdout and stderr of a command line."""
+    capsys.readouterr()
+    try:
+        status = main([str(a) for a in argv])
+    except SystemExit as error:  # argparse
+        status = error.code
+    return status, *capsys.readouterr()
+
+
+def ok(main, capsys, *argv) -> str:
+    status, out, err = cli(main, capsys, *argv)
+    assert status == 0, err
+    return out
+
+
+def refused(main, capsys, *argv) -> str:
+    """The one line on stderr with which a command line is refused."""
+    status, _, err = cli(main, capsys, *argv)
+    assert status == 2, err
+    assert err.count("\n") == 1 and err.endswith("\n") and "Traceback" not in err, err
+    assert re.match(r"(train|sample)\.py: error: \S", err), err
+    return err
+
+
+def command(script: str, *argv) -> list[str]:
+    return [sys.executable, str(ROOT / script), *(str(a) for a in argv)]
+
+
+ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return GPT.from_pretrained(folder).state_dict()
+
+
+# ---- a run ---------------------------------------------------------------------------------------
+
+
+def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path):
+    def shell(script, *argv):
+        return subprocess.run(
+            command(script, *argv), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+        )
+
+    done = shell("train.py", "--dataset", text, *TINY)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.search(
+        r"validation loss \d\.\d{4} on the whole split, \d\.\d{3} bits per", done.stdout
+    )
+    assert "more of it: python sample.py --out_dir out" in done.stdout
+    out = tmp_path / "out"
+    expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl"}
+    expected |= {"optimizer-25.safetensors", tokenizers.base.FILE_NAME}
+    best = {f"best/{n}" for n in ("model.safetensors", "config.json", tokenizers.base.FILE_NAME)}
+    assert files(out).keys() - {"loss.png"} == expected | best
+
+    text.unlink()
+    out.rename(tmp_path / "moved")
+    sampled = shell("sample.py", "--out_dir=moved", "--start", "the ", "--max_new_tokens=20")
+    assert sampled.returncode == 0 and sampled.stderr == ""
+    assert sampled.stdout.startswith("the ") and len(sampled.stdout) == 4 + 20 + 1
+    assert shell("sample.py", "--out_dir=moved/best").returncode == 0
+
+
+def test_metrics_have_the_promised_lines(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    *lines, final = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    evaluations = [line for line in lines if "val_loss" in line]
+    logs = [line for line in lines if "train_loss" in line]
+    assert len(evaluations) + len(logs) == len(lines)
+    assert all(line.keys() == {"step", "val_loss"} for line in evaluations)
+    assert [line["step"] for line in evaluations] == [0, 10, 20, 25]
+    assert all(line.keys() == LOG_KEYS for line in logs)
+    assert [line["step"] for line in logs] == [5, 10, 15, 20, 25]
+    assert final.keys() == FINAL_KEYS and final["event"] == "final" and final["step"] == 25
+    assert final["seconds"] > 0 and final["tokens_per_second"] > 0
+    assert logs[-1]["train_loss"] < evaluations[0]["val_loss"]
+    # The learning rate of a line is that of the update it counts: the fifth is still warming up.
+    assert logs[0]["lr"] == pytest.approx(1e-2 * 5 / 6)
+    assert logs[-1]["lr"] == pytest.approx(1e-3, rel=0.1)
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--learning_rate=0.5")
+    lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    losses = {line["step"]: line["val_loss"] for line in lines if line.get("val_loss")}
+    del losses[0]
+    best = min(losses, key=losses.get)
+    from gpt.checkpoint import load_step
+
+    assert load_step(out / "best") == best and load_step(out) == 25
+    tokens = char_validation(text)[1]
+    again = train.estimate_loss(GPT.from_pretrained(out / "best"), tokens, 4, 2, 1337)
+    assert again == losses[best]
+
+
+def char_validation(text: Path):
+    """(tokenizer, validation ids) of a character run on that file."""
+    whole = text.read_text(encoding="utf-8")
+    tokenizer = tokenizers.CharTokenizer.train(whole)
+    return tokenizer, np.array(tokenizer.encode(whole[int(0.9 * len(whole)) :]))
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe:300"])
+def test_full_loss_and_bits_per_byte_equal_a_plain_computation(kind, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["--dataset", text, *TINY, "--tokenizer", kind, "--out_dir", out]
+    stdout = ok(train.main, capsys, *argv)
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+
+    whole = text.read_text(encoding="utf-8")
+    tokenizer = tokenizers.load(out)
+    ids = tokenizer.encode_ordinary(whole[int(0.9 * len(whole)) :])
+    model = GPT.from_pretrained(out)
+    nats, predicted = [], []
+    for start in range(0, len(ids) - 16, 16):
+        window, targets = ids[start : start + 16], ids[start + 1 : start + 17]
+        with tl.no_grad():
+            logits = model.eval()(np.array([window]))[0].numpy()[0].astype(np.float64)
+        nats += [math.log(np.exp(row - row[t]).sum()) for row, t in zip(logits, targets)]
+        predicted += targets
+    assert len(predicted) == (len(ids) - 1) // 16 * 16
+    n_bytes = len(tokenizer.decode_bytes(predicted))
+    assert final["val_loss_full"] == pytest.approx(np.mean(nats), rel=1e-5)
+    assert final["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / n_bytes, rel=1e-5)
+    assert f"validation loss {final['val_loss_full']:.4f}" in stdout
+    if kind == "bpe:300":
+        assert tokenizer.vocab_size == model.config.vocab_size == 300
+
+
+def test_skip_final_eval_and_eval_only(text, tmp_path, capsys):
+    out, other = tmp_path / "out", tmp_path / "other"
+    run = ["--dataset", text, *TINY]
+    stdout = ok(train.main, capsys, *run, "--out_dir", out, "--skip_final_eval")
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["val_loss_full"] is None and final["bits_per_byte"] is None
+    assert final["step"] == 25 and "on the whole split" not in stdout
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-2])
+    before = files(out)
+    stdout = ok(train.main, capsys, *run, "--out_dir", other, "--init_from", out, "--eval_only")
+    assert f"validation loss {last['val_loss']:.4f}" in stdout
+    assert not other.exists() and files(out) == before
+
+
+def test_no_steps_at_all(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=0")
+    lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    assert [line["step"] for line in lines] == [0, 0] and lines[-1]["val_loss_full"] > 0
+
+
+def test_loss_picture(text, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    monkeypatch.setattr(train, "plot_losses", trainer.plot_losses)
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "bare"]
+    assert "tensorlite[plot]" in ok(train.main, capsys, *argv)
+    assert not (tmp_path / "bare" / "loss.png").exists()
+
+
+# ---- what is learned -----------------------------------------------------------------------------
+
+
+def test_training_never_draws_from_the_validation_split(text, tmp_path, capsys):
+    whole = text.read_text(encoding="utf-8")
+    n = int(0.9 * len(whole))
+    other = tmp_path / "other.txt"
+    # The same characters in another order, so that the ids stay what they are.
+    other.write_text(whole[:n] + "".join(sorted(whole[n:])), encoding="utf-8")
+    a, b = tmp_path / "a", tmp_path / "b"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", a, "--dropout=0.1")
+    ok(train.main, capsys, "--dataset", other, *TINY, "--out_dir", b, "--dropout=0.1")
+    assert files(a)["model.safetensors"] == files(b)["model.safetensors"]
+    assert files(a)["metrics.jsonl"] != files(b)["metrics.jsonl"]
+
+
+def test_accumulated_batches_equal_one_large_batch(text, tmp_path, capsys):
+    argv = ["--dataset", text, *TINY, "--dropout=0.2", "--max_iters=8", "--learning_rate=1e-3"]
+    a, b = tmp_path / "a", tmp_path / "b"
+    ok(train.main, capsys, *argv, "--batch_size=8", "--out_dir", a)
+    split = ["--batch_size=2", "--gradient_accumulation_steps=4"]
+    ok(train.main, capsys, *argv, *split, "--out_dir", b)
+    large, small = weights(a), weights(b)
+    for name in large:
+        np.testing.assert_allclose(small[name], large[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_the_seed_decides(text, tmp_path, capsys):
+    results = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / name, f"--seed={seed}"]
+        ok(train.main, capsys, *argv, "--dropout=0.1")
+        results.append(files(tmp_path / name)["model.safetensors"])
+    assert results[0] == results[1] != results[2]
+
+
+def test_weight_decay_is_on_matrices_and_embeddings_alone():
+    model = GPT(GPTConfig(10, 8, 2, 2, 16, bias=True))
+    optimizer = trainer.make_optimizer(model, Settings(weight_decay=0.3))
+    decay = {id(p): g["weight_decay"] for g in optimizer.groups for p in g["params"]}
+    assert len(decay) == len(model.parameters())
+    for name, p in model.named_parameters():
+        plain = name.endswith(".bias") or "ln_" in name
+        assert decay[id(p)] == (0.0 if plain else 0.3), name
+
+
+def test_learning_rate_follows_the_settings():
+    s = Settings(learning_rate=1.0, min_lr=0.25, warmup_iters=4, lr_decay_iters=10, max_iters=20)
+    rates = [trainer.learning_rate(s, step) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[7] == pytest.approx(0.625) and set(rates[10:]) == {0.25}
+    flat = replace(s, decay_lr=False)
+    assert {trainer.learning_rate(flat, step) for step in range(20)} == {1.0}
+    assert trainer.learning_rate(replace(s, min_lr=None), 19) == pytest.approx(0.1)
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def resolve(*argv) -> Settings:
+    return Settings(**parse(list(argv))[0])
+
+
+def test_flags_in_every_spelling():
+    plain = resolve("--n_layer", "3", "--bias", "True", "--max_iters", "60000", "--out_dir", "a_b")
+    assert (plain.n_layer, plain.bias, plain.max_iters, plain.out_dir) == (3, True, 60000, "a_b")
+    assert resolve("--n-layer=3", "--bias", "--max-iters=6e4", "--out-dir=a_b") == plain
+    assert resolve("--out_dir=a-b=c-d").out_dir == "a-b=c-d"
+    for text in ("False", "false", "0"):
+        assert resolve(f"--decay_lr={text}").decay_lr is False
+    assert resolve("--preset", "gpt2", "--batch_size=3").batch_size == 3
+    assert resolve() == Settings() and resolve().gradient_accumulation_steps == 1
+    assert resolve("--learning_rate=6e-4").learning_rate == 6e-4
+
+
+def test_nanogpt_readme_command_is_the_preset():
+    argv = (
+        "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
+        "--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
+        "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+    ).split()
+    given, notes = parse(argv)
+    assert len(notes) == 1 and notes[0].startswith("--compile is ignored")
+    assert replace(Settings(**given), out_dir="out") == resolve("--preset", "shakespeare-char")
+    baby = replace(resolve("config/train_shakespeare_char.py"), out_dir="out")
+    assert baby == resolve("--preset=baby-gpt") == resolve("baby-gpt")
+
+
+def test_ignored_flags_are_noted(text, tmp_path, capsys):
+    ignored = (
+        "--compile=False --wandb_log=True --always_save_checkpoint=True --backend=nccl".split()
+    )
+    argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "out", "--max_iters=1", *ignored]
+    status, _, err = cli(train.main, capsys, *argv, "--dtype=bfloat16")
+    assert status == 0
+    assert len(err.splitlines()) == 5
+    for name in ("compile", "wandb_log", "always_save_checkpoint", "backend", "dtype bfloat16"):
+        assert f"--{name} is ignored: " in err
+
+
+def count(config: GPTConfig) -> int:
+    """nanoGPT's count of parameters, for a model too large to make: it is linear in both sizes."""
+    small = replace(config, vocab_size=1, n_layer=1, block_size=1)
+    one = GPT(small).num_params(non_embedding=True)
+    two = GPT(replace(small, n_layer=2)).num_params(non_embedding=True)
+    return one + (config.n_layer - 1) * (two - one) + (config.vocab_size - 1) * config.n_embd
+
+
+def test_help_shows_the_presets_with_their_sizes(capsys):
+    shown = ok(train.main, capsys, "--help")
+    stated = dict(re.findall(r"^  (\S+) +([\d.]+) M\b", shown, re.MULTILINE))
+    assert stated.keys() == {"demo", "shakespeare-char", "baby-gpt", "gpt2"} < PRESETS.keys()
+    sizes = {"demo": 129, "shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
+    for name, number in stated.items():
+        s = Settings(**PRESETS[name])
+        config = GPTConfig(sizes[name], s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)
+        digits = len(number.partition(".")[2])
+        assert f"{count(config) / 1e6:.{digits}f}" == number, name
+    for field in Settings.__dataclass_fields__:
+        assert f"--{field} " in shown or f"--{field}\n" in shown, field
+    assert PRESET_HELP.count("\n") < 10
+
+
+def test_the_count_that_is_printed_is_that_of_the_help(text, tmp_path, capsys):
+    argv = ["--dataset", text, "--max_iters=0", "--eval_iters=1", "--skip_final_eval"]
+    stdout = ok(train.main, capsys, *argv, "--out_dir", tmp_path / "out")
+    s = Settings()
+    ids = tokenizers.CharTokenizer.train(corpus()).vocab_size
+    config = GPTConfig(ids, s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)
+    assert stdout.startswith(f"{count(config) / 1e6:.2f} M parameters; ")
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("--n_layer=two", "--n_layer whole number 'two'"),
+        ("--n_layer=1.5", "--n_layer whole number"),
+        ("--bias=maybe", "--bias True or False"),
+        ("--no_such_flag=1", "--no_such_flag"),
+        ("--preset=huge", "huge baby-gpt"),
+        ("config/train_huge.py", "train_huge baby-gpt"),
+        ("gpt2 --preset=demo", "gpt2 demo"),
+        ("--batch_size=0", "--batch_size at least 1"),
+        ("--dropout=1", "--dropout below 1"),
+        ("--dropout=nan", "--dropout nan"),
+        ("--weight_decay=nan", "--weight_decay nan"),
+        ("--grad_clip=nan", "--grad_clip nan"),
+        ("--learning_rate=0", "--learning_rate above 0"),
+        ("--learning_rate=nan", "--learning_rate nan"),
+        ("--max_iters=-1", "--max_iters at least 0"),
+        ("--max_iters=inf", "--max_iters whole number"),
+        ("--seed=-1", "--seed at least 0"),
+        ("--device=tpu", "--device cpu or cuda tpu"),
+        ("--workers=4", "--workers 4"),
+        ("--n_embd=18 --n_head=4", "n_embd n_head divisible 18 4"),
+        ("--tokenizer=bpe:many", "bpe:N many"),
+        ("--tokenizer=nowhere", "--tokenizer nowhere"),
+        ("--vocab_size=5", "--vocab_size 5"),
+        ("--init_from=nowhere", "--init_from nowhere"),
+        ("--init_from=resume", "no run to resume"),
+        ("--encoding=klingon", "--encoding klingon"),
+        ("--dataset=nowhere", "nowhere python-docs"),
+        ("--block_size=5000", "--block_size 5001 split"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(argv, words, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    err = refused(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, *argv.split())
+    for word in words.split():
+        assert word in err
+    assert not out.exists()
+
+
+def test_cuda_without_a_gpu_is_refused(text, tmp_path, capsys):
+    if tl.cuda.is_available():
+        pytest.skip("there is a GPU")
+    argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "out", "--device=cuda"]
+    assert "cuda" in refused(train.main, capsys, *argv)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- data ----------------------------------------------------------------------------------------
+
+
+def test_bad_text_is_refused(tmp_path, capsys):
+    bad, out = tmp_path / "bad.txt", tmp_path / "out"
+    for content, words in (
+        (b"", ("no text",)),
+        (b"hello", ("tokens", "--block_size")),
+        (b"fine\n" * 99 + b"caf\xe9\n", ("utf-8", "byte 498", "line 100", "--encoding")),
+    ):
+        bad.write_bytes(content)
+        err = refused(train.main, capsys, "--dataset", bad, *TINY, "--out_dir", out)
+        assert all(word in err for word in words), err
+    assert not out.exists()
+    ok(train.main, capsys, "--dataset", bad, *TINY, "--out_dir", out, "--encoding=latin-1")
+    assert "é" in tokenizers.load(out).characters
+
+
+def test_a_folder_of_texts(tmp_path, capsys):
+    folder, out = tmp_path / "texts", tmp_path / "out"
+    folder.mkdir()
+    (folder / "b.txt").write_text(corpus())
+    (folder / "a.txt").write_text("A" + corpus())
+    ok(train.main, capsys, "--dataset", folder, *TINY, "--out_dir", out)
+    assert "A" in tokenizers.load(out).characters
+
+
+def test_token_files(tmp_path, capsys):
+    folder, single, out = tmp_path / "tokens", tmp_path / "all.bin", tmp_path / "out"
+    folder.mkdir()
+    ids = np.random.default_rng(0).integers(0, 50, 3000)
+    ids[7] = 49
+    data.write_tokens(folder / "train.bin", ids[:2500], 50)
+    assert (folder / "train.bin").stat().st_size == 5000
+    err = refused(train.main, capsys, "--dataset", folder, *TINY, "--out_dir", out)
+    assert "val.bin" in err
+    data.write_tokens(folder / "val.bin", ids[2500:], 50)
+    data.write_tokens(single, ids, 50)
+    for dataset in (folder, single):
+        argv = ["--dataset", dataset, *TINY, "--out_dir", out]
+        err = refused(train.main, capsys, *argv, "--vocab_size=49")
+        assert "49" in err and "--vocab_size" in err and "position 7" in err
+    assert not out.exists()
+
+    argv = ["--dataset", folder, *TINY, "--out_dir", out, "--vocab_size=50"]
+    ok(train.main, capsys, *argv)
+    assert GPT.from_pretrained(out).config.vocab_size == 50
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["bits_per_byte"] is None and final["val_loss_full"] > 0
+    assert not (out / tokenizers.base.FILE_NAME).exists()
+
+
+def test_token_files_with_a_tokenizer(text, tmp_path, capsys):
+    tokenizer, _ = char_validation(text)
+    tokenizer.save(tmp_path / "tok")
+    ids = tokenizer.encode(corpus())
+    data.write_tokens(tmp_path / "all.bin", ids, tokenizer.vocab_size)
+    a, b = tmp_path / "a", tmp_path / "b"
+    argv = ["--dataset", tmp_path / "all.bin", "--tokenizer", tmp_path / "tok"]
+    ok(train.main, capsys, *argv, *TINY, "--out_dir", a)
+    assert tokenizers.load(a).characters == tokenizer.characters
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", b)
+    # The same tokens as a text and as a file are the same run, but for where the split falls.
+    n = int(0.9 * len(ids))
+    assert data.split(corpus())[0] == tokenizer.decode(ids[:n])
+    assert files(a)["model.safetensors"] == files(b)["model.safetensors"]
+
+
+def test_vocab_size_is_50304_where_nothing_says_otherwise(tmp_path, capsys):
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 300, 300)
+    argv = ["--dataset", tmp_path / "all.bin", *TINY, "--max_iters=1", "--eval_iters=1"]
+    ok(train.main, capsys, *argv, "--n_embd=2", "--out_dir", tmp_path / "out", "--skip_final_eval")
+    assert GPT.from_pretrained(tmp_path / "out").config.vocab_size == 50304
+
+
+# ---- fine-tuning and the folder of a run ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_size", [16, 8])
+def test_fine_tuning_starts_from_the_model(block_size, text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", base)
+    argv = ["--dataset", text, "--init_from", base, "--out_dir", out, "--batch_size=4"]
+    argv += ["--max_iters=10", "--eval_iters=2", f"--block_size={block_size}", "--dropout=0.1"]
+    ok(train.main, capsys, *argv)
+    lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    last = json.loads((base / "metrics.jsonl").read_text().splitlines()[-2])
+    if block_size == 16:
+        assert lines[0] == {"step": 0, "val_loss": last["val_loss"]}
+    config = GPT.from_pretrained(out).config
+    assert config == replace(GPT.from_pretrained(base).config, block_size=block_size, dropout=0.1)
+    assert tokenizers.load(out).characters == tokenizers.load(base).characters
+    assert weights(out)["wpe.weight"].shape == (block_size, 16)
+
+    refusal = refused(train.main, capsys, *argv, "--block_size=17", "--overwrite")
+    assert "--block_size 17" in refusal and "16" in refusal
+
+
+def test_the_models_context_counts_when_fine_tuning(text, tmp_path, capsys):
+    base, short, out = tmp_path / "base", tmp_path / "short.txt", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", base, "--block_size=80")
+    short.write_text(corpus()[:700])  # a validation split of 70 characters
+    argv = ["--dataset", short, "--init_from", base, "--out_dir", out, "--batch_size=4"]
+    assert "block_size 80" in refused(train.main, capsys, *argv)
+    assert not out.exists()
+
+
+def test_a_folder_with_another_run_is_left_alone(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    before = files(out)
+    err = refused(train.main, capsys, *argv)
+    assert "resume" in err and "--overwrite" in err and files(out) == before
+    (out / "notes.txt").write_text("mine")
+    ok(train.main, capsys, *argv, "--overwrite", "--max_iters=5")
+    assert (out / "optimizer-5.safetensors").exists()
+    assert not (out / "optimizer-25.safetensors").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+
+    # Token files bring no tokenizer: that of the old run must not stay for sample.py to find.
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 50, 50)
+    argv = ["--dataset", tmp_path / "all.bin", *TINY, "--vocab_size=50", "--out_dir", out]
+    ok(train.main, capsys, *argv, "--overwrite")
+    assert not (out / tokenizers.base.FILE_NAME).exists()
+
+    assert "is a file" in refused(train.main, capsys, *argv[:-1], text)
+
+
+# ---- a loss that is no number --------------------------------------------------------------------
+
+
+def test_a_diverging_run_stops_and_says_where(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    err = refused(train.main, capsys, *argv, "--learning_rate=1e30", "--warmup_iters=0")
+    assert "at step 1;" in err and "nan" in err and "nothing was saved" in err
+    assert not (out / "model.safetensors").exists()
+
+
+def test_a_diverging_run_keeps_its_last_good_checkpoint(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=10")
+    before = files(out)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=40"]
+    err = refused(train.main, capsys, *more, "--learning_rate=1e30")
+    assert "at step 11;" in err and "step 10 is in" in err
+    after = files(out)
+    for name in ("model.safetensors", "optimizer-10.safetensors", "best/model.safetensors"):
+        assert after[name] == before[name]
+    ok(train.main, capsys, *more, "--learning_rate=1e-2")
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 40 and math.isfinite(last["val_loss_full"])
+
+
+def test_a_step_that_diverges_changes_nothing():
+    model = GPT(GPTConfig(10, 8, 1, 2, 16))
+    s = Settings(block_size=8, batch_size=2)
+    optimizer = trainer.make_optimizer(model, s)
+    model.ln_f.weight.data[3] = np.nan
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="nan"):
+        trainer.train_step(model, optimizer, np.arange(100) % 10, s, 0)
+    assert optimizer.steps == 0 and all(p.grad is None for p in optimizer.params)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_all_settings_are_typed():
+    fields = Settings.__dataclass_fields__.values()
+    assert {f.type.removesuffix(" | None") for f in fields} == {"int", "float", "bool", "str"}
+    assert all(f.metadata["help"] for f in fields)
+    assert settings.IGNORED.keys().isdisjoint(Settings.__dataclass_fields__)
