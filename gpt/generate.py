@@ -119,7 +119,9 @@ def stream(
     seed            the same seed gives the same text; None draws anew
     stop            strings; the text ends before the first of them
 
-    Ends at the tokenizer's end-of-text token, which is not part of the text. An empty prompt
+    Ends at the tokenizer's end-of-text token, which is not part of the text. Tokens whose bytes
+    would not go on as UTF-8 are never drawn, and a character left unfinished at the end is dropped,
+    so the text is always text. An empty prompt
     starts behind an end of text (or a line end, for a tokenizer without one). A prompt longer than
     the model's context is cropped from the left, with a warning. Raises ValueError for arguments
     out of range.
@@ -144,7 +146,7 @@ def stream(
     rng = np.random.default_rng() if seed is None else random(seed, "generate")
     # A token may end in the middle of a character, and text in the middle of a stop string: both
     # are held back until it is clear what they become.
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder = codecs.getincrementaldecoder("utf-8")()
     hold = max((len(s) - 1 for s in stop), default=0)
     text = ""
     training = model.training
@@ -153,20 +155,34 @@ def stream(
         for _ in range(max_new_tokens):
             with tl.no_grad():
                 logits = model.next_logits(np.asarray([ids[-block_size:]]))  # (1, T) -> (1, V)
-            new = next_token(
-                logits.numpy()[0, : tokenizer.vocab_size],
-                rng,
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty,
-                ids[-block_size:],
-            )
+            logits = logits.numpy()[0, : tokenizer.vocab_size].copy()
+            while True:
+                new = next_token(
+                    logits,
+                    rng,
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty,
+                    ids[-block_size:],
+                )
+                if new == eos:
+                    break
+                state = decoder.getstate()
+                try:
+                    piece = decoder.decode(tokenizer.decode_bytes([new]))
+                    # Python waits for the third byte of a surrogate, and then refuses any.
+                    if b"\xed\xa0" <= decoder.getstate()[0][:2] <= b"\xed\xbf":
+                        raise UnicodeError
+                    break
+                except UnicodeError:  # bytes that are no text: another token
+                    decoder.setstate(state)
+                    logits[new] = -np.inf
             if new == eos:
                 break
             ids.append(new)
-            text += decoder.decode(tokenizer.decode_bytes([new]))
+            text += piece
             found = [text.index(s) for s in stop if s in text]
             if found:
                 yield text[: min(found)]
@@ -174,7 +190,7 @@ def stream(
             if len(text) > hold:
                 yield text[: len(text) - hold]
                 text = text[len(text) - hold :]
-        yield text + decoder.decode(b"", final=True)
+        yield text
     finally:
         model.train(training)
 

@@ -33,17 +33,17 @@ class Settings:
     )
     vocab_size: int | None = _option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
-    block_size: int = _option(128, "the context, in tokens")
+    block_size: int = _option(64, "the context, in tokens")
     n_layer: int = _option(4, "blocks")
     n_head: int = _option(4, "attention heads in a block")
     n_embd: int = _option(128, "width")
     dropout: float = _option(0.0, "probability of dropping an activation in training")
     bias: bool = _option(False, "biases in linear layers and layer norms")
     # how to learn
-    batch_size: int = _option(8, "windows of block_size tokens at a time")
+    batch_size: int = _option(12, "windows of block_size tokens at a time")
     gradient_accumulation_steps: int = _option(1, "so many batches make a step")
-    max_iters: int = _option(1200, "steps")
-    learning_rate: float = _option(3e-3, "at its highest")
+    max_iters: int = _option(2000, "steps")
+    learning_rate: float = _option(2e-3, "at its highest")
     decay_lr: bool = _option(True, "lower it along a cosine")
     warmup_iters: int = _option(100, "steps of linear warm-up")
     lr_decay_iters: int | None = _option(None, "where the cosine ends (max_iters)")
@@ -185,9 +185,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESET_HELP = """\
 presets (2 cores, by parameters and time):
-  demo              {demo}
+  demo              0.80 M, 2 minutes: Python's own documentation, character by character
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
-  baby-gpt          10.65 M, 10 hours: nanoGPT's recipe for a GPU, train_shakespeare_char.py
+  baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
 """
@@ -223,7 +223,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     parser = Parser(
         prog="train.py",
         description="Train a GPT on text, on your own CPU.",
-        epilog=PRESET_HELP.format(demo=DEMO_HELP),
+        epilog=PRESET_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -289,6 +289,3 @@ def _float(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"is a number, not {text!r}") from None
-
-
-DEMO_HELP = "0.80 M, 2 minutes: Python's own documentation, character by character"
