@@ -101,7 +101,7 @@ def run(given: dict) -> int:
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(
-            f"stopped at step {step:,}, {saved}; {command('train', out)} --init_from resume goes on"
+            f"stopped at step {step:,}, {saved}; go on: {command('train', out)} --init_from resume"
         )
         return 0
     if not plot_losses(out):
