@@ -17,12 +17,15 @@ import numpy as np
 from .device import row_blocks
 from .ops import (
     broadcast_to,
+    erf,
     exp,
     log,
     masked_fill,
     matmul,
     max,
     mean,
+    rsqrt,
+    sigmoid,
     sum,
     swapaxes,
     take_along_axis,
@@ -83,13 +86,22 @@ _C = math.sqrt(2 / math.pi)  # Python floats: a NumPy scalar would turn float32 
 _A = 0.044715
 
 
-def gelu_composed(x):
+def gelu_composed(x, approximate="tanh"):
+    if approximate == "none":
+        return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
     return x * (1 + tanh(_C * (x + _A * x * x * x))) * 0.5
 
 
 @op(composed=gelu_composed)
-def gelu(x):
-    """The Gaussian error linear unit, in the tanh form of GPT-2 (Hendrycks and Gimpel, 2016)."""
+def gelu(x, *, approximate="tanh"):
+    """The Gaussian error linear unit, x times the normal distribution function of x.
+
+    approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016.
+    """
+    if approximate == "none":
+        return _gelu_exact(x)
+    if approximate != "tanh":
+        raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
     x2 = _rows(x)
     y = np.empty_like(x2)
     for block in row_blocks(x2):
@@ -118,6 +130,18 @@ def gelu(x):
     return np.reshape(y, x.shape), vjp
 
 
+def _gelu_exact(x):
+    cdf = erf.body(x * math.sqrt(0.5))[0]
+    cdf += 1
+    cdf *= 0.5
+
+    def vjp(g):
+        density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+        return g * (cdf + x * density)
+
+    return x * cdf, vjp
+
+
 def _gelu_tanh(x):
     """tanh(C (x + A x^3)), in an array of its own."""
     t = x * x
@@ -125,6 +149,17 @@ def _gelu_tanh(x):
     t += _C
     t *= x
     return np.tanh(t, out=t)
+
+
+def silu_composed(x):
+    return x * sigmoid(x)
+
+
+@op(composed=silu_composed)
+def silu(x):
+    """x * sigmoid(x), also called swish (Elfwing et al., 2017)."""
+    s = 0.5 + 0.5 * np.tanh(0.5 * x)
+    return x * s, lambda g: g * (s + x * s * (1 - s))
 
 
 # =================================================================================================
@@ -223,6 +258,38 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
                 np.multiply(hz, scale[block], out=gx[block])
         g_bias = _column_sums(g2) if needs[2] else None
         return np.reshape(gx, g.shape) if needs[0] else None, g_weight, g_bias
+
+    return np.reshape(y, x.shape), vjp
+
+
+def rms_norm_composed(x, weight=None, eps=1e-5):
+    y = x * rsqrt(mean(x * x, axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
+
+
+@op(composed=rms_norm_composed)
+def rms_norm(x, weight=None, *, eps=1e-5, needs):
+    """Each vector of the last axis divided by its root mean square, then times weight.
+
+    x (..., n), weight (n,) or None -> (..., n). Zhang and Sennrich, 2019.
+    """
+    x2 = _rows(x)
+    n = x2.shape[1]
+    scale = 1 / np.sqrt(np.einsum("ij,ij->i", x2, x2)[:, None] * (1 / n if n else 0) + eps)
+    scale = scale.astype(x2.dtype)
+    normed = x2 * scale
+    y = normed if weight is None else normed * weight
+    weight = weight if needs[0] else None
+
+    def vjp(g):
+        # With z = x / rms and h = g * weight: gx = (h - z mean(h z)) / rms
+        g2, gx = _rows(g), None
+        if needs[0]:
+            gx = g2 * weight if weight is not None else g2 * 1
+            gx -= normed * (np.einsum("ij,ij->i", gx, normed)[:, None] * (1 / n if n else 0))
+            gx *= scale
+            gx = np.reshape(gx, g.shape)
+        return gx, _column_sums(g2 * normed) if needs[1] else None
 
     return np.reshape(y, x.shape), vjp
 

@@ -167,6 +167,17 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class RMSNorm(Module):
+    """Division by the root mean square over the last axis, of size n. Starts as weight 1."""
+
+    def __init__(self, n: int, eps: float = 1e-5):
+        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
+        self.eps = eps
+
+    def forward(self, x):
+        return F.rms_norm(x, self.weight, self.eps)
+
+
 class Dropout(Module):
     """In training mode, zeroes each element with probability p; else passes x on.
 

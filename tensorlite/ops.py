@@ -13,12 +13,15 @@ Functions here have NumPy's names: within this file `abs`, `sum`, `max` and `min
 
 from __future__ import annotations
 
+import builtins
+import functools
 import math
 import operator
+import string
 
 import numpy as np
 
-from .tensor import NUMPY, Part, Tensor, op
+from .tensor import NUMPY, OPS, Part, Tensor, op
 
 # =================================================================================================
 # Arithmetic
@@ -86,9 +89,69 @@ def sqrt(x):
 
 
 @op
+def rsqrt(x):
+    """1 / sqrt(x)."""
+    y = 1 / np.sqrt(x)
+    return y, lambda g: g * (-0.5 * y * y * y)
+
+
+@op
+def sin(x):
+    return np.sin(x), lambda g: g * np.cos(x)
+
+
+@op
+def cos(x):
+    return np.cos(x), lambda g: -g * np.sin(x)
+
+
+@op
 def tanh(x):
     y = np.tanh(x)
     return y, lambda g: g * (1 - y * y)
+
+
+@op
+def sigmoid(x):
+    """1 / (1 + exp(-x)), safe for large x of either sign."""
+    y = 0.5 + 0.5 * np.tanh(0.5 * x)
+    return y, lambda g: g * y * (1 - y)
+
+
+@op
+def erf(x):
+    """The error function, to 1e-15 in float64 (NumPy has none)."""
+    return _erf(x), lambda g: g * np.exp(-x * x) * (2 / math.sqrt(math.pi))
+
+
+def _erf(x):
+    """Near 0 the power series; beyond, 1 - exp(-x^2) E(x), E being smooth where erf is flat."""
+    if isinstance(x, Tensor):
+        return erf(x)
+    size = np.abs(x)
+    series = np.zeros_like(x)
+    square = np.minimum(x * x, 0.25)
+    for n in reversed(range(14)):
+        series *= square
+        series += (-1) ** n / (math.factorial(n) * (2 * n + 1))
+    far = np.minimum(size, 6)  # erf(6) is 1 to the last bit
+    u = 2 * (8 / 3 / (2 + far) - 1 / 3) - 1  # 6..0 -> -1..1
+    later, last = np.zeros_like(x), np.zeros_like(x)
+    for c in _erfcx_coefficients()[:0:-1]:  # Clenshaw's recurrence
+        later, last = last, 2 * u * last - later + c
+    tail = 1 - np.exp(-far * far) * (u * last - later + _erfcx_coefficients()[0])
+    near = size < 0.5
+    return np.where(near, 2 / math.sqrt(math.pi) * x * series, np.sign(x) * tail).astype(x.dtype)
+
+
+@functools.cache
+def _erfcx_coefficients(n: int = 30) -> list[float]:
+    """Chebyshev coefficients of erfc(x) exp(x^2) on 0 <= x <= 6, in u (see above) from -1 to 1."""
+    angles = [math.pi * (k + 0.5) / n for k in range(n)]
+    points = [8 / 3 / ((math.cos(a) + 1) / 2 + 1 / 3) - 2 for a in angles]
+    values = [math.erfc(x) * math.exp(x * x) for x in points]
+    sums = [math.fsum(v * math.cos(j * a) for v, a in zip(values, angles)) for j in range(n)]
+    return [sums[0] / n, *(2 * s / n for s in sums[1:])]
 
 
 @op
@@ -117,6 +180,17 @@ def minimum(x, y):
         lambda g: g * ((x < y) + (x == y) * 0.5).astype(g.dtype),
         lambda g: g * ((y < x) + (x == y) * 0.5).astype(g.dtype),
     )
+
+
+@op
+def clip(x, *, min=None, max=None):
+    """x with what is below the number `min` or above `max` replaced by it (None: no bound).
+
+    The gradient is 1 between the bounds and on them, 0 outside.
+    """
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
+    inside = (x >= low) & (x <= high)
+    return np.minimum(np.maximum(x, low), high), lambda g: np.where(inside, g, 0)
 
 
 @op
@@ -195,6 +269,70 @@ def min(x, *, axis=None, keepdims=False):
     return _extreme(np.min, x, axis, keepdims)
 
 
+def logsumexp_composed(x, axis=None, keepdims=False):
+    top = max(x, axis=axis, keepdims=True).detach()
+    top = where(abs(top) == math.inf, 0.0, top)
+    y = log(sum(exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else squeeze(y, axis)
+
+
+@op(composed=logsumexp_composed)
+def logsumexp(x, *, axis=None, keepdims=False):
+    """log(sum(exp(x))), safe for large x."""
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isinf(top), 0, top).astype(x.dtype)
+    e = np.exp(x - top)
+    total = np.sum(e, axis=axis, keepdims=True)
+    y = np.log(total) + top
+    e /= total
+    shape = x.shape
+    y = y if keepdims else np.squeeze(y, axis)
+    return y, lambda g: _spread(g, shape, axis, keepdims) * e
+
+
+def prod_composed(x, axis=None, keepdims=False):
+    if axis is None:
+        y = prod_composed(reshape(x, (x.size,)), axis=0)
+        return reshape(y, (1,) * x.ndim) if keepdims else y
+    axes = sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    for a in axes:
+        one = sum(x, axis=a, keepdims=True) * 0 + 1  # the product of no factors
+        x = functools.reduce(mul, split(x, range(1, x.shape[a]), a) if x.shape[a] else (), one)
+    return x if keepdims else squeeze(x, tuple(axes))
+
+
+@op(composed=prod_composed)
+def prod(x, *, axis=None, keepdims=False):
+    """The product of elements; the gradient is right where some of them are 0."""
+    shape, n = x.shape, _length(x.shape, axis)
+    reduced = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    reduced = [a % x.ndim for a in reduced]
+    order = [a for a in range(x.ndim) if a not in reduced] + reduced
+    moved = np.transpose(x, order)  # the reduced axes last
+
+    def vjp(g):
+        # The product of all the others is that of those before, times that of those behind.
+        rows = np.reshape(moved, (x.size // n if n else 0, n))
+        ones = np.ones_like(rows[:, :1])
+        before = np.cumprod(np.concatenate([ones, rows[:, :-1]], axis=1), axis=1)
+        behind = np.cumprod(np.concatenate([ones, rows[:, :0:-1]], axis=1), axis=1)[:, ::-1]
+        others = np.transpose(np.reshape(before * behind, moved.shape), np.argsort(order).tolist())
+        return _spread(g, shape, axis, keepdims) * others
+
+    return np.prod(x, axis=axis, keepdims=keepdims), vjp
+
+
+@op
+def cumsum(x, *, axis=None):
+    """Running sums along an axis; None: over all elements in order."""
+    shape, along = x.shape, 0 if axis is None else axis
+
+    def vjp(g):
+        return np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
+
+    return np.cumsum(x, axis), vjp
+
+
 def _extreme(function, x, axis, keepdims):
     y = function(x, axis=axis, keepdims=keepdims)
     best = function(x, axis=axis, keepdims=True)
@@ -253,6 +391,53 @@ def _tall_matmul(x, y):
     )
 
 
+@op
+def einsum(*operands, subscripts):
+    """`tl.einsum` of a sequence of operands, with explicit subscripts of letters alone."""
+    inputs, output = subscripts.split("->")
+    inputs = inputs.split(",")
+    sizes = {}
+    for letters, x in zip(inputs, operands):
+        for letter, n in zip(letters, x.shape):
+            sizes[letter] = n if sizes.get(letter, 1) == 1 else sizes[letter]
+    shapes = [x.shape for x in operands]
+    y = np.einsum(subscripts, *operands, optimize=len(operands) > 1)
+
+    def vjp(i):
+        others = [x for j, x in enumerate(operands) if j != i]
+        known = [output, *(letters for j, letters in enumerate(inputs) if j != i)]
+        return lambda g: _einsum_gradient(inputs[i], known, [g, *others], sizes, shapes[i])
+
+    return y, *map(vjp, range(len(operands)))
+
+
+def _einsum_gradient(target, known, operands, sizes, shape):
+    """The gradient of the operand with the letters `target`: an einsum of g and the others."""
+    # A letter that none of them has was summed over in this operand alone: its gradient is the
+    # same everywhere along it, as if they were multiplied by ones.
+    lost = "".join(dict.fromkeys(c for c in target if not any(c in letters for letters in known)))
+    if lost:
+        operands = [*operands, np.ones([sizes[c] for c in lost], like=_array(operands[0]))]
+        known = [*known, lost]
+    # A letter that it has twice took its diagonal: multiplied by an identity for each repetition,
+    # under another letter, the gradient stands on the diagonal and is 0 elsewhere.
+    unique = ""
+    for letter in target:
+        if letter in unique:
+            spare = next(c for c in string.ascii_letters if c not in unique + "".join(known))
+            eye = np.eye(sizes[letter], like=_array(operands[0]))
+            operands, known = [*operands, eye], [*known, letter + spare]
+            letter = spare
+        unique += letter
+    g = np.einsum(f"{','.join(known)}->{unique}", *operands, optimize=True)
+    return g.astype(operands[0].dtype)
+
+
+def _array(x):
+    """The array of a tensor, which `like=` takes."""
+    return x.data if isinstance(x, Tensor) else x
+
+
 # =================================================================================================
 # Shape
 # =================================================================================================
@@ -286,6 +471,40 @@ def expand_dims(x, *, axis):
 def squeeze(x, *, axis=None):
     shape = x.shape
     return np.squeeze(x, axis), lambda g: np.reshape(g, shape)
+
+
+@op
+def flip(x, *, axis=None):
+    """x with the order of its elements reversed along an axis, a tuple of them, or all (None)."""
+    return np.flip(x, axis), lambda g: np.flip(g, axis)
+
+
+@op
+def roll(x, *, shift, axis=None):
+    """x shifted along an axis; what is pushed out at the end comes in at the start."""
+    back = tuple(-s for s in shift) if isinstance(shift, (tuple, list)) else -shift
+    return np.roll(x, shift, axis), lambda g: np.roll(g, back, axis)
+
+
+@op
+def tril(x, *, k=0):
+    """The elements of the last two axes on and below the k-th diagonal, zeros above."""
+    return np.tril(x, k), lambda g: np.tril(g, k)
+
+
+@op
+def triu(x, *, k=0):
+    """The elements of the last two axes on and above the k-th diagonal, zeros below."""
+    return np.triu(x, k), lambda g: np.triu(g, k)
+
+
+@op
+def pad(x, *, pad_width, constant_values=0):
+    """x in a frame of one number; pad_width as in NumPy: n, (before, after), or one per axis."""
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
+    y = np.pad(x, widths, constant_values=constant_values) if x.ndim else x
+    return y, lambda g: g[inside]
 
 
 @op
@@ -338,17 +557,25 @@ def _plain(index):
 
 
 @op
+def scatter_add(g, *, shape, index):
+    """Zeros of `shape` to which `g` is added at `index`: the partner of getitem."""
+    total = np.zeros(shape, g.dtype, like=g)
+    np.add.at(total, index, g)
+    return total, lambda h: h[index]
+
+
+@op
 def take_along_axis(x, *, indices, axis):
     """One element of x for each of the indices, which match x in every other axis."""
     axis = axis % x.ndim
     index = []
     for a, n in enumerate(x.shape):
         along = (-1,) + (1,) * (x.ndim - 1 - a)
-        index.append(indices if a == axis else np.reshape(np.arange(n, like=x), along))
+        index.append(indices if a == axis else np.reshape(np.arange(n, like=_array(x)), along))
     return np.take_along_axis(x, indices, axis), lambda g: Part(g, tuple(index), repeated=True)
 
 
-@op
+@op(composed=lambda weight, ids: getitem(weight, np.asarray(ids)))
 def embedding(weight, *, ids):
     """The row of `weight` (V, C) for each integer in `ids` (...): (..., C).
 
@@ -398,6 +625,48 @@ def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
     ]
 
 
+def stack(arrays, axis: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis."""
+    return concatenate([expand_dims(x, axis) for x in arrays], axis)
+
+
+def take(x, indices, axis: int | None = None) -> Tensor:
+    """The elements at integer `indices` along an axis (None: of all elements in order)."""
+    if axis is None:
+        return getitem(reshape(x, (x.size,)), indices)
+    return getitem(x, (slice(None),) * (axis % x.ndim) + (indices,))
+
+
+def einsum_of(subscripts: str, *operands) -> Tensor:
+    """Einstein's summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
+
+    >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    """
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = inputs.split(",")
+    if len(inputs) != len(operands):
+        raise ValueError(f"einsum {subscripts!r} names {len(inputs)} operands, not {len(operands)}")
+    # The axes behind an ellipsis get letters of their own, counted from the last one.
+    spare = [c for c in string.ascii_letters if c not in subscripts]
+    n_dots = [np.ndim(x) - len(s.replace("...", "")) for s, x in zip(inputs, operands)]
+    dots = "".join(
+        spare[: builtins.max((n for n, s in zip(n_dots, inputs) if "..." in s), default=0)]
+    )
+    for s, x, n in zip(inputs, operands, n_dots):
+        if n < 0 or (n and "..." not in s):
+            raise ValueError(f"einsum: {s!r} does not fit an operand of shape {np.shape(x)}")
+    if not arrow:  # implicit: the letters that occur once, in the order of the alphabet
+        letters = "".join(inputs).replace(".", "")
+        output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    inputs = [s.replace("...", dots[len(dots) - n :]) for s, n in zip(inputs, n_dots)]
+    return OPS["einsum"](operands, ",".join(inputs) + "->" + output.replace("...", dots))
+
+
+def _without_gradient(function, x, *args, **kwargs) -> Tensor:
+    return Tensor(function(_array(x), *args, **kwargs))
+
+
 def _comparison(function):
     def compare(x, y) -> Tensor:
         return Tensor(function(*(a.data if isinstance(a, Tensor) else a for a in (x, y))))
@@ -422,10 +691,11 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
 Tensor.__hash__ = object.__hash__  # a tensor is a key by what it is, not by its values
 
-for _op in (exp, log, sqrt, tanh, abs, sum, mean, var, max, min, masked_fill):
-    setattr(Tensor, _op.name, _op)
-for _op in (swapaxes, expand_dims, squeeze, broadcast_to, astype):
-    setattr(Tensor, _op.name, _op)
+_methods = (exp, log, sqrt, rsqrt, sin, cos, tanh, sigmoid, relu, abs, clip, masked_fill)
+_methods += (sum, mean, var, max, min, prod, logsumexp, cumsum, astype)
+_methods += (swapaxes, expand_dims, squeeze, broadcast_to, flip, roll, tril, triu, take, split)
+for _op in _methods:
+    setattr(Tensor, _op.__name__, _op)
 
 
 def _one_tuple(values):
@@ -437,13 +707,20 @@ Tensor.reshape = lambda x, *shape: reshape(x, _one_tuple(shape))
 Tensor.transpose = lambda x, *axes: transpose(x, _one_tuple(axes) if axes else None)
 Tensor.T = property(transpose)
 
-for _op in (add, exp, log, sqrt, tanh, abs, power, maximum, minimum, matmul, where, sum, mean, var):
-    NUMPY[getattr(np, _op.name)] = _op
-for _op in (reshape, transpose, swapaxes, expand_dims, squeeze, broadcast_to, concatenate):
-    NUMPY[getattr(np, _op.name)] = _op
-for _op in (max, min, take_along_axis):
-    NUMPY[getattr(np, _op.name)] = _op
+_numpy = (add, power, exp, log, sqrt, sin, cos, tanh, abs, maximum, minimum, clip, where)
+_numpy += (sum, mean, var, max, min, prod, cumsum, matmul, reshape, transpose, swapaxes)
+_numpy += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatenate, stack)
+_numpy += (take, take_along_axis)
+for _op in _numpy:
+    NUMPY[getattr(np, _op.__name__)] = _op
+NUMPY[np.einsum] = lambda subscripts, *operands, optimize=None: einsum_of(subscripts, *operands)
+NUMPY[np.pad] = lambda x, pad_width, mode="constant", constant_values=0: pad(
+    x, pad_width, constant_values
+)
 NUMPY[np.split] = lambda x, indices_or_sections, axis=0: split(x, indices_or_sections, axis)
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
+# Constant nearly everywhere: values without a gradient.
+for _function in (np.sign, np.isinf, np.isnan, np.isfinite, np.argmax, np.argmin, np.argsort):
+    NUMPY[_function] = functools.partial(_without_gradient, _function)

@@ -138,12 +138,14 @@ def _array(shape, kind, dtype, layout, seed):
         if kind == "nonzero":
             values *= rng.choice([-1, 1], shape)
     values = np.asarray(values, dtype=dtype)
+    if values.ndim == 0:
+        return values
     if layout == "F":
         return np.asfortranarray(values)
-    if layout == "strided" and values.ndim:
+    if layout == "strided":
         wide = np.zeros((*shape[:-1], 2 * shape[-1]), dtype)
         wide[..., ::2] = values
         return wide[..., ::2]
-    if layout == "reversed" and values.ndim:
+    if layout == "reversed":
         return np.ascontiguousarray(values[::-1])[::-1]
     return values

@@ -50,14 +50,26 @@ def power(draw):
     return [draw(arrays(first, "positive")), exponent], {}
 
 
-@case("neg", "exp", "tanh", "abs", "relu", "gelu")
+@case("neg", "exp", "sin", "cos", "tanh", "sigmoid", "erf", "abs", "relu", "silu")
 def unary(draw):
     return [draw(arrays())], {}
 
 
-@case("log", "sqrt")
+@case("log", "sqrt", "rsqrt")
 def unary_positive(draw):
     return [draw(arrays(kind="positive"))], {}
+
+
+@case("gelu")
+def gelu(draw):
+    return [draw(arrays())], {"approximate": draw(st.sampled_from(["tanh", "none"]))}
+
+
+@case("clip")
+def clip(draw):
+    bounds = st.sampled_from([None, -1.0, 0.1]), st.sampled_from([None, 1.0, 5])
+    x = np.round(draw(arrays()) / 0.3) * 0.3 + 0.05  # off the bounds
+    return [x], {"min": draw(bounds[0]), "max": draw(bounds[1])}
 
 
 @case("where")
@@ -94,7 +106,7 @@ def draw_axis(draw, ndim):
     return draw(st.one_of(st.none(), axes, several))
 
 
-@case("sum")
+@case("sum", "prod")
 def reduction(draw):
     x = draw(arrays())
     return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
@@ -104,6 +116,18 @@ def reduction(draw):
 def reduction_of_some(draw):
     x = draw(arrays(shapes(min_side=1), "distinct"))
     return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
+
+
+@case("logsumexp")
+def logsumexp(draw):
+    x = draw(arrays(shapes(min_side=1)))
+    return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
+
+
+@case("cumsum")
+def cumsum(draw):
+    x = draw(arrays())
+    return [x], {"axis": draw(st.sampled_from([None, *range(-x.ndim, x.ndim)]))}
 
 
 @case("softmax", "log_softmax")
@@ -122,6 +146,18 @@ def matmul(draw):
     x = draw(st.sampled_from([(k,), (n, k), (*first, n, k)]))
     y = draw(st.sampled_from([(k,), (k, m), (*second, k, m)]))
     return [draw(arrays(x)), draw(arrays(y))], {}
+
+
+@case("einsum")
+def einsum(draw):
+    """Operands with letters drawn at random: repeated in one, in several, summed, kept."""
+    sizes = {c: draw(st.integers(0, 3)) for c in "abcd"}
+    letters = st.lists(st.sampled_from("abcd"), max_size=3).map("".join)
+    inputs = draw(st.lists(letters, min_size=1, max_size=3))
+    known = sorted(set("".join(inputs)))
+    output = "".join(draw(st.permutations(known)))[: draw(st.integers(0, len(known)))]
+    parts = [draw(arrays(tuple(sizes[c] for c in names))) for names in inputs]
+    return [parts], {"subscripts": ",".join(inputs) + "->" + output}
 
 
 @case("linear")
@@ -172,6 +208,38 @@ def squeeze(draw):
     return [draw(arrays(tuple(shape)))], {"axis": axis}
 
 
+@case("flip")
+def flip(draw):
+    x = draw(arrays())
+    return [x], {"axis": draw_axis(draw, x.ndim)}
+
+
+@case("roll")
+def roll(draw):
+    x = draw(arrays(shapes(min_dims=1)))
+    shift = st.integers(-5, 5)
+    axis = draw(st.sampled_from([None, *range(-x.ndim, x.ndim), tuple(range(x.ndim))]))
+    several = isinstance(axis, tuple)
+    return [x], {
+        "shift": tuple(draw(shift) for _ in axis) if several else draw(shift),
+        "axis": axis,
+    }
+
+
+@case("tril", "triu")
+def triangle(draw):
+    return [draw(arrays(shapes(min_dims=2)))], {"k": draw(st.integers(-2, 2))}
+
+
+@case("pad")
+def pad(draw):
+    x = draw(arrays())
+    width = st.integers(0, 2)
+    pairs = [(draw(width), draw(width)) for _ in range(x.ndim)]
+    widths = draw(st.sampled_from([draw(width), (1, 2), pairs if pairs else 1]))
+    return [x], {"pad_width": widths, "constant_values": draw(st.sampled_from([0, 2]))}
+
+
 @case("broadcast_to")
 def broadcast_to(draw):
     x, other = draw(broadcastable(2))
@@ -205,6 +273,13 @@ def getitem(draw):
     mixed = rows.map(lambda ids: (ids, Ellipsis, None))
     options = [basic_indices(x.shape), integer_array_indices(x.shape), masks, rows, mixed]
     return [x], {"index": draw(st.one_of(options))}
+
+
+@case("scatter_add")
+def scatter_add(draw):
+    [x], static = draw(CASES["getitem"])
+    shape = np.shape(x[static["index"]])
+    return [draw(arrays(shape))], {"shape": x.shape, "index": static["index"]}
 
 
 @case("take_along_axis")
@@ -243,6 +318,13 @@ def draw_targets(draw, shape, n_classes):
     ignored = np.asarray(rng.random(shape) < 0.3)
     ignored[(0,) * ignored.ndim] = False  # else the mean is over nothing
     return np.where(ignored, -100, targets)
+
+
+@case("rms_norm")
+def rms_norm(draw):
+    x = draw(arrays(shapes(min_dims=1, min_side=1)))
+    weight = draw(st.one_of(st.none(), arrays(x.shape[-1:])))
+    return [x, weight], {"eps": draw(st.sampled_from([1e-5, 1e-2]))}
 
 
 @case("cross_entropy")
