@@ -17,6 +17,7 @@ from .functional import (
     silu,
     softmax,
 )
+from .higher import checkpoint, hessian, hvp
 from .ops import (
     abs,
     add,
@@ -71,6 +72,6 @@ from .ops import (
     where,
 )
 from .ops import einsum_of as einsum
-from .tensor import OPS, Tensor, grad, no_grad, op, tensor
+from .tensor import OPS, Tensor, detect_anomaly, grad, higher_order, no_grad, op, tensor
 
 __version__ = "0.1.0"

@@ -413,11 +413,13 @@ def einsum(*operands, subscripts):
 
 def _einsum_gradient(target, known, operands, sizes, shape):
     """The gradient of the operand with the letters `target`: an einsum of g and the others."""
+    like = _array(operands[0])
+    like = np.asarray(like) if isinstance(like, np.generic) else like
     # A letter that none of them has was summed over in this operand alone: its gradient is the
     # same everywhere along it, as if they were multiplied by ones.
     lost = "".join(dict.fromkeys(c for c in target if not any(c in letters for letters in known)))
     if lost:
-        operands = [*operands, np.ones([sizes[c] for c in lost], like=_array(operands[0]))]
+        operands = [*operands, np.ones([sizes[c] for c in lost], like=like)]
         known = [*known, lost]
     # A letter that it has twice took its diagonal: multiplied by an identity for each repetition,
     # under another letter, the gradient stands on the diagonal and is 0 elsewhere.
@@ -425,7 +427,7 @@ def _einsum_gradient(target, known, operands, sizes, shape):
     for letter in target:
         if letter in unique:
             spare = next(c for c in string.ascii_letters if c not in unique + "".join(known))
-            eye = np.eye(sizes[letter], like=_array(operands[0]))
+            eye = np.eye(sizes[letter], like=like)
             operands, known = [*operands, eye], [*known, letter + spare]
             letter = spare
         unique += letter
@@ -559,8 +561,8 @@ def _plain(index):
 @op
 def scatter_add(g, *, shape, index):
     """Zeros of `shape` to which `g` is added at `index`: the partner of getitem."""
-    total = np.zeros(shape, g.dtype, like=g)
-    np.add.at(total, index, g)
+    total = np.zeros(shape, g.dtype, like=_array(g))
+    np.add.at(total, index, _array(g))
     return total, lambda h: h[index]
 
 
@@ -649,13 +651,14 @@ def einsum_of(subscripts: str, *operands) -> Tensor:
         raise ValueError(f"einsum {subscripts!r} names {len(inputs)} operands, not {len(operands)}")
     # The axes behind an ellipsis get letters of their own, counted from the last one.
     spare = [c for c in string.ascii_letters if c not in subscripts]
-    n_dots = [np.ndim(x) - len(s.replace("...", "")) for s, x in zip(inputs, operands)]
+    operands = [x if hasattr(x, "ndim") else np.asarray(x) for x in operands]
+    n_dots = [x.ndim - len(s.replace("...", "")) for s, x in zip(inputs, operands)]
     dots = "".join(
         spare[: builtins.max((n for n, s in zip(n_dots, inputs) if "..." in s), default=0)]
     )
     for s, x, n in zip(inputs, operands, n_dots):
         if n < 0 or (n and "..." not in s):
-            raise ValueError(f"einsum: {s!r} does not fit an operand of shape {np.shape(x)}")
+            raise ValueError(f"einsum: {s!r} does not fit an operand of shape {x.shape}")
     if not arrow:  # implicit: the letters that occur once, in the order of the alphabet
         letters = "".join(inputs).replace(".", "")
         output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
@@ -664,12 +667,14 @@ def einsum_of(subscripts: str, *operands) -> Tensor:
 
 
 def _without_gradient(function, x, *args, **kwargs) -> Tensor:
-    return Tensor(function(_array(x), *args, **kwargs))
+    y = function(_array(x), *args, **kwargs)
+    return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
 
 
 def _comparison(function):
     def compare(x, y) -> Tensor:
-        return Tensor(function(*(a.data if isinstance(a, Tensor) else a for a in (x, y))))
+        y = function(*map(_array, (x, y)))
+        return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
 
     compare.__doc__ = f"np.{function.__name__}, a tensor of booleans: no gradient flows through it."
     return compare
@@ -679,16 +684,18 @@ def _comparison(function):
 # The same by operator, by method and by NumPy's name: x * y, x.sum(axis=0), np.exp(x)
 # =================================================================================================
 
-Tensor.__add__, Tensor.__radd__ = add, lambda x, y: add(y, x)
-Tensor.__sub__, Tensor.__rsub__ = sub, lambda x, y: sub(y, x)
-Tensor.__mul__, Tensor.__rmul__ = mul, lambda x, y: mul(y, x)
-Tensor.__truediv__, Tensor.__rtruediv__ = div, lambda x, y: div(y, x)
-Tensor.__pow__, Tensor.__rpow__ = power, lambda x, y: power(y, x)
-Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda x, y: matmul(y, x)
+Tensor.__add__, Tensor.__radd__ = lambda x, y: add(x, y), lambda x, y: add(y, x)
+Tensor.__sub__, Tensor.__rsub__ = lambda x, y: sub(x, y), lambda x, y: sub(y, x)
+Tensor.__mul__, Tensor.__rmul__ = lambda x, y: mul(x, y), lambda x, y: mul(y, x)
+Tensor.__truediv__, Tensor.__rtruediv__ = lambda x, y: div(x, y), lambda x, y: div(y, x)
+Tensor.__pow__, Tensor.__rpow__ = lambda x, y: power(x, y), lambda x, y: power(y, x)
+Tensor.__matmul__, Tensor.__rmatmul__ = lambda x, y: matmul(x, y), lambda x, y: matmul(y, x)
 Tensor.__neg__, Tensor.__abs__ = neg, abs
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
+Tensor.__and__, Tensor.__or__ = _comparison(operator.and_), _comparison(operator.or_)
+Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
 Tensor.__hash__ = object.__hash__  # a tensor is a key by what it is, not by its values
 
 _methods = (exp, log, sqrt, rsqrt, sin, cos, tanh, sigmoid, relu, abs, clip, masked_fill)

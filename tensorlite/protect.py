@@ -26,18 +26,32 @@ import numpy as np
 captures: dict[int, tuple[list, dict]] = {}
 lock = threading.RLock()
 
+_CONTAINERS = {FunctionType, list, tuple}
+
 
 def captured(vjps) -> list[np.ndarray]:
     """The NumPy arrays that the closures of vjps hold (a CuPy array has no writeable flag)."""
-    arrays, reached = [], list(vjps) if isinstance(vjps, list) else [vjps]
-    for item in reached:  # grows while it is walked
-        if isinstance(item, np.ndarray):
-            arrays.append(item)
-        elif isinstance(item, FunctionType):
-            reached.extend(cell.cell_contents for cell in item.__closure__ or ())
-        elif isinstance(item, (tuple, list)):
-            reached.extend(item)
+    arrays = []
+    for vjp in vjps if type(vjps) is list else [vjps]:
+        if vjp is not None and vjp.__closure__:
+            for cell in vjp.__closure__:
+                content = cell.cell_contents
+                if isinstance(content, np.ndarray):
+                    arrays.append(content)
+                elif type(content) in _CONTAINERS:
+                    _collect(content, arrays)
     return arrays
+
+
+def _collect(content, arrays: list) -> None:
+    if isinstance(content, np.ndarray):
+        arrays.append(content)
+    elif isinstance(content, FunctionType):
+        for cell in content.__closure__ or ():
+            _collect(cell.cell_contents, arrays)
+    elif type(content) in _CONTAINERS:
+        for part in content:
+            _collect(part, arrays)
 
 
 def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:

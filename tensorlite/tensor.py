@@ -29,8 +29,11 @@ import contextvars
 import heapq
 import inspect
 import itertools
+import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,12 +65,10 @@ class Tensor:
     __slots__ = ("data", "grad", "node", "_requires_grad", "__weakref__")
 
     def __init__(self, data, requires_grad: bool = False, node: Node | None = None):
-        self.data = np.asarray(data) if isinstance(data, np.generic) else data  # 0-d stays an array
+        self.data = data
         self.grad = None
         self.node = node
-        self._requires_grad = False
-        if requires_grad:
-            self.requires_grad = True
+        self._requires_grad = requires_grad
 
     @property
     def requires_grad(self) -> bool:
@@ -80,11 +81,7 @@ class Tensor:
                 "requires_grad can be changed on a leaf only; this tensor is the result of "
                 f"'{self.node.op}': use .detach() to cut it from its graph"
             )
-        if value and self.data.dtype.kind != "f":
-            raise TypeError(
-                f"only floating-point tensors can require gradients, this one is {self.dtype}"
-            )
-        self._requires_grad = bool(value)
+        self._requires_grad = bool(value) and _differentiable(self.data)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,7 +125,7 @@ class Tensor:
         """
         for leaf, (g, owned) in _backward(self, gradient, retain_graph).items():
             if leaf.grad is not None:
-                leaf.grad = Tensor(leaf.grad.data + g)
+                leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
             else:
                 leaf.grad = Tensor(g if owned else g.copy())
 
@@ -194,7 +191,15 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
         array = data if hasattr(data, "dtype") else np.asarray(data)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
-    return Tensor(place(array.astype(dtype or array.dtype, copy=True), device), requires_grad)
+    array = array.astype(dtype or array.dtype, copy=True)
+    array = np.asarray(array) if isinstance(array, np.generic) else array
+    return Tensor(place(array, device), requires_grad and _differentiable(array))
+
+
+def _differentiable(array) -> bool:
+    if array.dtype.kind != "f":
+        raise TypeError(f"only floating-point tensors can require gradients, not {array.dtype}")
+    return True
 
 
 # =================================================================================================
@@ -208,32 +213,58 @@ class Node:
     `parents` has one entry per input: the Node that made it, the leaf Tensor that it is, or None
     where no gradient is needed. `vjps` is one function per input, or a single function that gives
     all gradients as a tuple. `serial` counts nodes as they are made; since a node is always made
-    after its parents, descending serial numbers are a topological order.
+    after its parents, descending serial numbers are a topological order. `call` is the operation
+    with its arguments, kept for `higher_order`; `origin` the user's line, for `detect_anomaly`.
     """
 
-    __slots__ = ("serial", "op", "parents", "vjps", "shape", "dtype", "protected")
+    __slots__ = ("serial", "op", "parents", "vjps", "shape", "dtype", "protected", "call", "origin")
 
-    count = itertools.count()
-
-    def __init__(self, op: str, parents: tuple, vjps, value, inputs):
+    def __init__(self, op: str, parents: list, vjps, value, inputs, call=None, origin=""):
         self.protected = ()  # first, for __del__ finds it even if this is interrupted
-        self.serial = next(Node.count)
+        self.serial = next_serial()
         self.op = op
         self.parents = parents
         self.vjps = vjps
         self.shape = value.shape
         self.dtype = value.dtype
-        self.protected = protect(captured(vjps), (value, *inputs))
+        self.call = call
+        self.origin = origin
+        needed = captured(vjps)
+        if call is not None:  # what is computed again needs the operands, captured or not
+            needed += [x for x in inputs if isinstance(x, np.ndarray)]
+        if needed:
+            self.protected = protect(needed, (value, *inputs))
 
     def gradients(self, g, useful: set | None = None) -> Sequence:
         """The gradient of each input (None: not needed), given the gradient `g` of the value."""
+        vjps = self.vjps
+        if type(vjps) is not list:
+            self.check_alive()
+            return vjps(g)
+        if useful is not None:
+            vjps = [vjp if p in useful else None for p, vjp in zip(self.parents, vjps)]
+        return [None if vjp is None else vjp(g) for vjp in vjps]
+
+    def recorded_gradients(self, g: Tensor) -> Sequence:
+        """The same as tensors, computed by operations that are recorded in their turn."""
         self.check_alive()
-        if callable(self.vjps):
-            return self.vjps(g)
-        return [
-            vjp(g) if vjp and (useful is None or parent in useful) else None
-            for parent, vjp in zip(self.parents, self.vjps)
-        ]
+        if self.call is None:
+            raise RuntimeError(
+                f"create_graph=True needs the inputs of '{self.op}': put the forward pass "
+                "under `with tl.higher_order():`"
+            )
+        op, args, static = self.call
+        args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+        if op.composed is None:
+            _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
+            return [
+                vjp(g) if parent is not None else None for parent, vjp in zip(self.parents, vjps)
+            ]
+        y = op.composed(*args, **static)
+        inputs = {p for p in self.parents if p is not None}
+        found = _backward(y, g, True, inputs, through=False, create_graph=True)
+        # An input that was given twice gets its whole gradient once.
+        return [found.pop(p)[0] if p in found else None for p in self.parents]
 
     def check_alive(self) -> None:
         if self.vjps is None:
@@ -244,28 +275,63 @@ class Node:
 
     def free(self) -> None:
         """Let go of the parents and of every array the vjps captured."""
-        self.parents, self.vjps = (), None
+        self.parents, self.vjps, self.call = (), None, None
         protected, self.protected = self.protected, ()
-        release(protected)
+        if protected:
+            release(protected)
 
     def __del__(self):
-        release(self.protected)
+        if self.protected:
+            release(self.protected)
 
     def __reduce__(self):
         raise TypeError("a graph is not copied or pickled; .detach() the tensor first")
 
 
-_recording = contextvars.ContextVar("tensorlite_recording", default=True)
+next_serial = itertools.count().__next__
+
+
+class Mode(NamedTuple):
+    """What calling an operation does beside computing; each thread has its own."""
+
+    record: bool = True
+    keep_inputs: bool = False
+    check: bool = False
+
+
+_normal = Mode()
+_mode = contextvars.ContextVar("tensorlite_mode", default=_normal)
 
 
 @contextlib.contextmanager
-def no_grad() -> Iterator[None]:
-    """Within this block (of this thread) nothing is recorded, so nothing needs a gradient."""
-    token = _recording.set(False)
+def _in_mode(**changes) -> Iterator[None]:
+    token = _mode.set(_mode.get()._replace(**changes))
     try:
         yield
     finally:
-        _recording.reset(token)
+        _mode.reset(token)
+
+
+def no_grad():
+    """A block, or a function under `@no_grad()`, in which nothing is recorded."""
+    return _in_mode(record=False)
+
+
+def higher_order():
+    """A block whose gradients can be differentiated again, by `grad(..., create_graph=True)`.
+
+    Every node made in it also keeps its operation's inputs.
+    """
+    return _in_mode(record=True, keep_inputs=True)
+
+
+def detect_anomaly():
+    """A block in which the first value or gradient that is infinite or no number raises.
+
+    The FloatingPointError names the operation and the line that called it. A backward is checked
+    if it runs in the block too. Slow: every array is looked at.
+    """
+    return _in_mode(check=True)
 
 
 # =================================================================================================
@@ -306,6 +372,8 @@ class Op:
             [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
         )
         self.defaults = {p.name: p.default for p in seen}
+        # A call with so many arguments and none by name needs no binding.
+        self.n_plain = -1 if self.variadic else len(self.arrays)
 
     def __get__(self, instance, owner=None):  # so that `Tensor.sum = sum` makes a method
         return self if instance is None else MethodType(self, instance)
@@ -314,32 +382,37 @@ class Op:
         return f"<op {self.name}{self.__signature__}>"
 
     def __call__(self, *args, **static) -> Tensor:
-        if static or self.variadic or len(args) != len(self.arrays):
+        if static or len(args) != self.n_plain:
             args, static = self._bind(args, static)
-        recording = _recording.get()
+        recording, keep_inputs, check = _mode.get()
         values, parents, needed = [], [], False
         for a in args:
             parent = None
             if isinstance(a, Tensor):
-                values.append(a.data)
                 if recording:
                     parent = a if a._requires_grad else a.node  # a leaf itself, or what made it
-                    needed = needed or parent is not None
-            else:
-                values.append(_operand(a, self.name))
+                    if parent is not None:
+                        needed = True
+                a = a.data
+            elif type(a) is not float:
+                a = _operand(a, self.name)
+            values.append(a)
             parents.append(parent)
         if self.composed is not None:
             values = _floats_of_one_dtype(values)
+        call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
 
-        value, *vjps = self.body(*values, **static)
+        value, *vjps = self.body(*values, **static) if static else self.body(*values)
 
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
-        if value.dtype == np.float64 and not _has_float64(values) and "dtype" not in static:
+        dtype = value.dtype
+        if dtype.char == "d" and not _has_float64(values) and "dtype" not in static:
             value = value.astype(np.float32)  # as NumPy's float32 * int64 and exp(int64) are
-        if not needed or value.dtype.kind != "f":
+        origin = _check(value, self.name) if check else ""
+        if not needed or dtype.kind != "f":
             return Tensor(value)
         if self.joint:
             (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
@@ -349,7 +422,8 @@ class Op:
                     vjps[i] = None
                 elif vjps[i] is None:
                     raise TypeError(self._no_gradient(self._input(i)))
-        return Tensor(value, node=Node(self.name, tuple(parents), vjps, value, values))
+        node = Node(self.name, parents, vjps, value, values, call, origin)
+        return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
         """Arguments as the caller gave them -> the arrays in order, the statics by name."""
@@ -364,7 +438,7 @@ class Op:
             arrays.append(value)
         for name, value in bound.items():
             if isinstance(value, Tensor):
-                if value.requires_grad and _recording.get():
+                if value.requires_grad and _mode.get().record:
                     raise TypeError(self._no_gradient(name))
                 bound[name] = value.data
         return (arrays[0] if self.variadic else arrays), bound
@@ -414,7 +488,25 @@ def _floats_of_one_dtype(values: list) -> list:
 
 
 def _has_float64(values) -> bool:
-    return any(getattr(value, "dtype", None) == np.float64 for value in values)
+    for value in values:
+        if type(value) is np.ndarray:
+            if value.dtype.char == "d":
+                return True
+        elif getattr(value, "dtype", None) == np.float64:
+            return True
+    return False
+
+
+def _check(value, name: str, what: str = "value", origin: str = "") -> str:
+    """Raise for a value that is not finite; returns the line of the user that called."""
+    if not origin:
+        frames = traceback.extract_stack()
+        here = os.path.dirname(__file__)
+        user = [f for f in frames if os.path.dirname(f.filename) != here]
+        origin = f"{user[-1].filename}:{user[-1].lineno}: {user[-1].line}" if user else "?"
+    if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+        raise FloatingPointError(f"the {what} of '{name}' is not finite, called at {origin}")
+    return origin
 
 
 # =================================================================================================
@@ -422,12 +514,20 @@ def _has_float64(values) -> bool:
 # =================================================================================================
 
 
-def grad(output: Tensor, inputs, gradient=None, retain_graph: bool = False) -> tuple[Tensor, ...]:
+def grad(
+    output: Tensor,
+    inputs,
+    gradient=None,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+) -> tuple[Tensor, ...]:
     """The gradients of `output` with respect to `inputs`: one tensor, or a sequence of them.
 
     Inputs may be leaves or results in between; one that `output` does not depend on gets zeros.
     Only the vjps that lead to an input are called, and no `.grad` is written, so threads may
-    differentiate through the same parameters at once.
+    differentiate through the same parameters at once. With `create_graph=True`, which implies
+    retain_graph, the gradients can be differentiated again; the forward pass must then have run
+    under `with higher_order():`, else RuntimeError says so.
     Raises as `Tensor.backward` does, and ValueError for an input that needs no gradient.
 
     >>> x = tensor(3.0, requires_grad=True)
@@ -439,6 +539,11 @@ def grad(output: Tensor, inputs, gradient=None, retain_graph: bool = False) -> t
         if not x.requires_grad:
             raise ValueError(f"input {i} needs no gradient: make it with requires_grad=True")
     keys = [x if x.node is None else x.node for x in inputs]
+    if create_graph:
+        with higher_order():
+            found = _backward(output, gradient, True, set(keys), create_graph=True)
+        zeros = [Tensor(np.zeros_like(x.data)) for x in inputs]
+        return tuple(found[key][0] if key in found else z for key, z in zip(keys, zeros))
     found = _backward(output, gradient, retain_graph, set(keys))
     # Copied, for one array may be the gradient of several inputs: x + y passes on what it got.
     return tuple(
@@ -447,16 +552,27 @@ def grad(output: Tensor, inputs, gradient=None, retain_graph: bool = False) -> t
     )
 
 
-def _backward(output: Tensor, gradient, retain_graph: bool, wanted: set | None = None) -> dict:
+def _backward(
+    output: Tensor,
+    gradient,
+    retain_graph: bool,
+    wanted: set | None = None,
+    through: bool = True,
+    create_graph: bool = False,
+) -> dict:
     """Each leaf (or each one of `wanted`) -> (its gradient, owned).
 
-    `owned` says that the engine allocated the array itself, so that nobody else can hold it.
+    `owned` says that the engine allocated the array itself, so that nobody else can hold it. Not
+    `through` stops at the nodes in `wanted`, as if they were leaves. With `create_graph` gradients
+    are tensors, and the nodes' vjps run on tensors.
     """
     if not output.requires_grad:
         raise ValueError("this tensor needs no gradient: nothing it was computed from does")
     if gradient is not None:
-        g = getattr(gradient, "data", gradient) if isinstance(gradient, Tensor) else gradient
-        g = np.asarray(g, dtype=output.dtype, like=output.data)
+        g = gradient
+        if not (create_graph and isinstance(g, Tensor)):
+            g = g.data if isinstance(g, Tensor) else g
+            g = np.asarray(g, dtype=output.dtype, like=output.data)
         if g.shape != output.shape:
             raise ValueError(f"gradient has shape {g.shape}, the tensor has {output.shape}")
     elif output.size == 1:
@@ -466,27 +582,46 @@ def _backward(output: Tensor, gradient, retain_graph: bool, wanted: set | None =
             f"backward from a tensor of shape {output.shape} must be told where to start: "
             "pass gradient=, or make it a scalar with .sum() or .mean()"
         )
+    if create_graph and not isinstance(g, Tensor):
+        g = Tensor(g)
     root = output if output.node is None else output.node
-    useful = None if wanted is None else _between(root, wanted)
+    useful = None if wanted is None else _between(root, wanted, through)
     held, found = {root: (g, False)}, {}
+    check = _mode.get().check
     queue = [(-root.serial, root)] if isinstance(root, Node) else []
     while queue:
         _, node = heapq.heappop(queue)
         g, owned = held.pop(node)
         if wanted is not None and node in wanted:
             found[node] = g, owned
-        for i, (parent, new) in enumerate(zip(node.parents, node.gradients(g, useful))):
+            if not through:
+                continue
+        news = node.recorded_gradients(g) if create_graph else node.gradients(g, useful)
+        for i, parent in enumerate(node.parents):
+            new = news[i]
             if new is None or parent is None or (useful is not None and parent not in useful):
                 continue
-            if isinstance(parent, Node) and parent not in held:
+            if check:
+                new_array = new.g if isinstance(new, Part) else new
+                _check(_array(new_array), node.op, f"gradient for input {i}", node.origin)
+            before = held.get(parent)
+            if before is None and isinstance(parent, Node):
                 heapq.heappush(queue, (-parent.serial, parent))
-            held[parent] = _accumulate(held.get(parent), new, parent, node, i)
+            if create_graph:
+                new = new.dense(parent.shape) if isinstance(new, Part) else new
+                new = _fit(new, parent, node, i)
+                held[parent] = (new if before is None else before[0] + new), False
+            else:
+                held[parent] = _accumulate(before, new, parent, node, i)
         if not retain_graph:
             node.free()
-    return held | found
+    return {
+        key: (np.asarray(g) if isinstance(g, np.generic) else g, owned)
+        for key, (g, owned) in (held | found).items()
+    }
 
 
-def _between(root, wanted: set) -> set:
+def _between(root, wanted: set, through: bool) -> set:
     """The nodes and leaves on the paths from `root` to any of `wanted`."""
     nodes, stack = set(), [root]
     while stack:
@@ -494,7 +629,8 @@ def _between(root, wanted: set) -> set:
         if isinstance(node, Node) and node not in nodes:
             node.check_alive()
             nodes.add(node)
-            stack.extend(node.parents)
+            if through or node not in wanted:
+                stack.extend(node.parents)
     useful = set(wanted)
     for node in sorted(nodes, key=lambda node: node.serial):  # parents first
         if any(parent in useful for parent in node.parents):
@@ -510,25 +646,25 @@ def _accumulate(held, new, parent, node: Node, i: int):
     """
     if isinstance(new, Part):
         if held is None:
+            new.g = np.asarray(new.g) if isinstance(new.g, np.generic) else new.g
             total = np.zeros(parent.shape, parent.dtype, like=new.g)
         else:
             total = held[0] if held[1] else held[0].copy()
         new.add_to(total)
         return total, True
-    new = _fit(new, parent, node, i)
+    new = _fit(_array(new), parent, node, i)
     if held is None:
         return new, False
     g, owned = held
     if owned:
         g += new
         return held
-    return np.asarray(g + new, like=new), True
+    total = g + new
+    return total, not isinstance(total, np.generic)
 
 
 def _fit(new, parent, node: Node, i: int):
     """What the vjp for input `i` returned, as an array of the shape and dtype of that input."""
-    if isinstance(new, Tensor):
-        new = new.data
     if new.shape != parent.shape:
         if not _broadcasts(parent.shape, new.shape):
             raise ValueError(
@@ -538,7 +674,11 @@ def _fit(new, parent, node: Node, i: int):
         new = unbroadcast(new, parent.shape)
     if new.dtype != parent.dtype:
         new = new.astype(parent.dtype)
-    return np.asarray(new) if isinstance(new, np.generic) else new
+    return new
+
+
+def _array(x):
+    return x.data if isinstance(x, Tensor) else x
 
 
 def _broadcasts(shape: tuple, to: tuple) -> bool:
@@ -573,3 +713,7 @@ class Part:
             np.add.at(total, self.index, self.g)
         else:
             total[self.index] += self.g
+
+    def dense(self, shape):
+        """The whole gradient, with zeros, as an operation that is recorded."""
+        return OPS["scatter_add"](self.g, shape, self.index)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .tensor import Tensor, grad, no_grad
+from .tensor import Tensor, grad, higher_order, no_grad
 
 
 def check_grads(
@@ -29,14 +29,15 @@ def check_grads(
 
     Floating-point arrays and tensors among the arguments are checked, entry by entry; the others
     are passed on as they are. The value may have any shape: what is checked is the gradient of its
-    sum weighted with fixed random numbers. `fn` must be smooth at `args`.
+    sum weighted with fixed random numbers. `fn` must be smooth at `args`. `order` 2 checks second
+    derivatives too, as gradients of a weighted sum of the first; 3 third ones, and so on.
 
     Raises AssertionError naming the argument and the index of the worst entry.
 
     >>> check_grads(lambda x: x * x, [np.array([1.0, 2.0])])
     """
-    if order != 1:
-        raise ValueError(f"order is 1, not {order}")
+    if order < 1:
+        raise ValueError(f"order is at least 1, not {order}")
     args = [_float64(a) for a in args]
     checked = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
     if not checked:
@@ -49,7 +50,7 @@ def check_grads(
 
     def objective(i, x) -> float:
         with no_grad():
-            y = fn(*args[:i], Tensor(x), *args[i + 1 :])
+            y = fn(*args[:i], Tensor(np.asarray(x)), *args[i + 1 :])
         return float(np.sum(y.data * weight))
 
     worst, message = 0.0, ""
@@ -72,6 +73,31 @@ def check_grads(
                 )
     if message:
         raise AssertionError(message)
+    if order > 1:
+        try:
+            check_grads(_weighted_gradient(fn, checked, weight), args, order - 1, rtol, atol)
+        except AssertionError as error:
+            raise AssertionError(f"differentiated once more: {error}") from None
+
+
+def _weighted_gradient(fn, checked: list[int], weight):
+    """A scalar function of the same arguments: the sum of all first derivatives, weighted."""
+
+    def function(*args):
+        args = [
+            Tensor(a.data, True) if i in checked and not a.requires_grad else a
+            for i, a in enumerate(args)
+        ]
+        inputs = [args[i] for i in checked]
+        with higher_order():
+            gradients = grad(fn(*args), inputs, gradient=weight, create_graph=True)
+            total = Tensor(np.zeros(()))
+            for i, (x, g) in enumerate(zip(inputs, gradients)):
+                w = np.random.default_rng(i + 1).standard_normal(x.shape)
+                total = total + (g * w).sum() + (x * 0.0).sum()  # g may not depend on x
+            return total
+
+    return function
 
 
 def _float64(value):

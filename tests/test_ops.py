@@ -6,7 +6,7 @@ against its composed definition.
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
@@ -82,6 +82,33 @@ def test_walk(name):
         check_all(tl.OPS[name], *arguments)
 
     walk()
+
+
+@pytest.mark.parametrize("name", sorted(tl.OPS))
+def test_second_derivatives(name):
+    @settings(max_examples=12)
+    @given(CASES[name])
+    def walk(arguments):
+        arrays, static = arguments
+        values, again = flat(arrays)
+        check_grads(lambda *args: tl.OPS[name](*again(args), **static), values, order=2)
+
+    walk()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tl.exp(tl.sin(x)) * x,
+        lambda x: tl.layer_norm(x) ** 3,
+        lambda x: tl.softmax(x @ x.T) @ tl.gelu(x),
+        lambda x: (x**4)[0] / (1 + x[1] * x[1]),
+        lambda x: tl.prod(x, axis=1) + tl.logsumexp(x, axis=1),
+        lambda x: tl.attention(x, x, x, is_causal=True),
+    ],
+)
+def test_third_derivatives(function):
+    check_grads(function, [np.array([[0.5, -0.7], [1.1, 0.3]])], order=3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(n for n, op in tl.OPS.items() if op.composed))
