@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .protect import protect
 from .tensor import Node, Tensor, _backward, _mode, grad, higher_order, next_serial
 
 
@@ -59,24 +60,29 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     if not _mode.get().record or _mode.get().keep_inputs:
         return fn(*args)
     inputs = [_inside(a) for a in args]
-    again = [copy.deepcopy(a) if hasattr(a, "random") else a for a in inputs]
+    kept = _with_copied_generators(inputs)
     first = next_serial()
     y = fn(*inputs)
     if y.node is None:
         return y
-    # Whatever the block reached outside itself; the block's own graph is dropped here.
-    outside = _reached(y.node, first)
-    own = {
-        a: _key(arg) for a, arg in zip(inputs, args) if isinstance(a, Tensor) and a.requires_grad
-    }
-    keys = list(outside)
-    parents = [own.get(key, key) for key in keys]
+    # What the block reached outside itself: gradients flow there. Its own graph is dropped here.
+    inside = {a: arg for a, arg in zip(inputs, args) if isinstance(a, Tensor)}
+    keys = _reached(y.node, first)
+    parents = [_key(inside.get(key, key)) for key in keys]
 
     def vjp(g):
-        found = _backward(fn(*again), g, False, set(keys), through=False)
+        found = _backward(fn(*_with_copied_generators(kept)), g, False, set(keys), through=False)
         return [found[key][0] if key in found else None for key in keys]
 
-    return Tensor(y.data, node=Node("checkpoint", parents, vjp, y.data, ()))
+    node = Node("checkpoint", parents, vjp, y.data, ())
+    # It will be computed again from these, so they must not change.
+    arrays = [t.data for t in (*inside, *keys) if isinstance(t, Tensor)]
+    node.protected = protect([a for a in arrays if isinstance(a, np.ndarray)])
+    return Tensor(y.data, False, node)
+
+
+def _with_copied_generators(args: list) -> list:
+    return [copy.deepcopy(a) if hasattr(a, "random") else a for a in args]
 
 
 def _inside(a):
@@ -84,13 +90,14 @@ def _inside(a):
     return Tensor(a.data, a.requires_grad) if isinstance(a, Tensor) else a
 
 
-def _key(tensor: Tensor):
-    return tensor if tensor.node is None else tensor.node
+def _key(item):
+    """What stands for a tensor in the graph: the node that made it, or the leaf itself."""
+    return item.node if isinstance(item, Tensor) and item.node is not None else item
 
 
-def _reached(root: Node, first: int) -> dict:
-    """The leaves below `root`, and the nodes older than `first`, in the order they are met."""
-    reached, stack, seen = {}, [root], set()
+def _reached(root: Node, first: int) -> list:
+    """The leaves below `root` and the nodes older than `first`, each once."""
+    reached, stack, seen = [], [root], set()
     while stack:
         item = stack.pop()
         if item is None or item in seen:
@@ -99,5 +106,5 @@ def _reached(root: Node, first: int) -> dict:
         if isinstance(item, Node) and item.serial > first:
             stack.extend(item.parents)
         else:
-            reached[item] = True
+            reached.append(item)
     return reached
