@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"train.py: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("train.py: interrupted; --init_from resume goes on", file=sys.stderr)
         return 130
 
 
@@ -76,6 +79,8 @@ def run(given: dict) -> int:
         model.load_state_dict(GPT.from_pretrained(out).state_dict())
         checkpoint.load_optimizer(out, model, optimizer, start)
         print(f"resuming {out} at step {start:,}")
+    elif resume:
+        print(f"{out} has no checkpoint yet: starting at step 0")
     if start > settings.max_iters:
         raise ValueError(f"{out} is at step {start}, --max_iters is {settings.max_iters}")
     print(
@@ -92,8 +97,8 @@ def run(given: dict) -> int:
 
     if not resume:
         prepare_folder(out, settings.overwrite)
-        if tokenizer:
-            tokenizer.save(out)
+    if tokenizer:
+        tokenizer.save(out)
     checkpoint.write_json(
         out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
     )
@@ -122,10 +127,18 @@ FIXED = ("tokenizer", "vocab_size", "block_size", "n_layer", "n_head", "n_embd",
 def choose_run(given: dict, out: Path) -> bool:
     """Whether to resume the run in `out`. Raises ValueError where it would be overwritten."""
     settings = Settings(**given)
-    exists = any((out / name).exists() for name in RUN_FILES)
+    exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
     resumable = (out / checkpoint.RUN).exists()
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out_dir {out} is a file")
+    if not settings.out_dir:
+        raise ValueError("--out_dir is empty: name a folder")
+    if settings.overwrite and is_model(settings.init_from):
+        if out.resolve() in (
+            Path(settings.init_from).resolve(),
+            *Path(settings.init_from).resolve().parents,
+        ):
+            raise ValueError(f"--overwrite would delete the model to start from, in {out}")
     if settings.init_from == "resume":
         if not resumable:
             raise FileNotFoundError(f"there is no run to resume in {out}: no run.json in it")
@@ -194,9 +207,14 @@ def load_data(settings: Settings, resumed: Path | None):
     source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
     if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
         name = str(source)
+    elif source and not resumed and trained_on_text(name):
+        if not data.is_token_data(settings.dataset):
+            raise ValueError(
+                f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
+                "name the one that it was trained with, --tokenizer PATH"
+            )
     if data.is_token_data(settings.dataset):
-        if name == "char" or (name or "").startswith("bpe:"):  # a preset's, meant for text
-            name = None
+        name = None if trained_on_text(name) else name  # a preset's, meant for text
         tokenizer = None if name is None else tokenizers.load(name)
         size = settings.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
         if is_model(settings.init_from) and not settings.vocab_size:
@@ -207,6 +225,11 @@ def load_data(settings: Settings, resumed: Path | None):
     tokenizer = make_tokenizer(name or "char", text, train_text)
     encode = tokenizer.encode_ordinary
     return tokenizer, np.asarray(encode(train_text)), np.asarray(encode(val_text))
+
+
+def trained_on_text(name: str | None) -> bool:
+    """Whether --tokenizer asks for a new one."""
+    return name in (None, "char") or name.startswith("bpe:")
 
 
 def make_tokenizer(name: str, text: str, train_text: str):
@@ -284,14 +307,17 @@ def report(out: Path, model: GPT | None, tokenizer, settings: Settings) -> int:
         more = "" if bits is None else f", {bits:.3f} bits per byte"
         print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
     if model and tokenizer:
-        sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed)
+        sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed + 1)
         print(f"\na sample of what it writes:\n{sample.strip()}")
     print(f"\nmore of it: {command('sample', out)}")
     return 0
 
 
 def command(script: str, out: Path) -> str:
-    return f"python {script}.py --out_dir {out}"
+    """How to call a script with the Python that runs now."""
+    inside = Path(sys.prefix).resolve().parent == Path.cwd().resolve()  # a .venv in this folder
+    python = os.path.relpath(sys.executable) if inside else "python"
+    return f"{python} {script}.py --out_dir {shlex.quote(str(out))}"
 
 
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ def stream(
             with tl.no_grad():
                 logits = model.next_logits(np.asarray([ids[-block_size:]]))  # (1, T) -> (1, V)
             logits = logits.numpy()[0, : tokenizer.vocab_size].copy()
+            if hasattr(tokenizer, "unknown_id"):
+                logits[tokenizer.unknown_id] = -np.inf  # it stands for no text
             while True:
                 new = next_token(
                     logits,

@@ -1,0 +1,156 @@
+"""Are wrong gradients found? Plants bugs in the vjps of every operation, one at a time.
+
+    python benchmarks/mutations.py [OPERATION ...]
+
+Two kinds. In what a vjp returns: negated, zeroed, scaled by 1.01. In its source: one term of a sum
+or difference dropped, one `+=` or `-=` left out. Each mutant is shown to the walk of tests/, which
+compares with central differences; a survivor is a bug that the tests would not have found.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tensorlite as tl
+tensor_module = sys.modules["tensorlite.tensor"]
+from tests.op_cases import CASES
+from tests.test_checker import BUGS, inputs_with_a_gradient, with_bug
+from tests.test_ops import check_case
+
+
+def found(op, body) -> bool:
+    """Whether the walk notices that the operation's body was replaced by this one."""
+
+    @settings(
+        phases=[Phase.generate],
+        database=None,
+        derandomize=True,
+        deadline=None,
+        max_examples=100,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(CASES[op.name])
+    def walk(arguments):
+        check_case(op, *arguments)
+
+    original, op.body = op.body, body
+    try:
+        with np.errstate(all="ignore"):
+            walk()
+    except Exception:
+        return True
+    finally:
+        op.body = original
+    return False
+
+
+# =================================================================================================
+# Mutants of the source
+# =================================================================================================
+
+
+class Sums(ast.NodeVisitor):
+    """The places inside vjps (nested functions and lambdas) where a term is added or subtracted."""
+
+    def __init__(self):
+        self.depth, self.places = 0, []
+
+    def visit(self, node):
+        inside = isinstance(node, (ast.FunctionDef, ast.Lambda))
+        self.depth += inside
+        if self.depth >= 2 and isinstance(getattr(node, "op", None), (ast.Add, ast.Sub)):
+            self.places += [(node, "left"), (node, "right")]
+            if isinstance(node, ast.AugAssign):
+                self.places.pop()
+        super().generic_visit(node)
+        self.depth -= inside
+
+
+def source_mutants(op):
+    """(description, body) for every term that can be dropped from the vjps of an operation."""
+    path = inspect.getsourcefile(op.body)
+    tree = ast.parse(Path(path).read_text())
+    names = [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
+    function = names.index(op.name)
+    functions = [i for i, f in enumerate(tree.body) if isinstance(f, ast.FunctionDef)]
+    place = functions[function]
+    n = len(places_of(tree.body[place]))
+    for k in range(n):
+        mutant = copy.deepcopy(tree)
+        node, side = places_of(mutant.body[place])[k]
+        line = ast.unparse(node)
+        if isinstance(node, ast.AugAssign):
+            node.value = ast.Constant(0)
+        else:
+            kept = node.right if side == "left" else node.left
+            negative = side == "left" and isinstance(node.op, ast.Sub)
+            node.left = ast.Constant(0)
+            node.op, node.right = (ast.Sub() if negative else ast.Add()), kept
+        yield f"{line}: {side} dropped", load(mutant, op.name)
+
+
+def places_of(function):
+    sums = Sums()
+    sums.visit(function)
+    return sums.places
+
+
+def load(tree, name: str):
+    """The body of an operation in a mutated copy of its module; the registry is left as it was."""
+    registry = dict(tl.OPS)
+    numpy, methods = dict(tensor_module.NUMPY), dict(vars(tl.Tensor))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mutant.py")
+        path.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+        spec = importlib.util.spec_from_file_location("tensorlite.mutant", path)
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+            return tl.OPS[name].body
+        finally:
+            tl.OPS.clear()
+            tl.OPS.update(registry)
+            tensor_module.NUMPY.clear()
+            tensor_module.NUMPY.update(numpy)
+            for key, value in methods.items():
+                if getattr(tl.Tensor, key, None) is not value and not key.startswith("__dict"):
+                    try:
+                        setattr(tl.Tensor, key, value)
+                    except (AttributeError, TypeError):
+                        pass
+
+
+def main(names: list[str]) -> None:
+    total, survivors = 0, []
+    for name, i in inputs_with_a_gradient():
+        if names and name not in names:
+            continue
+        op = tl.OPS[name]
+        for bug, change in BUGS.items():
+            total += 1
+            if not found(op, with_bug(op.body, i, change)):
+                survivors.append(f"{name}, input {i}: {bug}")
+    for name in sorted(names or tl.OPS):
+        for description, body in source_mutants(tl.OPS[name]):
+            total += 1
+            if not found(tl.OPS[name], body):
+                survivors.append(f"{name}: {description}")
+    print(f"{total - len(survivors)} of {total} bugs found, {len(survivors)} survive")
+    for survivor in survivors:
+        print("  ", survivor)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
