@@ -3,8 +3,9 @@
     python benchmarks/mutations.py [OPERATION ...]
 
 Two kinds. In what a vjp returns: negated, zeroed, scaled by 1.01. In its source: one term of a sum
-or difference dropped, one `+=` or `-=` left out. Each mutant is shown to the walk of tests/, which
-compares with central differences; a survivor is a bug that the tests would not have found.
+or difference dropped, one `+=` or `-=` left out. Each mutant is shown to tests/test_ops.py: the
+walk, which compares with central differences, the comparison of fused and composed, and the test
+of ties. A survivor is a bug that these would not have found.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tensorlite as tl
-tensor_module = sys.modules["tensorlite.tensor"]
 from tests.op_cases import CASES
 from tests.test_checker import BUGS, inputs_with_a_gradient, with_bug
-from tests.test_ops import check_case
+from tests.test_ops import (
+    check_case,
+    test_fused_equals_composed,
+    test_ties_share_the_gradient,
+)
+
+tensor_module = sys.modules["tensorlite.tensor"]  # `tl.tensor` is the function
 
 
 def found(op, body) -> bool:
@@ -49,6 +55,9 @@ def found(op, body) -> bool:
     try:
         with np.errstate(all="ignore"):
             walk()
+            if op.composed is not None:  # a change of value and gradient alike
+                test_fused_equals_composed(op.name)
+            test_ties_share_the_gradient()
     except Exception:
         return True
     finally:

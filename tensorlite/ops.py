@@ -21,6 +21,7 @@ import string
 
 import numpy as np
 
+from .device import place
 from .tensor import NUMPY, OPS, Part, Tensor, op
 
 # =================================================================================================
@@ -216,8 +217,16 @@ def astype(x, *, dtype):
     return x.astype(dtype), lambda g: g
 
 
+@op
+def transfer(x, *, device):
+    """x on another device, "cpu" or "cuda"."""
+    x = _array(x)
+    before = "cpu" if isinstance(x, np.ndarray) else "cuda"
+    return place(x, device), lambda g: transfer(g, before)
+
+
 # =================================================================================================
-# Reductions
+# Reductions: float16 is summed in float32
 # =================================================================================================
 
 
@@ -238,7 +247,11 @@ def _length(shape, axis) -> int:
 @op
 def sum(x, *, axis=None, keepdims=False):
     shape = x.shape
-    return np.sum(x, axis=axis, keepdims=keepdims), lambda g: _spread(g, shape, axis, keepdims)
+    if x.dtype == np.float16 and not isinstance(x, Tensor):
+        y = np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
+    else:
+        y = np.sum(x, axis=axis, keepdims=keepdims)
+    return y, lambda g: _spread(g, shape, axis, keepdims)
 
 
 @op
@@ -253,7 +266,7 @@ def var(x, *, axis=None, ddof=0, keepdims=False):
     """The variance: the mean squared distance from the mean, divided by n - ddof instead of n."""
     n = _length(x.shape, axis) - ddof
     centred = x - np.mean(x, axis=axis, keepdims=True)
-    y = np.sum(centred * centred, axis=axis, keepdims=keepdims) / n
+    y = sum.body(centred * centred, axis=axis, keepdims=keepdims)[0] / n
     return y, lambda g: _spread(g * 2 / n, centred.shape, axis, keepdims) * centred
 
 

@@ -111,6 +111,12 @@ class Tensor:
         """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
         return place(self.data, "cpu")
 
+    def to(self, where) -> Tensor:
+        """On another device ("cpu", "cuda") or of another dtype; gradients find their way back."""
+        if isinstance(where, str) and where in ("cpu", "cuda"):
+            return self if where == self.device else OPS["transfer"](self, where)
+        return OPS["astype"](self, np.dtype(where))
+
     def detach(self) -> Tensor:
         """The same values, sharing memory, cut from the graph."""
         return Tensor(self.data)
@@ -398,19 +404,26 @@ class Op:
                 a = _operand(a, self.name)
             values.append(a)
             parents.append(parent)
+        half = False
         if self.composed is not None:
-            values = _floats_of_one_dtype(values)
+            values, half = _floats_of_one_dtype(values)
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
 
-        value, *vjps = self.body(*values, **static) if static else self.body(*values)
+        try:
+            value, *vjps = self.body(*values, **static) if static else self.body(*values)
+        except TypeError:
+            _check_devices(values, self.name)
+            raise
 
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
         dtype = value.dtype
         if dtype.char == "d" and not _has_float64(values) and "dtype" not in static:
             value = value.astype(np.float32)  # as NumPy's float32 * int64 and exp(int64) are
+        if half:
+            value = value.astype(np.float16)
         origin = _check(value, self.name) if check else ""
         if not needed or dtype.kind != "f":
             return Tensor(value)
@@ -476,15 +489,28 @@ def _operand(value, name: str):
     return value
 
 
-def _floats_of_one_dtype(values: list) -> list:
-    """What a fused body works on: integers as float32, different floats as the larger one."""
+def _floats_of_one_dtype(values: list) -> tuple[list, bool]:
+    """What a fused body works on, and whether its value is to be float16.
+
+    Integers become float32 and different floats the larger one; float16 is how numbers are stored,
+    sums are made in float32.
+    """
     dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
-    if len(dtypes) == 1 and next(iter(dtypes)).kind == "f":
-        return values
-    dtype = np.result_type(*(d for d in dtypes if d.kind == "f"), np.float16)
-    if not any(d.kind == "f" for d in dtypes):
-        dtype = np.dtype(np.float32)
-    return [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
+    floats = [d for d in dtypes if d.kind == "f"]
+    if len(dtypes) == 1 and floats and floats[0] != np.float16:
+        return values, False
+    stored = np.result_type(*floats) if floats else np.dtype(np.float32)
+    dtype = np.result_type(stored, np.float32)
+    values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
+    return values, stored == np.float16
+
+
+def _check_devices(values: list, name: str) -> None:
+    arrays = [v for v in values if hasattr(v, "dtype") and not isinstance(v, np.generic)]
+    if len({isinstance(v, np.ndarray) for v in arrays}) > 1:
+        raise TypeError(
+            f"{name}: operands on the cpu and on cuda; .to(device) brings them together"
+        )
 
 
 def _has_float64(values) -> bool:
@@ -693,7 +719,10 @@ def unbroadcast(g, shape: tuple[int, ...]):
     """
     added = g.ndim - len(shape)
     stretched = [added + i for i, n in enumerate(shape) if n == 1]
-    return np.sum(g, axis=(*range(added), *stretched)).reshape(shape)
+    axes = (*range(added), *stretched)
+    if g.dtype == np.float16 and not isinstance(g, Tensor):  # stored in 16 bits, summed in 32
+        return np.sum(g, axis=axes, dtype=np.float32).astype(g.dtype).reshape(shape)
+    return np.sum(g, axis=axes).reshape(shape)
 
 
 class Part:

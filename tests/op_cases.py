@@ -90,6 +90,11 @@ def astype(draw):
     return [draw(arrays())], {"dtype": np.float64}
 
 
+@case("transfer")
+def transfer(draw):
+    return [draw(arrays())], {"device": "cpu"}
+
+
 @case("drop")
 def drop(draw):
     x = draw(arrays())

@@ -1,0 +1,92 @@
+"""What CuPy offers, as tests/cupy_api.json: what the strict device of the tests may allow.
+
+CuPy imports without a GPU, so any machine can do this:
+
+    pip install cupy-cuda12x
+    python benchmarks/cupy_api.py            # write the file anew
+    python benchmarks/cupy_api.py --check    # exit code 1 if it is not what the package offers
+
+Parameters are written "a, axis=, *, out=": `=` marks one that may be left out. null: a function
+whose parameters Python cannot see, or an attribute.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+FILE = Path(__file__).parents[1] / "tests" / "cupy_api.json"
+
+
+def generate() -> dict:
+    """The names that the installed CuPy has, with parameters, or types for ufuncs."""
+    import cupy
+
+    ufuncs, functions = {}, {}
+    for prefix, module in ("", cupy), ("linalg.", cupy.linalg):
+        for name, value in public(module):
+            if isinstance(value, cupy.ufunc):
+                ufuncs[prefix + name] = " ".join(value.types)
+            elif callable(value) and not isinstance(value, type):
+                functions[prefix + name] = parameters(value)
+    return {
+        "version": cupy.__version__,
+        "ufuncs": ufuncs,
+        "functions": functions,
+        "ndarray": {name: parameters(value) for name, value in public(cupy.ndarray)},
+        "random.Generator": {name: None for name, _ in public(cupy.random.Generator)},
+    }
+
+
+def public(space) -> list[tuple]:
+    return [(n, getattr(space, n)) for n in sorted(dir(space)) if not n.startswith("_")]
+
+
+def parameters(function) -> str | None:
+    """The parameters of a function; of a compiled one, as the first line of its docstring says."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        line = (getattr(function, "__doc__", None) or "").strip().split("\n")[0]
+        found = re.search(r"\(self(?:, )?(.*)\)", line) if callable(function) else None
+        if found is None:
+            return None
+        # "_ndarray_base b, axis=None" -> "b, axis="
+        parts = [part.split(" ")[-1] for part in found[1].split(", ") if part]
+        return ", ".join(re.sub("=.*", "=", part) for part in parts)
+    parts = []
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
+            parts.append("*")
+        if p.kind is p.VAR_KEYWORD:  # the names that the function takes out of them
+            names = re.findall(rf"{p.name}\.(?:pop|get)\(['\"](\w+)", source(function))
+            parts += [f"{name}=" for name in dict.fromkeys(names)] or ["**" + p.name]
+        elif p.name != "self":
+            star = "*" if p.kind is p.VAR_POSITIONAL else ""
+            parts.append(star + p.name + ("" if p.default is p.empty else "="))
+    return ", ".join(parts)
+
+
+def source(function) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
+
+
+def main() -> int:
+    text = json.dumps(generate(), indent=1) + "\n"
+    if sys.argv[1:] == ["--check"]:
+        if text == FILE.read_text():
+            return 0
+        print(f"{FILE.name} is not what the installed CuPy offers; write it anew", file=sys.stderr)
+        return 1
+    FILE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
