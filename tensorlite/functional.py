@@ -198,7 +198,7 @@ def linear(x, weight, bias=None, *, needs):
 
 def _column_sums(x2):
     """The sum over rows, as a vector-matrix product: twice as fast as np.sum(x2, axis=0)."""
-    return np.ones(len(x2), x2.dtype, like=x2) @ x2
+    return np.ones_like(x2, shape=len(x2)) @ x2  # `np.ones(like=)` is not CuPy's
 
 
 # =================================================================================================
@@ -326,7 +326,7 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     """
     x2 = _rows(logits)
     rows, n_classes = x2.shape
-    t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index)
+    t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index, like=x2)
     loss = np.empty_like(x2, shape=rows)
     # Kept apart: beside a large top, the log of the total would be rounded away.
     top, log_total = np.empty_like(x2, shape=(rows, 1)), np.empty_like(x2, shape=(rows, 1))
@@ -360,8 +360,11 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     return _reduce(loss, counted, reduction, shape[:-1]), vjp
 
 
-def _targets(targets, shape, n_classes, ignore_index):
-    """Targets checked and flat: (rows,) with 0 where ignored, and which of them count."""
+def _targets(targets, shape, n_classes, ignore_index, like):
+    """Targets checked and flat: (rows,) with 0 where ignored, and which of them count.
+
+    Beside `like`; those on the host are checked there, for a look at a GPU's would wait for it.
+    """
     targets = np.asarray(targets) if isinstance(targets, (int, list, tuple)) else targets
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets are integers, not {targets.dtype}")
@@ -373,7 +376,7 @@ def _targets(targets, shape, n_classes, ignore_index):
     if isinstance(t, np.ndarray) and t.size and not 0 <= t.min() <= t.max() < n_classes:
         wrong = t.min() if t.min() < 0 else t.max()
         raise IndexError(f"target {wrong} is outside the {n_classes} classes")
-    return t, counted
+    return np.asarray(t, like=like), np.asarray(counted, like=like)
 
 
 def _share(counted, reduction, dtype):
@@ -411,7 +414,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     rows, (n_classes, n) = len(x2), weight.shape
     if x2.shape[1] != n:
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
-    t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index)
+    t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
     loss = np.empty_like(x2, shape=rows)
     share = _share(counted, reduction, x2.dtype)
     gx = np.empty_like(x2) if needs[0] else None

@@ -432,7 +432,7 @@ def _einsum_gradient(target, known, operands, sizes, shape):
     # same everywhere along it, as if they were multiplied by ones.
     lost = "".join(dict.fromkeys(c for c in target if not any(c in letters for letters in known)))
     if lost:
-        operands = [*operands, np.ones([sizes[c] for c in lost], like=like)]
+        operands = [*operands, np.ones_like(like, shape=tuple(sizes[c] for c in lost))]
         known = [*known, lost]
     # A letter that it has twice took its diagonal: multiplied by an identity for each repetition,
     # under another letter, the gradient stands on the diagonal and is 0 elsewhere.
@@ -440,7 +440,7 @@ def _einsum_gradient(target, known, operands, sizes, shape):
     for letter in target:
         if letter in unique:
             spare = next(c for c in string.ascii_letters if c not in unique + "".join(known))
-            eye = np.eye(sizes[letter], like=like)
+            eye = np.identity(sizes[letter], like.dtype, like=like)
             operands, known = [*operands, eye], [*known, letter + spare]
             letter = spare
         unique += letter
@@ -590,7 +590,11 @@ def take_along_axis(x, *, indices, axis):
     return np.take_along_axis(x, indices, axis), lambda g: Part(g, tuple(index), repeated=True)
 
 
-@op(composed=lambda weight, ids: getitem(weight, np.asarray(ids)))
+def embedding_composed(weight, ids):
+    return getitem(weight, ids if hasattr(ids, "dtype") else np.asarray(ids))
+
+
+@op(composed=embedding_composed)
 def embedding(weight, *, ids):
     """The row of `weight` (V, C) for each integer in `ids` (...): (..., C).
 
@@ -613,7 +617,8 @@ def embedding(weight, *, ids):
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))
         if starts.size:
             rows = np.reshape(g, (ids.size, *shape[1:]))
-            total[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+            cuts = np.asarray(starts, like=g)  # ids may be on the host, g on a GPU
+            total[ordered[starts]] = np.add.reduceat(rows[order], cuts, axis=0)
         return total
 
     return weight[ids], vjp
@@ -697,12 +702,19 @@ def _comparison(function):
 # The same by operator, by method and by NumPy's name: x * y, x.sum(axis=0), np.exp(x)
 # =================================================================================================
 
-Tensor.__add__, Tensor.__radd__ = lambda x, y: add(x, y), lambda x, y: add(y, x)
-Tensor.__sub__, Tensor.__rsub__ = lambda x, y: sub(x, y), lambda x, y: sub(y, x)
-Tensor.__mul__, Tensor.__rmul__ = lambda x, y: mul(x, y), lambda x, y: mul(y, x)
-Tensor.__truediv__, Tensor.__rtruediv__ = lambda x, y: div(x, y), lambda x, y: div(y, x)
-Tensor.__pow__, Tensor.__rpow__ = lambda x, y: power(x, y), lambda x, y: power(y, x)
-Tensor.__matmul__, Tensor.__rmatmul__ = lambda x, y: matmul(x, y), lambda x, y: matmul(y, x)
+
+def _operator(op):
+    """x * y and y * x, for an operand that is a tensor and another that need not be."""
+    call = op.__call__  # bound once: an operation on small numbers is all overhead
+    return lambda x, y: call(x, y), lambda x, y: call(y, x)
+
+
+Tensor.__add__, Tensor.__radd__ = _operator(add)
+Tensor.__sub__, Tensor.__rsub__ = _operator(sub)
+Tensor.__mul__, Tensor.__rmul__ = _operator(mul)
+Tensor.__truediv__, Tensor.__rtruediv__ = _operator(div)
+Tensor.__pow__, Tensor.__rpow__ = _operator(power)
+Tensor.__matmul__, Tensor.__rmatmul__ = _operator(matmul)
 Tensor.__neg__, Tensor.__abs__ = neg, abs
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):

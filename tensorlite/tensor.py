@@ -172,7 +172,7 @@ class Tensor:
         return float(self.data)
 
     def __index__(self) -> int:
-        return self.data.__index__()
+        return self.numpy().__index__()  # CuPy's arrays have none
 
     def __repr__(self) -> str:
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
@@ -241,19 +241,8 @@ class Node:
         if needed:
             self.protected = protect(needed, (value, *inputs))
 
-    def gradients(self, g, useful: set | None = None) -> Sequence:
-        """The gradient of each input (None: not needed), given the gradient `g` of the value."""
-        vjps = self.vjps
-        if type(vjps) is not list:
-            self.check_alive()
-            return vjps(g)
-        if useful is not None:
-            vjps = [vjp if p in useful else None for p, vjp in zip(self.parents, vjps)]
-        return [None if vjp is None else vjp(g) for vjp in vjps]
-
     def recorded_gradients(self, g: Tensor) -> Sequence:
-        """The same as tensors, computed by operations that are recorded in their turn."""
-        self.check_alive()
+        """What the vjps give, as tensors, computed by operations that are recorded in turn."""
         if self.call is None:
             raise RuntimeError(
                 f"create_graph=True needs the inputs of '{self.op}': put the forward pass "
@@ -420,7 +409,7 @@ class Op:
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
         dtype = value.dtype
-        if dtype.char == "d" and not _has_float64(values) and "dtype" not in static:
+        if dtype.char == "d" and "dtype" not in static and not _has_float64(values):
             value = value.astype(np.float32)  # as NumPy's float32 * int64 and exp(int64) are
         if half:
             value = value.astype(np.float16)
@@ -515,10 +504,7 @@ def _check_devices(values: list, name: str) -> None:
 
 def _has_float64(values) -> bool:
     for value in values:
-        if type(value) is np.ndarray:
-            if value.dtype.char == "d":
-                return True
-        elif getattr(value, "dtype", None) == np.float64:
+        if hasattr(value, "dtype") and value.dtype.char == "d":
             return True
     return False
 
@@ -622,10 +608,17 @@ def _backward(
             found[node] = g, owned
             if not through:
                 continue
-        news = node.recorded_gradients(g) if create_graph else node.gradients(g, useful)
+        node.check_alive()
+        vjps = node.vjps
+        if create_graph:
+            together = node.recorded_gradients(g)
+        else:
+            together = None if type(vjps) is list else vjps(g)
         for i, parent in enumerate(node.parents):
-            new = news[i]
-            if new is None or parent is None or (useful is not None and parent not in useful):
+            if parent is None or (useful is not None and parent not in useful):
+                continue
+            new = vjps[i](g) if together is None else together[i]
+            if new is None:
                 continue
             if check:
                 new_array = new.g if isinstance(new, Part) else new
@@ -678,7 +671,10 @@ def _accumulate(held, new, parent, node: Node, i: int):
             total = held[0] if held[1] else held[0].copy()
         new.add_to(total)
         return total, True
-    new = _fit(_array(new), parent, node, i)
+    if isinstance(new, Tensor):
+        new = new.data
+    if new.shape != parent.shape or new.dtype != parent.dtype:
+        new = _fit(new, parent, node, i)
     if held is None:
         return new, False
     g, owned = held

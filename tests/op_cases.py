@@ -364,7 +364,12 @@ def attention(draw):
     v = draw(arrays((*v_batch, n_keys, width)))
     # A mask may not add axes of its own to the scores.
     batch = np.broadcast_shapes(q_batch, k_batch)
-    mask_shape = (*(m_batch if np.broadcast_shapes(batch, m_batch) == batch else ()), n_queries, 1)
+    m_batch = m_batch if np.broadcast_shapes(batch, m_batch) == batch else ()
+    mask_shape = (
+        *m_batch,
+        draw(st.sampled_from([1, n_queries])),
+        draw(st.sampled_from([1, n_keys])),
+    )
     mask = draw(arrays(mask_shape))
     static = {
         "attn_mask": draw(st.sampled_from([None, mask, mask > 0])),

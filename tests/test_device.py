@@ -1,5 +1,6 @@
 """Devices on a machine without a GPU: what is said when one of its parts is missing; float16."""
 
+import subprocess
 import sys
 import types
 
@@ -81,6 +82,23 @@ def test_a_working_gpu_is_found(monkeypatch):
         assert tl.cuda.is_available() is True
     finally:
         device._cuda_fault.cache_clear()
+
+
+def test_importing_tensorlite_needs_numpy_alone():
+    """Importing loads nothing else, whatever is installed: it stays fast."""
+    command = "import sys, tensorlite; print(*sorted(m.split('.')[0] for m in sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", command], text=True).split()
+    heavy = {"cupy", "torch", "hypothesis", "safetensors", "regex", "tqdm", "matplotlib", "mpi4py"}
+    assert not heavy & set(loaded) and "numpy" in loaded
+
+
+def test_operands_on_two_devices_are_named():
+    class Elsewhere:  # an array of another library
+        dtype, shape, ndim = np.dtype(np.float32), (2,), 1
+        __array_ufunc__ = None
+
+    with pytest.raises(TypeError, match=r"add: operands on the cpu and on cuda; .to\(device\)"):
+        tl.add(tl.tensor([1.0, 2.0]), Elsewhere())
 
 
 def test_to():

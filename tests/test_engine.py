@@ -512,6 +512,28 @@ def test_shapes_that_do_not_fit_are_named():
             call()
 
 
+def test_an_axis_out_of_range_is_named():
+    x = leaf(np.ones((2, 3)))
+    for call in (
+        lambda: x.sum(axis=2),
+        lambda: tl.softmax(x, axis=-3),
+        lambda: tl.concatenate([x, x], axis=5),
+        lambda: x.max(axis=7),
+    ):
+        with pytest.raises((ValueError, IndexError), match="axis -?[0-9] is out of bounds"):
+            call()
+
+
+def test_layer_norm_is_over_the_last_axis_alone():
+    rng = np.random.default_rng(0)
+    x, w, b = leaf(rng.standard_normal((2, 3, 4, 5))), leaf(rng.random(5)), leaf(rng.random(5))
+    y = tl.layer_norm(x, w, b)
+    centred = x.data - x.data.mean(axis=-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y.data, expected * w.data + b.data)
+    check_grads(tl.layer_norm, [x.data, w.data, b.data])
+
+
 def test_a_tensor_behaves_like_an_array():
     x = leaf(X)
     assert len(x) == 2 and [row.shape for row in x] == [(2,), (2,)]

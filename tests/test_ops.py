@@ -156,6 +156,15 @@ def test_ties_share_the_gradient():
     np.testing.assert_array_equal(g.data, [[0, 0, 0], [0, 1, 0]])
     (g,) = tl.grad(tl.maximum(x, 2.0).sum(), x)
     np.testing.assert_array_equal(g.data, [[0.5, 0.5, 0], [1, 0, 1]])
+    two = tl.tensor(2.0 * np.ones((2, 3)), requires_grad=True)
+    for g in (
+        tl.grad(tl.minimum(two, x).sum(), [two, x]),
+        tl.grad(tl.minimum(x, two).sum(), [two, x]),
+    ):
+        np.testing.assert_array_equal(g[0].data, [[0.5, 0.5, 0], [1, 0, 1]])
+        np.testing.assert_array_equal(g[1].data, [[0.5, 0.5, 1], [0, 1, 0]])
+    (g,) = tl.grad(tl.maximum(x, two).sum(), two)
+    np.testing.assert_array_equal(g.data, [[0.5, 0.5, 1], [0, 1, 0]])
 
 
 def test_power_at_zero():
