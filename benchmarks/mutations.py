@@ -92,7 +92,7 @@ def source_mutants(op):
     path = inspect.getsourcefile(op.body)
     tree = ast.parse(Path(path).read_text())
     names = [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
-    function = names.index(op.name)
+    function = names.index(op.body.__name__)
     functions = [i for i, f in enumerate(tree.body) if isinstance(f, ast.FunctionDef)]
     place = functions[function]
     n = len(places_of(tree.body[place]))

@@ -28,6 +28,7 @@ from .ops import (
     cos,
     cumsum,
     div,
+    einsum,
     embedding,
     erf,
     exp,
@@ -71,7 +72,6 @@ from .ops import (
     var,
     where,
 )
-from .ops import einsum_of as einsum
 from .tensor import OPS, Tensor, detect_anomaly, grad, higher_order, no_grad, op, tensor
 
 __version__ = "0.1.0"

@@ -22,7 +22,7 @@ import string
 import numpy as np
 
 from .device import place
-from .tensor import NUMPY, OPS, Part, Tensor, op
+from .tensor import NUMPY, Part, Tensor, op
 
 # =================================================================================================
 # Arithmetic
@@ -405,8 +405,8 @@ def _tall_matmul(x, y):
 
 
 @op
-def einsum(*operands, subscripts):
-    """`tl.einsum` of a sequence of operands, with explicit subscripts of letters alone."""
+def _einsum(*operands, subscripts):
+    """`einsum` below of a sequence of operands, with explicit subscripts of letters alone."""
     inputs, output = subscripts.split("->")
     inputs = inputs.split(",")
     sizes = {}
@@ -657,7 +657,7 @@ def take(x, indices, axis: int | None = None) -> Tensor:
     return getitem(x, (slice(None),) * (axis % x.ndim) + (indices,))
 
 
-def einsum_of(subscripts: str, *operands) -> Tensor:
+def einsum(subscripts: str, *operands) -> Tensor:
     """Einstein's summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
 
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
@@ -681,7 +681,7 @@ def einsum_of(subscripts: str, *operands) -> Tensor:
         letters = "".join(inputs).replace(".", "")
         output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     inputs = [s.replace("...", dots[len(dots) - n :]) for s, n in zip(inputs, n_dots)]
-    return OPS["einsum"](operands, ",".join(inputs) + "->" + output.replace("...", dots))
+    return _einsum(operands, ",".join(inputs) + "->" + output.replace("...", dots))
 
 
 def _without_gradient(function, x, *args, **kwargs) -> Tensor:
@@ -745,7 +745,7 @@ _numpy += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatena
 _numpy += (take, take_along_axis)
 for _op in _numpy:
     NUMPY[getattr(np, _op.__name__)] = _op
-NUMPY[np.einsum] = lambda subscripts, *operands, optimize=None: einsum_of(subscripts, *operands)
+NUMPY[np.einsum] = lambda subscripts, *operands, optimize=None: einsum(subscripts, *operands)
 NUMPY[np.pad] = lambda x, pad_width, mode="constant", constant_values=0: pad(
     x, pad_width, constant_values
 )

@@ -353,7 +353,8 @@ class Op:
     """
 
     def __init__(self, body: Callable, composed: Callable | None = None):
-        self.name = self.__name__ = body.__name__
+        # With an underscore where a function of that name prepares the arguments.
+        self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
         self.__doc__ = body.__doc__
@@ -459,8 +460,9 @@ def op(body: Callable | None = None, *, composed: Callable | None = None):
     """
     if body is None:
         return lambda body: op(body, composed=composed)
-    OPS[body.__name__] = Op(body, composed)
-    return OPS[body.__name__]
+    made = Op(body, composed)
+    OPS[made.name] = made
+    return made
 
 
 def _operand(value, name: str):
