@@ -130,10 +130,12 @@ class GPT(nn.Module):
         return tl.linear_cross_entropy(x, self.wte.weight, self.array(targets))
 
     def array(self, ids):
-        """Token ids (a tensor, an array, nested lists) as an array where the weights are."""
-        return np.asarray(
-            ids.data if isinstance(ids, tl.Tensor) else ids, like=self.wte.weight.data
-        )
+        """Token ids (a tensor, an array, nested lists) as an array, on the host if they were there.
+
+        There their range is checked without waiting for the GPU, which takes index arrays from it.
+        """
+        ids = ids.data if isinstance(ids, tl.Tensor) else ids
+        return ids if hasattr(ids, "dtype") else np.asarray(ids)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors in Hugging Face's GPT-2 layout."""
