@@ -115,8 +115,13 @@ def tanh(x):
 @op
 def sigmoid(x):
     """1 / (1 + exp(-x)), safe for large x of either sign."""
-    y = 0.5 + 0.5 * np.tanh(0.5 * x)
+    y = _sigmoid(x)
     return y, lambda g: g * y * (1 - y)
+
+
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))  # at most 1; either form keeps all its digits on its side of 0
+    return np.where(x < 0, e, 1) / (1 + e)
 
 
 @op
@@ -129,6 +134,7 @@ def _erf(x):
     """Near 0 the power series; beyond, 1 - exp(-x^2) E(x), E being smooth where erf is flat."""
     if isinstance(x, Tensor):
         return erf(x)
+    x = x if x.dtype.kind == "f" else x.astype(np.float32)
     size = np.abs(x)
     series = np.zeros_like(x)
     square = np.minimum(x * x, 0.25)
@@ -314,7 +320,7 @@ def prod_composed(x, axis=None, keepdims=False):
     return x if keepdims else squeeze(x, tuple(axes))
 
 
-@op(composed=prod_composed)
+@op(composed=prod_composed, integers=True)
 def prod(x, *, axis=None, keepdims=False):
     """The product of elements; the gradient is right where some of them are 0."""
     shape, n = x.shape, _length(x.shape, axis)
@@ -636,7 +642,7 @@ def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
         if n % indices_or_sections:
             raise ValueError(f"cannot split {n} into {indices_or_sections} equal sections")
         size = n // indices_or_sections
-        cuts = list(range(size, n, size))
+        cuts = [i * size for i in range(1, indices_or_sections)]
     else:
         cuts = list(indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)

@@ -352,11 +352,12 @@ class Op:
     which the input broadcasts, or a `Part`.
     """
 
-    def __init__(self, body: Callable, composed: Callable | None = None):
+    def __init__(self, body: Callable, composed: Callable | None, integers: bool):
         # With an underscore where a function of that name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
+        self.floats = composed is not None and not integers
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
         parameters = inspect.signature(body).parameters.values()
@@ -395,7 +396,7 @@ class Op:
             values.append(a)
             parents.append(parent)
         half = False
-        if self.composed is not None:
+        if self.floats:
             values, half = _floats_of_one_dtype(values)
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
@@ -410,8 +411,8 @@ class Op:
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
         dtype = value.dtype
-        if dtype.char == "d" and "dtype" not in static and not _has_float64(values):
-            value = value.astype(np.float32)  # as NumPy's float32 * int64 and exp(int64) are
+        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, values):
+            value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
         if half:
             value = value.astype(np.float16)
         origin = _check(value, self.name) if check else ""
@@ -453,14 +454,20 @@ class Op:
         return f"{self.arrays[0]}[{i}]" if self.variadic else self.arrays[i]
 
 
-def op(body: Callable | None = None, *, composed: Callable | None = None):
+def op(
+    body: Callable | None = None,
+    *,
+    composed: Callable | None = None,
+    integers: bool = False,
+):
     """Make an `Op` of a body on arrays and register it in `OPS`.
 
-    `composed` is the definition by simpler operations that a fused one must equal.
+    `composed` is the definition by simpler operations that a fused one must equal. A fused body is
+    given floating-point arrays of one dtype, integers as float32 unless it takes `integers`.
     """
     if body is None:
-        return lambda body: op(body, composed=composed)
-    made = Op(body, composed)
+        return lambda body: op(body, composed=composed, integers=integers)
+    made = Op(body, composed, integers)
     OPS[made.name] = made
     return made
 
@@ -504,9 +511,10 @@ def _check_devices(values: list, name: str) -> None:
         )
 
 
-def _has_float64(values) -> bool:
+def _has(char: str, values) -> bool:
+    """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
     for value in values:
-        if hasattr(value, "dtype") and value.dtype.char == "d":
+        if hasattr(value, "dtype") and value.dtype.char == char:
             return True
     return False
 
