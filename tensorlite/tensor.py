@@ -250,6 +250,9 @@ class Node:
             )
         op, args, static = self.call
         args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+        if op.composed is None and op.joint:
+            needs = tuple(parent is not None for parent in self.parents)
+            return op.body(*args, **static, needs=needs)[1](g)
         if op.composed is None:
             _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
             return [

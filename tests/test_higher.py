@@ -9,6 +9,7 @@ import pytest
 import tensorlite as tl
 from tensorlite.protect import captured, captures
 from tensorlite.tensor import Node
+from tensorlite.testing import check_grads
 
 
 def leaf(values, dtype=np.float64):
@@ -74,6 +75,21 @@ def test_a_gradient_penalty():
         expected = (objective(w.data + step) - objective(w.data - step)) / 2e-6
         assert w.grad.data[i, 0] == pytest.approx(expected, rel=1e-5)
     assert s.shape == (5, 1)
+
+
+def test_a_joint_operation_without_a_composed_definition():
+    @tl.op
+    def both(x, y, *, needs):
+        def vjp(g):
+            return g * y * y if needs[0] else None, g * 2.0 * x * y if needs[1] else None
+
+        return x * y * y, vjp
+
+    try:
+        check_grads(both, [np.array([1.5, -2.0]), np.array([0.5, 3.0])], order=2)
+        check_grads(lambda y: both(np.array([1.5, -2.0]), y), [np.array([0.5, 3.0])], order=2)
+    finally:
+        del tl.OPS["both"]
 
 
 def test_inputs_are_protected_where_they_may_be_used_again():
