@@ -253,11 +253,12 @@ def test_indices_of_lists_and_tuples(index):
 
 
 def test_long_causal_attention_equals_composed():
-    """Long enough for several blocks of queries, the last one not full."""
+    """Enough for several blocks of queries and parts of the batch, the last ones not full."""
     rng = np.random.default_rng(0)
-    for T, S in ((150, 150), (200, 140), (140, 200)):
-        q, k, v = (tl.tensor(rng.standard_normal((2, n, 4)), requires_grad=True) for n in (T, S, S))
-        keep = rng.random((2, T, S)) > 0.3
+    for B, T, S in ((2, 150, 150), (2, 200, 140), (2, 140, 200), (70, 40, 40)):
+        shapes = (B, T, 4), (B, S, 4), (B, S, 4)
+        q, k, v = (tl.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes)
+        keep = rng.random((B, T, S)) > 0.3
         results = []
         for function in (tl.attention, tl.attention.composed):
             y = function(q, k, v, is_causal=True, keep=keep, dropout_p=0.3)
