@@ -12,7 +12,9 @@ loop is in gpt/trainer.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import os
 import shlex
@@ -52,11 +54,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(given: dict) -> int:
     """Train as the given settings say; those not given have their defaults, or are resumed."""
+    with contextlib.ExitStack() as held:
+        return run_alone(given, held)
+
+
+def run_alone(given: dict, held: contextlib.ExitStack) -> int:
+    """The same; `held` keeps the folder's lock until the end."""
     keep_freed_memory()
     settings = Settings(**given)
     out = Path(settings.out_dir)
     resume = choose_run(given, out)
     if resume:
+        held.enter_context(only_process(out))
         saved = read_run(out)
         settings = resumed_settings(given, saved["settings"], out)
         given = dataclasses.asdict(settings)  # what it was started with is given
@@ -96,6 +105,7 @@ def run(given: dict) -> int:
         return 0
 
     if not resume:
+        held.enter_context(only_process(out))
         prepare_folder(out, settings.overwrite)
     if tokenizer:
         tokenizer.save(out)
@@ -183,9 +193,22 @@ def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
     return Settings(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make the folder of the run; with `overwrite`, delete what a run has left there."""
+@contextlib.contextmanager
+def only_process(out: Path):
+    """Make the folder, and let no other process train in it while the block runs."""
     out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"another process is training in {out}") from None
+    finally:
+        os.close(handle)
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """With `overwrite`, delete what a run has left in its folder."""
     if overwrite:
         names = [*RUN_FILES, tokenizers.base.FILE_NAME]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))

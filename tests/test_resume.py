@@ -91,6 +91,21 @@ def test_killed_at_random_moments(whole, tmp_path):
     assert_same(out, whole)
 
 
+def test_two_processes_do_not_share_a_folder(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    first = start(out, "--dataset=corpus.txt", *SLOW)
+    wait_for(first, out, 5)
+    for argv in (["--init_from=resume"], ["--dataset=corpus.txt", *SLOW, "--overwrite"]):
+        second = start(out, *argv)
+        _, err = second.communicate()
+        assert second.returncode == 2
+        assert err == f"train.py: error: another process is training in {out}\n"
+    _, err = first.communicate()
+    assert first.returncode == 0 and err == ""
+    assert_same(out, whole)
+
+
 def test_stopped_by_signals(whole, tmp_path):
     shutil.copy(whole.parent / "corpus.txt", tmp_path)
     out = tmp_path / "out"
