@@ -31,7 +31,7 @@ from .ops import (
     take_along_axis,
     tanh,
 )
-from .tensor import Tensor, op
+from .tensor import Tensor, op, tensor
 
 
 def _rows(x):
@@ -53,8 +53,9 @@ def softmax_composed(x, axis=-1):
 @op(composed=softmax_composed)
 def softmax(x, *, axis=-1):
     """exp(x) / sum(exp(x)) along an axis, safe for large x."""
-    y = x - np.max(x, axis=axis, keepdims=True)
-    np.exp(y, out=y)
+    if not x.size:
+        return x, lambda g: g
+    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
     y /= np.sum(y, axis=axis, keepdims=True)
 
     def vjp(g):
@@ -73,6 +74,8 @@ def log_softmax_composed(x, axis=-1):
 @op(composed=log_softmax_composed)
 def log_softmax(x, *, axis=-1):
     """log(softmax(x)) along an axis, without the overflow and the rounding of doing just that."""
+    if not x.size:
+        return x, lambda g: g
     y = x - np.max(x, axis=axis, keepdims=True)
     y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
     return y, lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
@@ -175,6 +178,11 @@ def linear_composed(x, weight, bias=None):
 @op(composed=linear_composed)
 def linear(x, weight, bias=None, *, needs):
     """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m)."""
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
+        raise ValueError(
+            f"linear: weight is (n, m) and bias (m,), not {weight.shape} and "
+            f"{None if bias is None else bias.shape}"
+        )
     x2, m = _rows(x), weight.shape[1]
     if x2.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} differ in the inner size")
@@ -219,6 +227,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
 
     x (..., n), weight (n,) or None, bias (n,) or None -> (..., n). Ba et al., 2016.
     """
+    _check_last_axis("layer_norm", x, weight, bias)
     x2 = _rows(x)
     rows, n = x2.shape
     average = np.full_like(x2, 1 / n, shape=n) if n else x2.sum(0)
@@ -262,6 +271,14 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     return np.reshape(y, x.shape), vjp
 
 
+def _check_last_axis(name, x, *params):
+    for p in params:
+        if p is not None and p.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name}: x is {x.shape}, weight and bias are {x.shape[-1:]} and not {p.shape}"
+            )
+
+
 def rms_norm_composed(x, weight=None, eps=1e-5):
     y = x * rsqrt(mean(x * x, axis=-1, keepdims=True) + eps)
     return y if weight is None else y * weight
@@ -273,6 +290,7 @@ def rms_norm(x, weight=None, *, eps=1e-5, needs):
 
     x (..., n), weight (n,) or None -> (..., n). Zhang and Sennrich, 2019.
     """
+    _check_last_axis("rms_norm", x, weight)
     x2 = _rows(x)
     n = x2.shape[1]
     scale = 1 / np.sqrt(np.einsum("ij,ij->i", x2, x2)[:, None] * (1 / n if n else 0) + eps)
@@ -475,12 +493,14 @@ def dropout(x, p: float, rng) -> Tensor:
     here and not in the operation, so that the operation is a function of its arguments.
     Srivastava et al., 2014. Raises ValueError unless 0 <= p < 1.
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout takes 0 <= p < 1, not {p}")
+    x = x if isinstance(x, Tensor) else tensor(x)
     return drop(x, keep=_draw_keep(x.shape, p, rng, x.data), p=p) if p else x
 
 
 def _draw_keep(shape, p, rng, like):
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout takes 0 <= p < 1, not {p}")
+    rng = np.random.default_rng() if rng is None else rng
     return np.asarray(rng.random(shape, dtype=np.float32) >= p, like=like)
 
 
@@ -500,9 +520,10 @@ def scaled_dot_product_attention(
     (..., T, S): booleans say True where a query may look, floats are added to the scores.
     `is_causal`: query i looks at keys 0 to i. A query that may look nowhere gets zeros. `scale` is
     1 / sqrt(D) if not given. Dropout on the weights with probability `dropout_p` takes its numbers
-    from `rng`. Vaswani et al., 2017.
+    from `rng`, by default a fresh Generator. Vaswani et al., 2017.
     """
     keep = None
+    attn_mask = np.asarray(attn_mask) if isinstance(attn_mask, (list, tuple)) else attn_mask
     if dropout_p:
         batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
         keep = _draw_keep((*batch, q.shape[-2], k.shape[-2]), dropout_p, rng, q.data)

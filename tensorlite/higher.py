@@ -8,7 +8,17 @@ from collections.abc import Callable
 import numpy as np
 
 from .protect import protect
-from .tensor import Node, Tensor, _backward, _mode, grad, higher_order, next_serial
+from .tensor import (
+    Node,
+    Tensor,
+    _backward,
+    _differentiable,
+    _in_mode,
+    _mode,
+    grad,
+    higher_order,
+    next_serial,
+)
 
 
 def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
@@ -20,9 +30,14 @@ def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
     >>> hvp(lambda x: (x**3).sum(), tensor([1.0, 2.0]), tensor([1.0, 1.0]))
     tensor([ 6., 12.])
     """
-    x, v = _leaf(x), _data(v)
+    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else _data(v)
+    if v.shape != x.shape:
+        raise ValueError(f"v has shape {v.shape}, x has {x.shape}")
     with higher_order():
-        (g,) = grad(f(x), x, create_graph=True)
+        y = f(x)
+        if not y.requires_grad:  # f does not depend on x
+            return Tensor(np.zeros_like(x.data))
+        (g,) = grad(y, x, create_graph=True)
         if not g.requires_grad:  # f is linear
             return Tensor(np.zeros_like(x.data))
         return grad((g * v).sum(), x)[0]
@@ -31,9 +46,10 @@ def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
 def hessian(f: Callable[[Tensor], Tensor], x) -> Tensor:
     """All second derivatives of the scalar function `f` at `x`: x.shape + x.shape."""
     x = _leaf(x)
-    with higher_order():
-        (g,) = grad(f(x), x, create_graph=True)
     rows = np.zeros((x.size, *x.shape), x.dtype, like=x.data)
+    with higher_order():
+        y = f(x)
+        g = grad(y, x, create_graph=True)[0] if y.requires_grad else y
     if g.requires_grad:
         for i, index in enumerate(np.ndindex(x.shape)):
             rows[i] = grad(g[index], x, retain_graph=True)[0].data
@@ -46,7 +62,8 @@ def _data(x):
 
 def _leaf(x) -> Tensor:
     data = _data(x)
-    return Tensor(data if hasattr(data, "dtype") else np.asarray(data, np.float32), True)
+    data = data if hasattr(data, "dtype") else np.asarray(data, np.float32)
+    return Tensor(data, _differentiable(data))
 
 
 def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
@@ -55,14 +72,19 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     Of a block of a model it keeps one input instead of all activations, for the time of one more
     forward pass (Chen et al., 2016). Gradients flow into tensors among the arguments and into
     leaves that `fn` uses, such as a model's parameters. Random numbers must come from generators
-    among the arguments: they are copied, so that the second run draws what the first has drawn.
+    among the arguments: they are copied, so that the second run draws what the first has drawn
+    (nn.Dropout without one raises ValueError). What else `fn` uses must not change in between.
     """
     if not _mode.get().record or _mode.get().keep_inputs:
         return fn(*args)
     inputs = [_inside(a) for a in args]
     kept = _with_copied_generators(inputs)
     first = next_serial()
-    y = fn(*inputs)
+    with _in_mode(recomputed=True):
+        y = fn(*inputs)
+    for a, arg in zip(inputs, args):
+        if y is a:  # handed through, as a layer that is skipped does
+            return arg
     if y.node is None:
         return y
     # What the block reached outside itself: gradients flow there. Its own graph is dropped here.
@@ -71,7 +93,9 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     parents = [_key(inside.get(key, key)) for key in keys]
 
     def vjp(g):
-        found = _backward(fn(*_with_copied_generators(kept)), g, False, set(keys), through=False)
+        with _in_mode(record=True, keep_inputs=False, recomputed=True):
+            y = fn(*_with_copied_generators(kept))
+        found = _backward(y, g, False, set(keys), through=False)
         return [found[key][0] if key in found else None for key in keys]
 
     node = Node("checkpoint", parents, vjp, y.data, ())

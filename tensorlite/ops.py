@@ -20,9 +20,10 @@ import operator
 import string
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .device import place
-from .tensor import NUMPY, Part, Tensor, op
+from .tensor import NUMPY, Part, Tensor, _number_dtype, op, tensor
 
 # =================================================================================================
 # Arithmetic
@@ -195,9 +196,12 @@ def clip(x, *, min=None, max=None):
 
     The gradient is 1 between the bounds and on them, 0 outside.
     """
-    low, high = -math.inf if min is None else min, math.inf if max is None else max
-    inside = (x >= low) & (x <= high)
-    return np.minimum(np.maximum(x, low), high), lambda g: np.where(inside, g, 0)
+    y, inside = x, x == x
+    if min is not None:
+        y, inside = np.maximum(y, min), inside & (x >= min)
+    if max is not None:
+        y, inside = np.minimum(y, max), inside & (x <= max)
+    return y, lambda g: np.where(inside, g, 0)
 
 
 @op
@@ -220,7 +224,7 @@ def masked_fill(x, *, mask, value):
 @op
 def astype(x, *, dtype):
     """x converted to another dtype; the engine converts the gradient back."""
-    return x.astype(dtype), lambda g: g
+    return x.astype(_number_dtype(dtype)), lambda g: g
 
 
 @op
@@ -247,7 +251,7 @@ def _length(shape, axis) -> int:
     """How many elements a reduction over `axis` takes together."""
     if axis is None:
         return math.prod(shape)
-    return math.prod(shape[a] for a in (axis if isinstance(axis, tuple) else (axis,)))
+    return math.prod(shape[a] for a in normalize_axis_tuple(axis, len(shape)))
 
 
 @op
@@ -263,17 +267,21 @@ def sum(x, *, axis=None, keepdims=False):
 @op
 def mean(x, *, axis=None, keepdims=False):
     shape = x.shape
+    n = _length(shape, axis)
     y = np.mean(x, axis=axis, keepdims=keepdims)
-    return y, lambda g: _spread(g / _length(shape, axis), shape, axis, keepdims)
+    return y, lambda g: _spread(g * (1 / n if n else 0), shape, axis, keepdims)
 
 
 @op
 def var(x, *, axis=None, ddof=0, keepdims=False):
     """The variance: the mean squared distance from the mean, divided by n - ddof instead of n."""
-    n = _length(x.shape, axis) - ddof
+    n, dtype = _length(x.shape, axis) - ddof, x.dtype
+    if dtype == np.float16 and not isinstance(x, Tensor):
+        x = x.astype(np.float32)
     centred = x - np.mean(x, axis=axis, keepdims=True)
     y = sum.body(centred * centred, axis=axis, keepdims=keepdims)[0] / n
-    return y, lambda g: _spread(g * 2 / n, centred.shape, axis, keepdims) * centred
+    shape = x.shape
+    return y.astype(dtype), lambda g: _spread(g * 2, shape, axis, keepdims) * centred / n
 
 
 @op
@@ -298,6 +306,9 @@ def logsumexp_composed(x, axis=None, keepdims=False):
 @op(composed=logsumexp_composed)
 def logsumexp(x, *, axis=None, keepdims=False):
     """log(sum(exp(x))), safe for large x."""
+    if not x.size:  # no largest element: the logarithm of nothing
+        y = np.log(np.sum(x, axis=axis, keepdims=keepdims))
+        return y, lambda g: x
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isinf(top), 0, top).astype(x.dtype)
     e = np.exp(x - top)
@@ -313,7 +324,7 @@ def prod_composed(x, axis=None, keepdims=False):
     if axis is None:
         y = prod_composed(reshape(x, (x.size,)), axis=0)
         return reshape(y, (1,) * x.ndim) if keepdims else y
-    axes = sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    axes = sorted(normalize_axis_tuple(axis, x.ndim))
     for a in axes:
         one = sum(x, axis=a, keepdims=True) * 0 + 1  # the product of no factors
         x = functools.reduce(mul, split(x, range(1, x.shape[a]), a) if x.shape[a] else (), one)
@@ -324,8 +335,7 @@ def prod_composed(x, axis=None, keepdims=False):
 def prod(x, *, axis=None, keepdims=False):
     """The product of elements; the gradient is right where some of them are 0."""
     shape, n = x.shape, _length(x.shape, axis)
-    reduced = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    reduced = [a % x.ndim for a in reduced]
+    reduced = list(range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim))
     order = [a for a in range(x.ndim) if a not in reduced] + reduced
     moved = np.transpose(x, order)  # the reduced axes last
 
@@ -346,10 +356,15 @@ def cumsum(x, *, axis=None):
     """Running sums along an axis; None: over all elements in order."""
     shape, along = x.shape, 0 if axis is None else axis
 
-    def vjp(g):
-        return np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
+    def sums(x, axis):
+        if x.dtype == np.float16 and not isinstance(x, Tensor):
+            return np.cumsum(x, axis, dtype=np.float32).astype(x.dtype)
+        return np.cumsum(x, axis)
 
-    return np.cumsum(x, axis), vjp
+    def vjp(g):
+        return np.reshape(np.flip(sums(np.flip(g, along), along), along), shape)
+
+    return sums(x, axis), vjp
 
 
 def _extreme(function, x, axis, keepdims):
@@ -375,6 +390,9 @@ def _t(x):
 @op
 def matmul(x, y):
     """The matrix product over the last two axes, for operands of one or more dimensions."""
+    shapes = [getattr(a, "shape", ()) for a in (x, y)]
+    if () in shapes or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
+        raise ValueError(f"matmul: operands of shapes {shapes[0]} and {shapes[1]} do not fit")
     if x.ndim > 2 and y.ndim == 2:
         return _tall_matmul(x, y)
     x_is_row, y_is_column = x.ndim == 1, y.ndim == 1
@@ -400,8 +418,6 @@ def _tall_matmul(x, y):
     """(..., k) @ (k, m) as one product of (rows, k) and (k, m), which BLAS does fastest."""
     shape, (k, m) = x.shape, y.shape
     rows = math.prod(shape[:-1])
-    if shape[-1] != k:
-        raise ValueError(f"matmul: shapes {shape} and {y.shape} differ in the inner dimension")
     flat = np.reshape(x, (rows, k))
     return (
         np.reshape(flat @ y, (*shape[:-1], m)),
@@ -436,7 +452,8 @@ def _einsum_gradient(target, known, operands, sizes, shape):
     like = np.asarray(like) if isinstance(like, np.generic) else like
     # A letter that none of them has was summed over in this operand alone: its gradient is the
     # same everywhere along it, as if they were multiplied by ones.
-    lost = "".join(dict.fromkeys(c for c in target if not any(c in letters for letters in known)))
+    long = {c for s, x in zip(known, operands) for c, n in zip(s, x.shape) if n == sizes[c]}
+    lost = "".join(dict.fromkeys(c for c in target if c not in long))
     if lost:
         operands = [*operands, np.ones_like(like, shape=tuple(sizes[c] for c in lost))]
         known = [*known, lost]
@@ -588,7 +605,7 @@ def scatter_add(g, *, shape, index):
 @op
 def take_along_axis(x, *, indices, axis):
     """One element of x for each of the indices, which match x in every other axis."""
-    axis = axis % x.ndim
+    axis = normalize_axis_index(axis, x.ndim)
     index = []
     for a, n in enumerate(x.shape):
         along = (-1,) + (1,) * (x.ndim - 1 - a)
@@ -635,8 +652,10 @@ def embedding(weight, *, ids):
 # =================================================================================================
 
 
-def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
+def split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
     """Cut a tensor along an axis: into equal sections (int), or at the given indices (list)."""
+    x = x if isinstance(x, Tensor) else tensor(x)
+    axis = normalize_axis_index(axis, x.ndim)
     n = x.shape[axis]
     if isinstance(indices_or_sections, (int, np.integer)):
         if n % indices_or_sections:
@@ -645,7 +664,7 @@ def split(x, indices_or_sections, axis: int = -1) -> list[Tensor]:
         cuts = [i * size for i in range(1, indices_or_sections)]
     else:
         cuts = list(indices_or_sections)
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * axis
     return [
         getitem(x, before + (slice(start, stop),)) for start, stop in zip([0, *cuts], [*cuts, None])
     ]
@@ -658,9 +677,12 @@ def stack(arrays, axis: int = 0) -> Tensor:
 
 def take(x, indices, axis: int | None = None) -> Tensor:
     """The elements at integer `indices` along an axis (None: of all elements in order)."""
+    x = x if isinstance(x, Tensor) else tensor(x)
+    if isinstance(indices, (list, tuple)):
+        indices = np.asarray(indices, dtype=None if len(indices) else np.int64)
     if axis is None:
         return getitem(reshape(x, (x.size,)), indices)
-    return getitem(x, (slice(None),) * (axis % x.ndim) + (indices,))
+    return getitem(x, (slice(None),) * normalize_axis_index(axis, x.ndim) + (indices,))
 
 
 def einsum(subscripts: str, *operands) -> Tensor:
@@ -675,7 +697,8 @@ def einsum(subscripts: str, *operands) -> Tensor:
         raise ValueError(f"einsum {subscripts!r} names {len(inputs)} operands, not {len(operands)}")
     # The axes behind an ellipsis get letters of their own, counted from the last one.
     spare = [c for c in string.ascii_letters if c not in subscripts]
-    operands = [x if hasattr(x, "ndim") else np.asarray(x) for x in operands]
+    operands = [float(x) if isinstance(x, np.floating) else x for x in operands]
+    operands = [x if hasattr(x, "ndim") else tensor(x) for x in operands]
     n_dots = [x.ndim - len(s.replace("...", "")) for s, x in zip(inputs, operands)]
     dots = "".join(
         spare[: builtins.max((n for n, s in zip(n_dots, inputs) if "..." in s), default=0)]
@@ -755,7 +778,7 @@ NUMPY[np.einsum] = lambda subscripts, *operands, optimize=None: einsum(subscript
 NUMPY[np.pad] = lambda x, pad_width, mode="constant", constant_values=0: pad(
     x, pad_width, constant_values
 )
-NUMPY[np.split] = lambda x, indices_or_sections, axis=0: split(x, indices_or_sections, axis)
+NUMPY[np.split] = split
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))

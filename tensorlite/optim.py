@@ -33,6 +33,8 @@ class Optimizer:
                 raise ValueError(f"unknown options {sorted(unknown)}; there are {sorted(options)}")
             if any(not p.requires_grad or p.node is not None for p in group["params"]):
                 raise ValueError("an optimizer takes leaves that require gradients")
+        if any(p.dtype == np.float16 for p in self.params):
+            raise ValueError("updates are too small for float16: keep the parameters in float32")
         self.steps = 0
         self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
 
@@ -131,7 +133,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads:
         raise ValueError("no parameter has a gradient: call backward first")
-    squares = [np.vdot(g, g) for g in grads]
+    wide = [g.astype(np.float32) if g.dtype == np.float16 else g for g in grads]
+    squares = [np.vdot(g, g) for g in wide]
     norm = np.sqrt(np.sum(np.stack(squares)))
     scale = np.minimum(max_norm / (norm + 1e-6), 1)
     for g in grads:

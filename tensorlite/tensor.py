@@ -197,9 +197,15 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
         array = data if hasattr(data, "dtype") else np.asarray(data)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
-    array = array.astype(dtype or array.dtype, copy=True)
+    array = array.astype(_number_dtype(dtype or array.dtype), copy=True)
     array = np.asarray(array) if isinstance(array, np.generic) else array
     return Tensor(place(array, device), requires_grad and _differentiable(array))
+
+
+def _number_dtype(dtype) -> np.dtype:
+    if np.dtype(dtype).kind not in "biuf":
+        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is no dtype of real numbers")
+    return np.dtype(dtype)
 
 
 def _differentiable(array) -> bool:
@@ -237,7 +243,7 @@ class Node:
         self.origin = origin
         needed = captured(vjps)
         if call is not None:  # what is computed again needs the operands, captured or not
-            needed += [x for x in inputs if isinstance(x, np.ndarray)]
+            needed += [x for x in (*inputs, *call[2].values()) if isinstance(x, np.ndarray)]
         if needed:
             self.protected = protect(needed, (value, *inputs))
 
@@ -295,6 +301,7 @@ class Mode(NamedTuple):
     record: bool = True
     keep_inputs: bool = False
     check: bool = False
+    recomputed: bool = False  # inside checkpoint
 
 
 _normal = Mode()
@@ -384,7 +391,7 @@ class Op:
     def __call__(self, *args, **static) -> Tensor:
         if static or len(args) != self.n_plain:
             args, static = self._bind(args, static)
-        recording, keep_inputs, check = _mode.get()
+        recording, keep_inputs, check, _ = _mode.get()
         values, parents, needed = [], [], False
         for a in args:
             parent = None
@@ -407,11 +414,14 @@ class Op:
 
         try:
             value, *vjps = self.body(*values, **static) if static else self.body(*values)
-        except TypeError:
+        except (TypeError, AttributeError):
             _check_devices(values, self.name)
-            raise
+            if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
+                raise
+            static.pop("needs", None)  # nothing but Python numbers: as tensors
+            return self(*(v if v is None else tensor(v) for v in values), **static)
 
-        if isinstance(value, np.generic):
+        if isinstance(value, (np.generic, int, float)):
             value = np.asarray(value)  # NumPy turns 0-d results into scalars
         dtype = value.dtype
         if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, values):
@@ -567,8 +577,12 @@ def grad(
     if create_graph:
         with higher_order():
             found = _backward(output, gradient, True, set(keys), create_graph=True)
-        zeros = [Tensor(np.zeros_like(x.data)) for x in inputs]
-        return tuple(found[key][0] if key in found else z for key, z in zip(keys, zeros))
+            return tuple(
+                OPS["astype"](found[key][0], x.dtype)  # a copy, as below
+                if key in found
+                else Tensor(np.zeros_like(x.data))
+                for key, x in zip(keys, inputs)
+            )
     found = _backward(output, gradient, retain_graph, set(keys))
     # Copied, for one array may be the gradient of several inputs: x + y passes on what it got.
     return tuple(
@@ -624,9 +638,15 @@ def _backward(
         node.check_alive()
         vjps = node.vjps
         if create_graph:
-            together = node.recorded_gradients(g)
+            with _in_mode(check=False):  # the composed definitions may pass through infinity
+                together = node.recorded_gradients(g)
         else:
             together = None if type(vjps) is list else vjps(g)
+        if together is not None and len(together) != len(node.parents):
+            raise ValueError(
+                f"the vjp of '{node.op}' gave {len(together)} gradients for "
+                f"{len(node.parents)} inputs"
+            )
         for i, parent in enumerate(node.parents):
             if parent is None or (useful is not None and parent not in useful):
                 continue
@@ -747,7 +767,11 @@ class Part:
         self.repeated = repeated  # may the index name an element twice? += would add it once
 
     def add_to(self, total) -> None:
-        if self.repeated:
+        if self.repeated and total.dtype == np.float16:  # stored in 16 bits, summed in 32
+            wide = total.astype(np.float32)
+            np.add.at(wide, self.index, self.g.astype(np.float32))
+            total[...] = wide
+        elif self.repeated:
             np.add.at(total, self.index, self.g)
         else:
             total[self.index] += self.g

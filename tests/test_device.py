@@ -126,6 +126,21 @@ def test_float16_is_summed_in_float32():
     np.testing.assert_allclose(g.data.astype(float), 3000 * float(ones[0, 0]), rtol=1e-3)
 
 
+def test_long_float16_arrays():
+    x = tl.tensor(np.arange(70_000) % 2, dtype=np.float16, requires_grad=True)
+    assert x.var().item() == pytest.approx(0.25, rel=1e-3)
+    np.testing.assert_allclose(tl.grad(x.mean(), x)[0].data, 1 / 70_000, rtol=5e-3)
+    halves = tl.tensor(np.full(10_000, 0.5), dtype=np.float16, requires_grad=True)
+    assert halves.cumsum()[-1].item() == 5000
+    one = tl.tensor(np.ones((1, 1)), dtype=np.float16, requires_grad=True)
+    assert tl.grad(one[np.zeros(5000, int)].sum(), one)[0].item() == 5000
+    with pytest.raises(ValueError, match="float16"):
+        tl.optim.AdamW([one])
+    one.grad = tl.tensor(np.full((1, 1), 300), dtype=np.float16)
+    assert tl.optim.clip_grad_norm([one], 1.0).item() == pytest.approx(300)
+    assert one.grad.item() == pytest.approx(1, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -413,6 +413,11 @@ def test_dtypes_of_new_tensors():
     for bad in (["a"], np.array(["x"]), object(), None, 1j):
         with pytest.raises(TypeError):
             tl.tensor(bad)
+    for dtype in (complex, object, "U3", "M8[s]"):
+        with pytest.raises(TypeError, match="numbers"):
+            tl.tensor([1.0], dtype=dtype)
+        with pytest.raises(TypeError, match="numbers"):
+            tl.tensor([1.0]).astype(dtype)
 
 
 def test_no_silent_float64():
@@ -505,6 +510,36 @@ def test_calls_bind_by_signature():
             tl.add(x, bad)
 
 
+def test_python_numbers_and_lists_are_taken():
+    assert tl.mean(3.0).item() == 3 and tl.add(1, 2).item() == 3 and tl.gelu(0.0).item() == 0
+    assert tl.take([1.0, 2.0], (0, 1)).shape == (2,) and tl.take([1.0], ()).shape == (0,)
+    assert len(tl.split([1.0, 2.0], 2)) == 2
+    assert tl.einsum(",i", 2.0, np.ones(2, np.float32)).dtype == np.float32
+    assert tl.clip(tl.tensor([2**24 + 1]), None, 2**30).item() == 2**24 + 1
+
+
+@pytest.mark.parametrize("function", [tl.softmax, tl.log_softmax, tl.logsumexp])
+def test_empty_axes(function):
+    x = leaf(np.ones((3, 0)))
+    with np.errstate(divide="ignore"):
+        y = function(x, axis=-1)
+    (g,) = tl.grad(y, x, gradient=np.ones(y.shape))
+    assert g.shape == (3, 0) and y.shape in ((3, 0), (3,))
+
+
+def test_parameters_of_the_wrong_shape_are_refused():
+    x, w = leaf(np.ones((2, 2, 3))), leaf(np.ones((3, 2)))
+    for call in (
+        lambda: tl.linear(x, w, np.ones((4, 2))),
+        lambda: tl.layer_norm(x, np.ones((4, 3))),
+        lambda: tl.rms_norm(x, np.ones((1, 3))),
+    ):
+        with pytest.raises(ValueError, match=r"\([14], [23]\)"):
+            call()
+    with pytest.raises(ValueError, match=r"\(2, 2, 3\) and \(\)"):
+        x @ 2.0
+
+
 def test_shapes_that_do_not_fit_are_named():
     x, y = leaf(np.ones((2, 3))), leaf(np.ones((4, 5)))
     for call in (lambda: x + y, lambda: x @ y, lambda: tl.linear(x, y)):
@@ -519,6 +554,11 @@ def test_an_axis_out_of_range_is_named():
         lambda: tl.softmax(x, axis=-3),
         lambda: tl.concatenate([x, x], axis=5),
         lambda: x.max(axis=7),
+        lambda: x.var(axis=2),
+        lambda: x.prod(axis=2),
+        lambda: tl.split(x, 1, axis=2),
+        lambda: tl.take(x, [0], axis=2),
+        lambda: tl.take_along_axis(x, np.zeros((1, 1), int), 2),
     ):
         with pytest.raises((ValueError, IndexError), match="axis -?[0-9] is out of bounds"):
             call()
@@ -572,10 +612,10 @@ def test_explicit_dtypes_and_integers_in_between():
 def test_numpy_split_has_numpys_axis():
     x = leaf(np.arange(24.0).reshape(4, 6))
     assert [part.shape for part in np.split(x, 2)] == [(2, 6)] * 2
-    assert [part.shape for part in tl.split(x, np.int64(3))] == [(4, 2)] * 3
-    assert [part.shape for part in tl.split(x, [1, 5])] == [(4, 1), (4, 4), (4, 1)]
-    with pytest.raises(ValueError, match="4 equal"):
-        tl.split(x, 4)
+    assert [part.shape for part in tl.split(x, np.int64(3), -1)] == [(4, 2)] * 3
+    assert [part.shape for part in tl.split(x, [1, 5], axis=1)] == [(4, 1), (4, 4), (4, 1)]
+    with pytest.raises(ValueError, match="4 into 3 equal"):
+        tl.split(x, 3)
 
 
 def test_embedding_refuses_ids_outside():

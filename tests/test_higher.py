@@ -111,6 +111,37 @@ def test_nothing_is_kept_without_higher_order():
         assert tl.exp(x).node is None
 
 
+def test_gradients_with_a_graph_do_not_share_memory():
+    w, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    start = np.ones(2)
+    with tl.higher_order():
+        gw, gb = tl.grad(w + b, [w, b], gradient=start, create_graph=True)
+    gw.data += 1
+    np.testing.assert_array_equal(gb.data, [1, 1])
+    np.testing.assert_array_equal(start, [1, 1])
+
+
+def test_targets_are_protected_where_they_may_be_used_again():
+    targets = np.array([0, 1, 2])
+    with tl.higher_order():
+        y = tl.cross_entropy(leaf(np.eye(3)), targets)
+    with pytest.raises(ValueError, match="read-only"):
+        targets[:] = 0
+    del y
+    targets[:] = 0
+
+
+def test_a_function_that_does_not_depend_on_its_argument():
+    constant = leaf(2.0)
+    for f in (lambda x: constant * 3.0, lambda x: tl.tensor(1.0)):
+        np.testing.assert_array_equal(tl.hvp(f, np.ones(3), np.ones(3)).data, np.zeros(3))
+        np.testing.assert_array_equal(tl.hessian(f, np.ones(2)).data, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"v has shape \(5,\), x has \(1,\)"):
+        tl.hvp(lambda x: (x**3).sum(), np.ones(1), np.ones(5))
+    with pytest.raises(TypeError, match="floating-point"):
+        tl.hessian(lambda x: (x**3).sum(), np.arange(3))
+
+
 # ---- recomputation ----
 
 
@@ -165,6 +196,22 @@ def test_checkpoint_on_constants_and_under_higher_order():
     np.testing.assert_array_equal(tl.grad(g.sum(), x)[0].data, [6, 12])
 
 
+def test_checkpoint_of_what_is_handed_through():
+    x, w = leaf([1.0, 1.0]), leaf([2.0, 2.0])
+    z = tl.checkpoint(lambda a, skip: a if skip else a * w, x, True)
+    np.testing.assert_array_equal(tl.grad((z * 2.0 + w).sum(), x)[0].data, [2, 2])
+
+
+def test_checkpoint_under_other_modes():
+    x = leaf([1.0, 2.0])
+    y = tl.checkpoint(lambda x: x**3, x).sum()
+    with tl.no_grad():
+        np.testing.assert_array_equal(tl.grad(y, x)[0].data, [3, 12])
+    model = tl.nn.Sequential(tl.nn.Linear(2, 2), tl.nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="rng"):
+        tl.checkpoint(model, tl.tensor([[1.0, 2.0]]))
+
+
 # ---- anomaly mode ----
 
 
@@ -182,6 +229,13 @@ def test_anomaly_mode_names_the_operation_and_the_line():
     message = str(gradient.value)
     assert "gradient for input 0 of 'sqrt'" in message and "# the other line" in message
     assert __file__ in message
+
+
+def test_anomaly_mode_accepts_infinities_inside_composed_definitions():
+    q = leaf(np.random.default_rng(0).standard_normal((3, 2)))
+    with tl.detect_anomaly(), tl.higher_order():
+        y = tl.scaled_dot_product_attention(q, q, q, is_causal=True).sum()
+        tl.grad(y, q, create_graph=True)
 
 
 # ---- memory ----

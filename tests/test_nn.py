@@ -85,6 +85,10 @@ def test_dropout_keeps_the_mean_and_follows_its_generator():
     np.testing.assert_array_equal(y.data, tl.dropout(x, 0.2, np.random.default_rng(0)).data)
     np.testing.assert_array_equal(tl.grad(y.sum(), x)[0].data, y.data)
     assert tl.dropout(x, 0.0, None) is x
+    q = leaf(np.ones((2, 3, 4)))
+    with pytest.raises(ValueError, match="0 <= p < 1"):
+        tl.scaled_dot_product_attention(q, q, q, dropout_p=1.0)
+    assert tl.scaled_dot_product_attention(q, q, q, dropout_p=0.5).shape == (2, 3, 4)
     for p in (1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="0 <= p < 1"):
             tl.dropout(x, p, np.random.default_rng(0))

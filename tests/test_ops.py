@@ -148,6 +148,19 @@ def test_the_same_tensor_twice(name):
         check_grads(lambda x: tl.OPS[name](x, x), [x])
 
 
+@pytest.mark.parametrize(
+    ("subscripts", "shapes"),
+    [
+        ("ij,jk->ik", ((2, 1), (3, 2))),
+        ("ij,ij->", ((1, 3), (2, 1))),
+        ("ii,i->", ((1, 1), (3,))),
+    ],
+)
+def test_einsum_stretches_axes_of_size_one(subscripts, shapes):
+    rng = np.random.default_rng(0)
+    check_grads(lambda *a: tl.einsum(subscripts, *a), [rng.standard_normal(s) for s in shapes])
+
+
 def test_ties_share_the_gradient():
     x = tl.tensor([[2.0, 2.0, 1.0], [3.0, 0.0, 3.0]], requires_grad=True)
     (g,) = tl.grad(x.max(axis=1).sum(), x)
