@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 train: $(VENV)/train
 	$(BIN)/python train.py --init_from auto
 	@echo
-	$(BIN)/python sample.py --max_new_tokens 200
+	$(BIN)/python sample.py --max_new_tokens 200 --seed $$(date +%s)
 
 sample: $(VENV)/train
-	$(BIN)/python sample.py
+	$(BIN)/python sample.py --seed $$(date +%s)
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
