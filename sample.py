@@ -18,7 +18,7 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import GPT
 from gpt.generate import stream
-from gpt.settings import Parser
+from gpt.settings import Parser, underscored
 from tensorlite.device import keep_freed_memory
 
 
@@ -62,9 +62,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--init_from", default="resume", help=argparse.SUPPRESS)  # nanoGPT's command lines
     for ignored in ("--dtype", "--compile"):
         add(ignored, nargs="?", help=argparse.SUPPRESS)
-    names = [a.split("=", 1)[0] for a in argv]
-    dashed = [n.replace("-", "_").replace("__", "--", 1) if n[:2] == "--" else n for n in names]
-    options = parser.parse_args([d + a[len(n) :] for d, n, a in zip(dashed, names, argv)])
+    options = parser.parse_args([underscored(argument) for argument in argv])
     if options.num_samples < 1:
         parser.error(f"--num_samples is at least 1, not {options.num_samples}")
     if options.seed < 0:

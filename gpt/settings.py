@@ -244,7 +244,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         )
     for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
-    given = vars(parser.parse_args([_underscored(argument) for argument in argv]))
+    given = vars(parser.parse_args([underscored(argument) for argument in argv]))
 
     preset = given.pop("preset", None)
     if (config := given.pop("config", None)) is not None:
@@ -260,7 +260,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     return PRESETS[preset or "demo"] | {n: v for n, v in given.items() if n not in IGNORED}, notes
 
 
-def _underscored(argument: str) -> str:
+def underscored(argument: str) -> str:
+    """A flag with underscores for dashes: --out-dir=a-b is --out_dir=a-b."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

@@ -11,6 +11,7 @@ from .protect import protect
 from .tensor import (
     Node,
     Tensor,
+    _array,
     _backward,
     _differentiable,
     _in_mode,
@@ -30,7 +31,7 @@ def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
     >>> hvp(lambda x: (x**3).sum(), tensor([1.0, 2.0]), tensor([1.0, 1.0]))
     tensor([ 6., 12.])
     """
-    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else _data(v)
+    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else _array(v)
     if v.shape != x.shape:
         raise ValueError(f"v has shape {v.shape}, x has {x.shape}")
     with higher_order():
@@ -56,12 +57,8 @@ def hessian(f: Callable[[Tensor], Tensor], x) -> Tensor:
     return Tensor(np.reshape(rows, x.shape + x.shape))
 
 
-def _data(x):
-    return x.data if isinstance(x, Tensor) else x
-
-
 def _leaf(x) -> Tensor:
-    data = _data(x)
+    data = _array(x)
     data = data if hasattr(data, "dtype") else np.asarray(data, np.float32)
     return Tensor(data, _differentiable(data))
 

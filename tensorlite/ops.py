@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .device import place
-from .tensor import NUMPY, Part, Tensor, _number_dtype, op, tensor
+from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, op, tensor, wide_sum
 
 # =================================================================================================
 # Arithmetic
@@ -257,11 +257,7 @@ def _length(shape, axis) -> int:
 @op
 def sum(x, *, axis=None, keepdims=False):
     shape = x.shape
-    if x.dtype == np.float16 and not isinstance(x, Tensor):
-        y = np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
-    else:
-        y = np.sum(x, axis=axis, keepdims=keepdims)
-    return y, lambda g: _spread(g, shape, axis, keepdims)
+    return wide_sum(x, axis, keepdims), lambda g: _spread(g, shape, axis, keepdims)
 
 
 @op
@@ -469,11 +465,6 @@ def _einsum_gradient(target, known, operands, sizes, shape):
         unique += letter
     g = np.einsum(f"{','.join(known)}->{unique}", *operands, optimize=True)
     return g.astype(operands[0].dtype)
-
-
-def _array(x):
-    """The array of a tensor, which `like=` takes."""
-    return x.data if isinstance(x, Tensor) else x
 
 
 # =================================================================================================
@@ -713,15 +704,14 @@ def einsum(subscripts: str, *operands) -> Tensor:
     return _einsum(operands, ",".join(inputs) + "->" + output.replace("...", dots))
 
 
-def _without_gradient(function, x, *args, **kwargs) -> Tensor:
-    y = function(_array(x), *args, **kwargs)
+def _without_gradient(function, *args, **kwargs) -> Tensor:
+    y = function(*map(_array, args), **kwargs)
     return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
 
 
 def _comparison(function):
     def compare(x, y) -> Tensor:
-        y = function(*map(_array, (x, y)))
-        return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
+        return _without_gradient(function, x, y)
 
     compare.__doc__ = f"np.{function.__name__}, a tensor of booleans: no gradient flows through it."
     return compare

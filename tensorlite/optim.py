@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,7 +12,7 @@ from .device import row_blocks
 from .tensor import Tensor
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What SGD and AdamW share: groups of parameters that have their own options.
 
     `params_or_groups` is a sequence of tensors, or of dictionaries with "params" and any of the
@@ -57,8 +58,9 @@ class Optimizer:
                         self.update(group, *(a[block] for a in arrays))
                 i += 1
 
+    @abstractmethod
     def update(self, group: dict, p, g, *state) -> None:
-        raise NotImplementedError
+        """Change `p` in place, given its gradient and its slots: arrays of one block of rows."""
 
     def state_dict(self) -> dict:
         """{"steps": how many were made, slot: one array per parameter (no copies)}."""

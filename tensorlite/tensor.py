@@ -304,8 +304,7 @@ class Mode(NamedTuple):
     recomputed: bool = False  # inside checkpoint
 
 
-_normal = Mode()
-_mode = contextvars.ContextVar("tensorlite_mode", default=_normal)
+_mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
 
 
 @contextlib.contextmanager
@@ -610,8 +609,7 @@ def _backward(
     if gradient is not None:
         g = gradient
         if not (create_graph and isinstance(g, Tensor)):
-            g = g.data if isinstance(g, Tensor) else g
-            g = np.asarray(g, dtype=output.dtype, like=output.data)
+            g = np.asarray(_array(g), dtype=output.dtype, like=output.data)
         if g.shape != output.shape:
             raise ValueError(f"gradient has shape {g.shape}, the tensor has {output.shape}")
     elif output.size == 1:
@@ -733,6 +731,7 @@ def _fit(new, parent, node: Node, i: int):
 
 
 def _array(x):
+    """The array of a tensor; anything else as it is."""
     return x.data if isinstance(x, Tensor) else x
 
 
@@ -748,10 +747,14 @@ def unbroadcast(g, shape: tuple[int, ...]):
     """
     added = g.ndim - len(shape)
     stretched = [added + i for i, n in enumerate(shape) if n == 1]
-    axes = (*range(added), *stretched)
-    if g.dtype == np.float16 and not isinstance(g, Tensor):  # stored in 16 bits, summed in 32
-        return np.sum(g, axis=axes, dtype=np.float32).astype(g.dtype).reshape(shape)
-    return np.sum(g, axis=axes).reshape(shape)
+    return wide_sum(g, (*range(added), *stretched)).reshape(shape)
+
+
+def wide_sum(x, axis, keepdims: bool = False):
+    """np.sum, in which float16 is how numbers are stored and float32 how they are added."""
+    if x.dtype == np.float16 and not isinstance(x, Tensor):
+        return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
+    return np.sum(x, axis=axis, keepdims=keepdims)
 
 
 class Part:
