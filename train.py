@@ -226,28 +226,38 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 
 def load_data(settings: Settings, resumed: Path | None):
     """(tokenizer or None, training tokens, validation tokens)."""
-    name = settings.tokenizer
+    name, is_tokens = settings.tokenizer, data.is_token_data(settings.dataset)
     source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
     if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
         name = str(source)
-    elif source and not resumed and trained_on_text(name):
-        if not data.is_token_data(settings.dataset):
-            raise ValueError(
-                f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
-                "name the one that it was trained with, --tokenizer PATH"
-            )
-    if data.is_token_data(settings.dataset):
+    elif source and not resumed and trained_on_text(name) and not is_tokens:
+        raise ValueError(
+            f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
+            "name the one that it was trained with, --tokenizer PATH"
+        )
+    if is_tokens:
         name = None if trained_on_text(name) else name  # a preset's, meant for text
         tokenizer = None if name is None else tokenizers.load(name)
-        size = settings.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
-        if is_model(settings.init_from) and not settings.vocab_size:
-            size = checkpoint.read_json(Path(settings.init_from) / checkpoint.CONFIG)["vocab_size"]
-        return tokenizer, *data.open_tokens(settings.dataset, size)
+        return tokenizer, *data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
     text = data.read_text(settings.dataset, settings.encoding)
     train_text, val_text = data.split(text)
     tokenizer = make_tokenizer(name or "char", text, train_text)
     encode = tokenizer.encode_ordinary
     return tokenizer, np.asarray(encode(train_text)), np.asarray(encode(val_text))
+
+
+def count_ids(settings: Settings, tokenizer) -> int:
+    """How many ids there are: as --vocab_size says, or the tokenizer, or the model to start from.
+
+    Otherwise 50304, nanoGPT's number for GPT-2's ids.
+    """
+    if settings.vocab_size:
+        return settings.vocab_size
+    if tokenizer:
+        return tokenizer.vocab_size
+    if is_model(settings.init_from):
+        return checkpoint.read_config(settings.init_from).vocab_size
+    return 50304
 
 
 def trained_on_text(name: str | None) -> bool:
@@ -274,7 +284,7 @@ def make_model(settings: Settings, given: dict, tokenizer, start: int):
     Behind step 0 a run needs that folder no more: it has its shape and its weights itself.
     """
     s = settings
-    size = s.vocab_size or (tokenizer.vocab_size if tokenizer else 50304)
+    size = count_ids(s, tokenizer)
     if tokenizer and size < tokenizer.vocab_size:
         raise ValueError(f"--vocab_size {size} is less than the tokenizer's {tokenizer.vocab_size}")
     if start or s.init_from in ("scratch", "resume", "auto"):

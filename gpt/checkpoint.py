@@ -78,7 +78,7 @@ def load_model(directory: str | Path) -> GPT:
     architecture.
     """
     directory = Path(directory)
-    config = _read_config(directory / CONFIG)
+    config = read_config(directory)
     with open_tensors(directory / MODEL) as file:
         stored = {name.removeprefix(PREFIX): name for name in file.keys()}
         ignored = {"lm_head.weight"}  # tied to wte
@@ -112,7 +112,9 @@ def load_step(directory: str | Path) -> int | None:
     return int(step)
 
 
-def _read_config(path: Path) -> GPTConfig:
+def read_config(directory: str | Path) -> GPTConfig:
+    """The shape of the model in a directory. Raises as `load_model` does."""
+    path = Path(directory) / CONFIG
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
     if not path.exists():

@@ -134,7 +134,8 @@ def train(
                 say(f"step {step:6,}  validation loss {val_loss:.4f}")
                 if val_loss < best and step > 0:
                     best = val_loss
-                    tokenizer and tokenizer.save(out / "best")
+                    if tokenizer:
+                        tokenizer.save(out / "best")
                     save_model(out / "best", model, step)
             if step > saved and (step % save_interval == 0 or done or stop.requested):
                 save(step)

@@ -196,7 +196,7 @@ def clip(x, *, min=None, max=None):
 
     The gradient is 1 between the bounds and on them, 0 outside.
     """
-    y, inside = x, x == x
+    y, inside = x, x == x  # all but NaN
     if min is not None:
         y, inside = np.maximum(y, min), inside & (x >= min)
     if max is not None:

@@ -579,3 +579,14 @@ def test_all_settings_are_typed():
     assert {f.type.removesuffix(" | None") for f in fields} == {"int", "float", "bool", "str"}
     assert all(f.metadata["help"] for f in fields)
     assert settings.IGNORED.keys().isdisjoint(Settings.__dataclass_fields__)
+
+
+def test_a_model_with_a_damaged_config_on_token_files(tmp_path, capsys):
+    """Its vocabulary is asked for before anything else of it."""
+    tokens, folder, out = tmp_path / "a.bin", tmp_path / "model", tmp_path / "out"
+    data.write_tokens(tokens, np.arange(400) % 11, 11)
+    GPT(GPTConfig(11, 16, 1, 1, 16)).save_pretrained(folder)
+    arguments = ["--dataset", tokens, "--init_from", folder, "--out_dir", out, "--max_iters", 2]
+    ok(train.main, capsys, *arguments, "--skip_final_eval")
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "vocab_size" in refused(train.main, capsys, *arguments, "--overwrite")
