@@ -31,11 +31,11 @@ $(BIN)/python:
 
 # Each set of extras once, and again when pyproject.toml has changed.
 $(VENV)/train: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot,mpi]'
 	@touch $@
 
 $(VENV)/test: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot,test,mpi]'
 	@touch $@
 
 clean:

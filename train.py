@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import io
 import os
 import shlex
 import shutil
@@ -31,47 +32,65 @@ from gpt.evaluate import estimate_loss
 from gpt.generate import generate
 from gpt.settings import Settings, parse
 from gpt.trainer import finished, make_optimizer, plot_losses, read_metrics, train
-from tensorlite.device import keep_freed_memory, place
+from tensorlite import parallel
+from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
+from tensorlite.parallel import ALONE, Team
 from tokenizer import BPETokenizer, CharTokenizer
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
-    warnings.showwarning = lambda message, *_: print(f"train.py: {message}", file=sys.stderr)
+    argv = sys.argv[1:] if argv is None else argv
+    team = ALONE
     try:
-        given, notes = parse(sys.argv[1:] if argv is None else argv)
-        for note in notes:
-            print(note, file=sys.stderr)
-        return run(given)
+        team = parallel.join()
+        with contextlib.redirect_stderr(sys.stderr if team.rank == 0 else io.StringIO()):
+            warnings.showwarning = lambda text, *_: print(f"train.py: {text}", file=sys.stderr)
+            given, notes = parse(argv)
+            for note in notes:
+                print(note, file=sys.stderr)
+        workers, why = choose_workers(given, team)
+        if workers > team.size:
+            return parallel.start(workers, [__file__, *argv])
+        with contextlib.redirect_stdout(sys.stdout if team.rank == 0 else io.StringIO()):
+            return run(given, team, why)
     except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         text = " ".join(str(error).split()) or "out of memory"
+        team.give_way()
         print(f"train.py: error: {text}", file=sys.stderr)
-        return 2
+        return team.end(2)
     except KeyboardInterrupt:
+        team.give_way()
         print("train.py: interrupted; --init_from resume goes on", file=sys.stderr)
-        return 130
+        return team.end(130)
 
 
-def run(given: dict) -> int:
-    """Train as the given settings say; those not given have their defaults, or are resumed."""
+def run(given: dict, team: Team = ALONE, why: str = "") -> int:
+    """Train as the given settings say; those not given have their defaults, or are resumed.
+
+    Of a team, rank 0 reads text, writes files and speaks. `why` is what it says about workers.
+    """
     with contextlib.ExitStack() as held:
-        return run_alone(given, held)
+        return run_alone(given, held, team, why)
 
 
-def run_alone(given: dict, held: contextlib.ExitStack) -> int:
+def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> int:
     """The same; `held` keeps the folder's lock until the end."""
     keep_freed_memory()
-    settings = Settings(**given)
+    settings, first = Settings(**given), team.rank == 0
     out = Path(settings.out_dir)
     resume = choose_run(given, out)
+    team.wait()  # all have looked, now one may change something
     if resume:
-        held.enter_context(only_process(out))
+        if first:
+            held.enter_context(only_process(out))
         saved = read_run(out)
         settings = resumed_settings(given, saved["settings"], out)
         given = dataclasses.asdict(settings)  # what it was started with is given
-    place(np.zeros(1), settings.device)  # raises now if that device is not usable
+    if settings.device == "cuda":
+        use_gpu(team.local_rank)  # raises now if there is none to use
 
-    tokenizer, train_tokens, val_tokens = load_data(settings, out if resume else None)
+    tokenizer, train_tokens, val_tokens, size = load_data(settings, out if resume else None, team)
     fingerprint = fingerprint_of(train_tokens, val_tokens)
     if resume and fingerprint != saved["data"]:
         raise ValueError(f"the data is not what the run in {out} was trained on")
@@ -80,12 +99,15 @@ def run_alone(given: dict, held: contextlib.ExitStack) -> int:
         print(f"the run in {out} is finished, at step {settings.max_iters:,}")
         return report(out, None, None, settings)
     start = (checkpoint.load_step(out) or 0) if resume else 0
-    model, settings = make_model(settings, given, tokenizer, start)
+    model, settings = make_model(settings, given, size, start)
     for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
         data.check_length(tokens, settings.block_size, what)
-    optimizer = make_optimizer(model, settings)
     if start:
         model.load_state_dict(GPT.from_pretrained(out).state_dict())
+    model.to(settings.device)
+    model.recompute = settings.recompute
+    optimizer = make_optimizer(model, settings, team)
+    if start:
         checkpoint.load_optimizer(out, model, optimizer, start)
         print(f"resuming {out} at step {start:,}")
     elif resume:
@@ -97,31 +119,86 @@ def run_alone(given: dict, held: contextlib.ExitStack) -> int:
         f"{len(train_tokens):,} tokens to train on, {len(val_tokens):,} to validate, "
         f"{model.config.vocab_size:,} ids"
     )
+    if why:
+        print(why)
     if settings.eval_only:
         loss = estimate_loss(
-            model, val_tokens, settings.batch_size, settings.eval_iters, settings.seed
+            model, val_tokens, settings.batch_size, settings.eval_iters, settings.seed, team
         )
         print(f"validation loss {loss:.4f}")
         return 0
 
-    if not resume:
-        held.enter_context(only_process(out))
-        prepare_folder(out, settings.overwrite)
-    if tokenizer:
-        tokenizer.save(out)
-    checkpoint.write_json(
-        out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
-    )
-    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start):
+    if first:
+        if not resume:
+            held.enter_context(only_process(out))
+            prepare_folder(out, settings.overwrite)
+        if tokenizer:
+            tokenizer.save(out)
+        checkpoint.write_json(
+            out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
+        )
+    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start, team):
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(
             f"stopped at step {step:,}, {saved}; go on: {command('train', out)} --init_from resume"
         )
         return 0
+    if not first:
+        return 0
     if not plot_losses(out):
         print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
     return report(out, model, tokenizer, settings)
+
+
+# =================================================================================================
+# How many processes
+# =================================================================================================
+
+FEW = 5e12  # multiplications of a run that are over before more processes have started
+
+
+def choose_workers(given: dict, team: Team) -> tuple[int, str]:
+    """How many processes train, and a line about it. Raises ValueError for an impossible number.
+
+    Auto takes one process for each physical core (of a GPU machine: each GPU), or as many below
+    that as divide the rows of a step evenly; only one for a run that is over within seconds.
+    """
+    settings = Settings(**given)
+    out, asked = Path(settings.out_dir), settings.workers
+    if choose_run(given, out):
+        settings = resumed_settings(given, read_run(out)["settings"], out)
+        asked = settings.workers
+    if team.size > 1:
+        if "workers" in given and asked not in ("auto", str(team.size)):
+            raise ValueError(f"--workers {asked}, but mpiexec has started {team.size}")
+        return team.size, f"{team.size} workers, {team.local_size} on each machine"
+    places, unit = parallel.physical_cores(), "core"
+    if settings.device == "cuda":
+        places, unit = max(1, count_gpus()), "GPU"
+    if asked != "auto":
+        n, why = int(asked), "as --workers says"
+        if n > places:
+            raise ValueError(
+                f"--workers {n} is more than the {places} {unit}s here: waiting for each other, "
+                f"they would take the {unit}s from each other (mpiexec -n {n} does it nevertheless)"
+            )
+        if n > 1 and (fault := parallel.fault()):
+            raise ValueError(f"--workers {n} does not work here: {fault}")
+        return n, f"one process, {why}"
+    s = settings
+    rows = s.batch_size * s.gradient_accumulation_steps
+    n = max(n for n in range(1, places + 1) if rows % n == 0)
+    multiplications = 12 * s.n_layer * s.n_embd**2 * 3 * rows * s.block_size * s.max_iters
+    if places == 1:
+        why = f"there is one {unit}"
+    elif s.eval_only or multiplications < FEW:
+        n, why = 1, "more would not pay in so short a run"
+    elif n == 1:
+        why = f"{rows} rows a step cannot be divided among {places} {unit}s"
+    elif fault := parallel.fault():
+        n, why = 1, fault
+    return n, "" if n > 1 else f"one process: {why}"
 
 
 # =================================================================================================
@@ -224,7 +301,23 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 # =================================================================================================
 
 
-def load_data(settings: Settings, resumed: Path | None):
+def load_data(settings: Settings, resumed: Path | None, team: Team = ALONE):
+    """(tokenizer or None, training tokens, validation tokens, the number of ids).
+
+    Files of tokens are mapped by every rank. Text is read by rank 0, which alone has its tokenizer;
+    the ranks of a machine share the tokens.
+    """
+    if data.is_token_data(settings.dataset):
+        tokenizer, *splits = read_data(settings, resumed)
+        return tokenizer, *splits, count_ids(settings, tokenizer)
+    tokenizer, splits, size = None, (None, None), None
+    if team.rank == 0:
+        tokenizer, *splits = read_data(settings, resumed)
+        size = count_ids(settings, tokenizer)
+    return tokenizer, *(team.same(tokens) for tokens in splits), team.same(size)
+
+
+def read_data(settings: Settings, resumed: Path | None):
     """(tokenizer or None, training tokens, validation tokens)."""
     name, is_tokens = settings.tokenizer, data.is_token_data(settings.dataset)
     source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
@@ -252,6 +345,11 @@ def count_ids(settings: Settings, tokenizer) -> int:
     Otherwise 50304, nanoGPT's number for GPT-2's ids.
     """
     if settings.vocab_size:
+        if tokenizer and settings.vocab_size < tokenizer.vocab_size:
+            raise ValueError(
+                f"--vocab_size {settings.vocab_size} is less than the tokenizer's "
+                f"{tokenizer.vocab_size}"
+            )
         return settings.vocab_size
     if tokenizer:
         return tokenizer.vocab_size
@@ -278,15 +376,12 @@ def make_tokenizer(name: str, text: str, train_text: str):
     return tokenizers.load(name)
 
 
-def make_model(settings: Settings, given: dict, tokenizer, start: int):
-    """A new model, or the one in the folder --init_from; and the settings with its shape.
+def make_model(settings: Settings, given: dict, size: int, start: int):
+    """A new model for `size` ids, or the one in the folder --init_from; settings of its shape.
 
     Behind step 0 a run needs that folder no more: it has its shape and its weights itself.
     """
     s = settings
-    size = count_ids(s, tokenizer)
-    if tokenizer and size < tokenizer.vocab_size:
-        raise ValueError(f"--vocab_size {size} is less than the tokenizer's {tokenizer.vocab_size}")
     if start or s.init_from in ("scratch", "resume", "auto"):
         shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
         return GPT(shape, seed=s.seed), settings

@@ -9,28 +9,33 @@ from tqdm import tqdm
 
 import tensorlite as tl
 from tensorlite.device import random
+from tensorlite.parallel import ALONE, Team
 
 from .data import draw_batch, draw_starts, full_windows
 from .model import GPT
 
 
-def estimate_loss(model: GPT, tokens, batch_size: int, batches: int, seed: int) -> float:
+def estimate_loss(
+    model: GPT, tokens, batch_size: int, batches: int, seed: int, team: Team = ALONE
+) -> float:
     """The mean loss, in nats per token, over random windows of `tokens` (N,): a quick estimate.
 
-    The windows depend on `seed` alone, so estimates of one run compare.
+    The windows depend on `seed` alone, so estimates of one run compare. The ranks of a team take
+    turns with the batches.
     """
     block_size = model.config.block_size
-    losses = []
-    for i in range(batches):
+    losses = np.zeros(batches)
+    for i in range(team.rank, batches, team.size):
         starts = draw_starts(random(seed, "estimate", i), len(tokens), batch_size, block_size)
-        losses.append(_loss(model, *draw_batch(tokens, starts, block_size)))
-    return float(np.mean(losses))
+        losses[i] = _loss(model, *draw_batch(tokens, starts, block_size))
+    return float(np.mean(team.sum(losses)))
 
 
-def full_loss(model: GPT, tokens, batch_size: int) -> float:
+def full_loss(model: GPT, tokens, batch_size: int, team: Team = ALONE) -> float:
     """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
 
-    Each token behind the first is predicted once, except for less than a window at the end.
+    Each token behind the first is predicted once, except for less than a window at the end. The
+    ranks of a team take turns with the batches.
     """
     block_size = model.config.block_size
     total, n = 0.0, 0
@@ -39,15 +44,16 @@ def full_loss(model: GPT, tokens, batch_size: int) -> float:
         desc="validation",
         unit="window",
         leave=False,
-        disable=None,
+        disable=None if team.rank == 0 else True,
         delay=2,
     )
     with bar:
-        for x, y in full_windows(tokens, block_size, batch_size):
-            total += _loss(model, x, y) * y.size
+        for i, (x, y) in enumerate(full_windows(tokens, block_size, batch_size)):
+            if i % team.size == team.rank:
+                total += _loss(model, x, y) * y.size
             n += y.size
             bar.update(len(x))
-    return total / n
+    return team.sum(total) / n
 
 
 def _loss(model: GPT, x, y) -> float:

@@ -71,6 +71,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.recompute = False  # blocks in the backward pass, instead of keeping activations
         self.init_weights(seed)
 
     def init_weights(self, seed: int) -> None:
@@ -105,7 +106,7 @@ class GPT(nn.Module):
         pos = self.wpe(np.arange(T, like=idx))  # (T,) -> (T, C)
         x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
         for block in self.h:
-            x = block(x, rng)  # (B, T, C)
+            x = tl.checkpoint(block, x, rng) if self.recompute else block(x, rng)  # (B, T, C)
         return self.ln_f(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, rng=None):

@@ -70,7 +70,12 @@ class Settings:
     # where to compute
     device: str = _option("cpu", "cpu or cuda")
     dtype: str = _option("float32", "float32 is what there is; others are noted and ignored")
-    workers: str = _option("auto", "processes: 1 or auto, which is 1")
+    workers: str = _option(
+        "auto", "processes that share each batch: a number, or auto: what is fastest here"
+    )
+    recompute: bool = _option(
+        False, "keep less in memory: compute each block again in the backward pass"
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):  # a command line is typed, a run.json may be not
@@ -95,8 +100,8 @@ class Settings:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
-        if self.workers not in ("1", "auto"):
-            raise ValueError(f"--workers {self.workers}: one process is what there is (1 or auto)")
+        if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
+            raise ValueError(f"--workers is auto or a number, at least 1, not {self.workers!r}")
 
 
 _KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}

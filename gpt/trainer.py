@@ -20,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tensorlite.device import RowRandom, random
-from tensorlite.optim import AdamW, clip_grad_norm, cosine_schedule
+from tensorlite.optim import AdamW, cosine_schedule
+from tensorlite.parallel import ALONE, Sharded, Team
 from tokenizer.base import write_atomic
 
 from .checkpoint import save_model, save_run
@@ -34,18 +35,25 @@ from .settings import Settings
 # =================================================================================================
 
 
-def make_optimizer(model: GPT, settings: Settings) -> AdamW:
+def make_optimizer(model: GPT, settings: Settings, team: Team = ALONE) -> AdamW | Sharded:
     """AdamW with weight decay on matrices and embeddings, none on biases and norms."""
     params = model.parameters()
-    return AdamW(
-        [
-            {"params": [p for p in params if p.ndim >= 2]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )
+
+    def make(pieces):  # of each parameter what is to be updated here
+        return AdamW(
+            [
+                {"params": [piece for p, piece in zip(params, pieces) if p.ndim >= 2]},
+                {
+                    "params": [piece for p, piece in zip(params, pieces) if p.ndim < 2],
+                    "weight_decay": 0.0,
+                },
+            ],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    return make(params) if team.size == 1 else Sharded(params, make, team)
 
 
 def learning_rate(settings: Settings, step: int) -> float:
@@ -59,23 +67,26 @@ def learning_rate(settings: Settings, step: int) -> float:
     )
 
 
-def train_step(model: GPT, optimizer: AdamW, tokens, settings: Settings, step: int):
+def train_step(model: GPT, optimizer, tokens, settings: Settings, step: int, team: Team = ALONE):
     """One update: (the mean loss of the batch before it, the gradient's norm before clipping).
 
-    Raises FloatingPointError, and changes nothing, when either is infinite or not a number.
+    All ranks of the team draw the same batch, and each takes its share of the rows. Raises
+    FloatingPointError, and changes nothing, when loss or norm is infinite or not a number.
     """
-    s, accumulate = settings, settings.gradient_accumulation_steps
-    rng = random(s.seed, "batch", step)
-    starts = draw_starts(rng, len(tokens), s.batch_size * accumulate, s.block_size)
+    s = settings
+    n = s.batch_size * s.gradient_accumulation_steps
+    starts = draw_starts(random(s.seed, "batch", step), len(tokens), n, s.block_size)
+    share, at_a_time = team.share(n), math.ceil(s.batch_size / team.size)
     loss = 0.0
-    for first in range(0, len(starts), s.batch_size):
-        rows = range(first, first + s.batch_size)
+    for first in range(0, len(share), at_a_time):
+        rows = share[first : first + at_a_time]
         x, y = draw_batch(tokens, starts[rows], s.block_size)  # (B, T), (B, T)
         rng = RowRandom(s.seed, "dropout", step, rows=rows) if s.dropout else None
-        part = model.loss(x, y, rng) / accumulate
-        part.backward()
+        part = model.loss(x, y, rng) * (len(rows) / n)
+        optimizer.backward(part, last=rows.stop == share.stop)
         loss += part.item()
-    norm = clip_grad_norm(optimizer.params, s.grad_clip or math.inf).item()
+    loss = team.sum(loss)
+    norm = optimizer.clip_grad_norm(s.grad_clip or math.inf).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad()
         raise FloatingPointError(f"the loss is {loss}, the gradient's norm {norm}")
@@ -92,60 +103,85 @@ def train_step(model: GPT, optimizer: AdamW, tokens, settings: Settings, step: i
 
 
 def train(
-    model: GPT, optimizer: AdamW, train_tokens, val_tokens, tokenizer, settings: Settings, start=0
+    model: GPT,
+    optimizer: AdamW | Sharded,
+    train_tokens,
+    val_tokens,
+    tokenizer,
+    settings: Settings,
+    start: int = 0,
+    team: Team = ALONE,
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
     Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT or SIGTERM the step is
     finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt. Raises
     FloatingPointError when the loss is infinite or not a number; the last checkpoint stays.
+    Of a team all ranks call this; rank 0 speaks and writes.
     """
-    s, out = settings, Path(settings.out_dir)
-    metrics = Metrics(out / "metrics.jsonl", upto=start)
+    s, out, first = settings, Path(settings.out_dir), team.rank == 0
+    metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
     estimates = [line["val_loss"] for line in metrics.lines if "val_loss" in line and line["step"]]
-    best = min(estimates, default=math.inf)  # step 0 is no candidate, here as below
+    best = team.same(min(estimates, default=math.inf))  # step 0 is no candidate, here as below
     save_interval = s.save_interval or s.eval_interval
     tokens_per_step = s.batch_size * s.gradient_accumulation_steps * s.block_size
     seconds: list[float] = []  # of each step, evaluation and saving left out
     saved, began, shown = start, time.perf_counter(), -math.inf
     stop = StopSignal()
     model.train()
-    bar = tqdm(total=s.max_iters, initial=start, unit="step", disable=None, dynamic_ncols=True)
+    bar = tqdm(
+        total=s.max_iters,
+        initial=start,
+        unit="step",
+        disable=None if first else True,
+        dynamic_ncols=True,
+    )
 
     def say(text: str) -> None:
+        if not first:
+            return
         if bar.disable:
             print(text, flush=True)
         else:
             bar.write(text, file=sys.stdout)
 
     def save(step: int) -> None:
-        metrics.sync()
-        save_run(out, model, optimizer, step)
+        if team.size > 1:
+            optimizer.gather()
+        if first:
+            metrics.sync()
+            save_run(out, model, optimizer, step)
+        team.wait()
 
     with bar, stop, np.errstate(over="ignore", invalid="ignore"):
         step = start
         while True:
             done = step == s.max_iters
             if (step % s.eval_interval == 0 or done) and (step > start or start == 0):
-                val_loss = estimate_loss(model, val_tokens, s.batch_size, s.eval_iters, s.seed)
+                val_loss = estimate_loss(
+                    model, val_tokens, s.batch_size, s.eval_iters, s.seed, team
+                )
                 if not math.isfinite(val_loss):
                     raise _diverged(f"the validation loss is {val_loss}", step, saved, out)
                 metrics.write({"step": step, "val_loss": val_loss})
                 say(f"step {step:6,}  validation loss {val_loss:.4f}")
                 if val_loss < best and step > 0:
                     best = val_loss
-                    if tokenizer:
+                    if first and tokenizer:
                         tokenizer.save(out / "best")
-                    save_model(out / "best", model, step)
-            if step > saved and (step % save_interval == 0 or done or stop.requested):
+                    if first:
+                        save_model(out / "best", model, step)
+                    team.wait()
+            stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal
+            if step > saved and (step % save_interval == 0 or done or stopping):
                 save(step)
                 saved = step
-            if done or stop.requested:
+            if done or stopping:
                 break
 
             t = time.perf_counter()
             try:
-                loss, norm = train_step(model, optimizer, train_tokens, s, step)
+                loss, norm = train_step(model, optimizer, train_tokens, s, step, team)
             except FloatingPointError as error:
                 raise _diverged(str(error), step, saved, out) from None
             seconds.append(time.perf_counter() - t)
@@ -175,7 +211,7 @@ def train(
         return False
     val_loss = bits = None
     if not s.skip_final_eval:
-        val_loss = full_loss(model, val_tokens, s.batch_size)
+        val_loss = full_loss(model, val_tokens, s.batch_size, team)
         if tokenizer:
             bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer)
     speed = tokens_per_step / statistics.median(seconds) if seconds else None
@@ -189,7 +225,8 @@ def train(
             "tokens_per_second": speed and round(speed, 1),
         }
     )
-    metrics.sync()
+    if first:
+        metrics.sync()
     return True
 
 
@@ -236,14 +273,19 @@ class StopSignal:
 
 
 class Metrics:
-    """`metrics.jsonl`: one JSON object a line. What is behind step `upto` is cut off on opening."""
+    """`metrics.jsonl`: one JSON object a line. What is behind step `upto` is cut off on opening.
 
-    def __init__(self, path: Path, upto: int):
-        self.path = path
-        self.lines = [line for line in read_metrics(path) if line["step"] <= upto]
-        self.lines = [line for line in self.lines if "event" not in line]
-        if upto == 0:
-            self.lines = []
+    `path` None keeps nothing: for the ranks that do not write.
+    """
+
+    def __init__(self, path: Path | None, upto: int):
+        self.lines = []
+        if path is None:
+            self.file = open(os.devnull, "a")
+            return
+        if upto > 0:
+            lines = [line for line in read_metrics(path) if line["step"] <= upto]
+            self.lines = [line for line in lines if "event" not in line]
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         self.file = open(path, "a")  # held for the whole run
 

@@ -66,6 +66,23 @@ def place(array, device: str | None):
     return array
 
 
+def count_gpus() -> int:
+    """How many GPUs CuPy can use; 0 without CuPy."""
+    if not cuda.is_available():
+        return 0
+    import cupy
+
+    return cupy.cuda.runtime.getDeviceCount()
+
+
+def use_gpu(number: int) -> None:
+    """Compute on this GPU, counted round. Raises RuntimeError when there is none to use."""
+    place(np.zeros(1), "cuda")
+    import cupy
+
+    cupy.cuda.Device(number % count_gpus()).use()
+
+
 # =================================================================================================
 # Memory
 # =================================================================================================

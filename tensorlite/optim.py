@@ -39,6 +39,14 @@ class Optimizer(ABC):
         self.steps = 0
         self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
 
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """loss.backward(); `last`: the gradients of this step are complete then (parallel.py)."""
+        loss.backward()
+
+    def clip_grad_norm(self, max_norm: float):
+        """The function of that name, for the parameters of this optimizer."""
+        return clip_grad_norm(self.params, max_norm)
+
     def zero_grad(self) -> None:
         for p in self.params:
             p.grad = None
@@ -127,17 +135,19 @@ class AdamW(Optimizer):
         p -= scratch
 
 
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
+def clip_grad_norm(params: Iterable[Tensor], max_norm: float, total=None):
     """Scale all gradients in place so that their common norm is at most `max_norm`.
 
-    Returns the norm before, a 0-d array where the parameters live. Pascanu et al., 2013.
+    Returns the norm before, a 0-d array where the parameters live. `total` makes of the sum of
+    squares here the sum over all workers, where each has a part. Pascanu et al., 2013.
     """
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads:
         raise ValueError("no parameter has a gradient: call backward first")
     wide = [g.astype(np.float32) if g.dtype == np.float16 else g for g in grads]
     squares = [np.vdot(g, g) for g in wide]
-    norm = np.sqrt(np.sum(np.stack(squares)))
+    square = np.sum(np.stack(squares))
+    norm = np.sqrt(square if total is None else total(square))
     scale = np.minimum(max_norm / (norm + 1e-6), 1)
     for g in grads:
         g *= scale

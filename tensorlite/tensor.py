@@ -31,6 +31,7 @@ import inspect
 import itertools
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
 from typing import NamedTuple
@@ -121,15 +122,23 @@ class Tensor:
         """The same values, sharing memory, cut from the graph."""
         return Tensor(self.data)
 
-    def backward(self, gradient=None, retain_graph: bool = False) -> None:
+    def backward(
+        self,
+        gradient=None,
+        retain_graph: bool = False,
+        ready: Callable[[Tensor, np.ndarray], None] | None = None,
+    ) -> None:
         """Add to `.grad` of every leaf below the gradient of this tensor with respect to it.
 
         `gradient` is what to start from, of this tensor's shape; it may be left out for a tensor
         of one element, where it is 1. Each node is freed as it is passed, so a second backward
         over the same graph raises RuntimeError, unless the first was given `retain_graph=True`.
         Raises ValueError if this tensor needs no gradient, or is no scalar and none is given.
+
+        With `ready`, no `.grad` is written: `ready(leaf, g)` is called as soon as the gradient of
+        a leaf is complete, while backward goes on below. It may read the array g, not keep it.
         """
-        for leaf, (g, owned) in _backward(self, gradient, retain_graph).items():
+        for leaf, (g, owned) in _backward(self, gradient, retain_graph, ready=ready).items():
             if leaf.grad is not None:
                 leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
             else:
@@ -597,6 +606,7 @@ def _backward(
     wanted: set | None = None,
     through: bool = True,
     create_graph: bool = False,
+    ready: Callable | None = None,
 ) -> dict:
     """Each leaf (or each one of `wanted`) -> (its gradient, owned).
 
@@ -625,6 +635,7 @@ def _backward(
     useful = None if wanted is None else _between(root, wanted, through)
     held, found = {root: (g, False)}, {}
     check = _mode.get().check
+    uses = _count_uses(root) if ready else {}
     queue = [(-root.serial, root)] if isinstance(root, Node) else []
     while queue:
         _, node = heapq.heappop(queue)
@@ -663,12 +674,36 @@ def _backward(
                 held[parent] = (new if before is None else before[0] + new), False
             else:
                 held[parent] = _accumulate(before, new, parent, node, i)
+        if ready:
+            for leaf in node.parents:
+                if isinstance(leaf, Tensor):
+                    uses[leaf] -= 1
+                    if not uses[leaf] and leaf in held:
+                        ready(leaf, np.asarray(held.pop(leaf)[0], like=leaf.data))
         if not retain_graph:
             node.free()
-    return {
+    gradients = {
         key: (np.asarray(g) if isinstance(g, np.generic) else g, owned)
         for key, (g, owned) in (held | found).items()
     }
+    if not ready:
+        return gradients
+    for leaf, (g, _) in gradients.items():
+        ready(leaf, g)
+    return {}
+
+
+def _count_uses(root) -> Counter:
+    """How many inputs of the nodes below `root` each leaf is."""
+    uses, stack, seen = Counter(), [root], set()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Tensor):
+            uses[node] += 1
+        elif node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(node.parents)
+    return uses
 
 
 def _between(root, wanted: set, through: bool) -> set:

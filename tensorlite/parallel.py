@@ -1,0 +1,516 @@
+"""Many workers, one training: the ranks of MPI share the batch, the gradients and the update.
+
+A worker is a process of its own, a *rank*, with a BLAS thread of its own. Each computes gradients
+for its rows of the batch; the gradients are added; each updates its share of the parameters, for
+which it alone has the optimizer's state (ZeRO-1; Rajbhandari et al., 2020). One mechanism serves
+two cores and many machines:
+
+- The parameters are one long vector, cut into *buckets* of whole parameters, and every bucket into
+  one share for each rank.
+- The ranks of a machine see each other's gradients in shared memory, and each sums its part of
+  all. Parameters and the optimizer's state are there once for the machine.
+- Between machines, MPI's collectives add what each machine has summed and pass the updated shares
+  on. They start bucket by bucket, while the backward pass still computes the next one.
+
+Without room for shared memory every rank is treated as a machine of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .device import place
+from .optim import Optimizer, clip_grad_norm
+from .tensor import Tensor
+
+# =================================================================================================
+# Who is there
+# =================================================================================================
+
+
+class Team:
+    """The processes that train together. This one is for a process alone, where all is trivial."""
+
+    rank, size = 0, 1  # of all ranks on all machines
+    local_rank, local_size = 0, 1  # of those on this machine
+
+    def share(self, n: int) -> range:
+        """This rank's part of n things, as even as can be, in the order of the ranks."""
+        return _part(range(n), self.rank, self.size)
+
+    def sum(self, x):
+        """The sum over all ranks of a number, or of a float64 array of one shape."""
+        return x
+
+    def same(self, x):
+        """What rank 0 gives: JSON values, or an array, which is held once a machine."""
+        return x
+
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+
+    def give_way(self) -> None:
+        """Before telling of a fault: if rank 0 has it too, it tells, and ends the others."""
+
+    def end(self, status: int) -> int:
+        """End all ranks with this exit status, which a process alone is to return."""
+        return status
+
+
+ALONE = Team()
+
+
+class MPITeam(Team):
+    """The ranks of the communicator `world`; `machine`, found out if not given, is those of them
+    that can share memory with this one.
+    """
+
+    def __init__(self, world, machine=None):
+        from mpi4py import MPI
+
+        machine = machine or world.Split_type(MPI.COMM_TYPE_SHARED)
+        # Shares are cut alike on all machines: if their ranks are not as many, each stands alone.
+        if len(set(world.allgather(machine.size))) > 1:
+            machine = world.Split(world.rank)
+        self.world, self.machine = world, machine
+        self.rank, self.size = world.rank, world.size
+        self.local_rank, self.local_size = machine.rank, machine.size
+
+    def sum(self, x):
+        total = np.empty(np.shape(x))
+        self.world.Allreduce(np.asarray(x, np.float64), total)
+        return total if total.ndim else total.item()
+
+    def same(self, x):
+        is_array = isinstance(x, np.ndarray)
+        about = [x.dtype.str, x.shape] if is_array else [None, x]
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        size = np.array([len(text)])
+        self.world.Bcast(size)
+        text = text.copy() if self.rank == 0 else np.empty(size[0], np.uint8)
+        self.world.Bcast(text)
+        dtype, shape = json.loads(text.tobytes())
+        if dtype is None:
+            return shape
+        local, across = self.split(math.prod(shape) * np.dtype(dtype).itemsize)
+        array = shared_array(local, math.prod(shape), dtype)
+        if self.rank == 0:
+            array[...] = np.reshape(x, -1)
+        if local.rank == 0:
+            across.Bcast(array.view(np.uint8))
+        self.wait()
+        return np.reshape(array, shape)
+
+    def wait(self) -> None:
+        self.world.Barrier()
+
+    def give_way(self) -> None:
+        if self.rank:
+            time.sleep(1)
+
+    def end(self, status: int) -> int:
+        """MPI would let the other ranks wait for this one for ever: Abort ends them."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is to be said has been said
+        self.world.Abort(status)
+
+    def split(self, nbytes: int):
+        """(the ranks to share `nbytes` of memory with, those in this one's place elsewhere).
+
+        Where one machine lacks the room, for all: this rank alone, and everybody. Memory that
+        outgrows /dev/shm would end in a bus error.
+        """
+        room = self.local_size == 1 or shared_memory_room() > 1.02 * nbytes + 2**20
+        if not all(self.world.allgather(room)):
+            return self.world.Split(self.rank), self.world
+        return self.machine, self.world.Split(self.local_rank)
+
+
+def shared_memory_room() -> int:
+    """The bytes that are free for shared memory on this machine."""
+    try:
+        disk = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize
+
+
+def shared_arrays(comm, n: int, dtype) -> list[np.ndarray]:
+    """An array (n,) for each rank of `comm`, in memory that all of them see; n may differ."""
+    if comm.size == 1:
+        return [np.zeros(n, dtype)]
+    from mpi4py import MPI
+
+    size = np.dtype(dtype).itemsize
+    window = MPI.Win.Allocate_shared(n * size, size, comm=comm)
+    return [np.frombuffer(window.Shared_query(rank)[0], dtype) for rank in range(comm.size)]
+
+
+def shared_array(comm, n: int, dtype) -> np.ndarray:
+    """One array (n,) that all ranks of `comm` see."""
+    return shared_arrays(comm, n if comm.rank == 0 else 0, dtype)[0]
+
+
+def _part(whole, i: int, n: int):
+    """The i-th of n even parts of a range."""
+    start, stop = (whole.start + len(whole) * k // n for k in (i, i + 1))
+    return range(start, stop)
+
+
+# =================================================================================================
+# The update, divided
+# =================================================================================================
+
+BUCKET = 2**20  # parameters, at least, that are summed at a time
+
+
+class Sharded:
+    """An optimizer of which every rank does its share; to a trainer, an `Optimizer`.
+
+    `params` are a model's parameters, in the order in which the model uses them; all ranks get the
+    values that rank 0 has. `make` is given, for each of them, the piece that this rank updates (a
+    flat tensor, maybe empty), and makes the optimizer. Gradients pass through `backward`, which
+    leaves none in `.grad` of the parameters. All ranks call all methods, in the same order.
+    """
+
+    def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
+        self.params = list(params)
+        if any(p.dtype != np.float32 for p in self.params):
+            raise ValueError("the ranks exchange float32: keep the parameters in it")
+        self.team = team
+        ends = list(itertools.accumulate(p.size for p in self.params))
+        self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
+        self.number = {p: i for i, p in enumerate(self.params)}
+        n = ends[-1]
+
+        # Each rank's gradients, and the parameters, once a machine.
+        self.local, self.across = team.split(4 * n * (team.local_size + 3))
+        self.gradients = shared_arrays(self.local, n, np.float32)
+        self.gradient = self.gradients[self.local.rank]
+        self.weights = shared_array(self.local, n, np.float32)
+        if team.rank == 0:
+            for p, part in zip(self.params, self.ranges):
+                _of(self.weights, part)[...] = np.reshape(place(p.data, "cpu"), -1)
+        if self.local.rank == 0:
+            self.across.Bcast(self.weights)
+        team.wait()
+        for p, part in zip(self.params, self.ranges):
+            if isinstance(p.data, np.ndarray):
+                p.data = np.reshape(_of(self.weights, part), p.shape)
+        self._load_gpu()
+
+        # Of every bucket this rank sums a part for its machine, and then has a share of that part.
+        self.buckets, self.members = _buckets(self.ranges)
+        at, of = self.across.rank, self.across.size
+        self.summed = [_part(b, self.local.rank, self.local.size) for b in self.buckets]
+        self.shares = [_part(part, at, of) for part in self.summed]
+        pieces = {
+            i: _overlap(self.ranges[i], share)
+            for share, members in zip(self.shares, self.members)
+            for i in members
+        }
+        self.pieces = [pieces[i] for i in range(len(self.params))]
+        self.tensors = [Tensor(_of(self.weights, piece), True) for piece in self.pieces]
+        self.own = make(self.tensors)
+        self.slots, self.groups = self.own.slots, self.own.groups
+
+        # The optimizer's state lies beside the parameters, so that one rank can save all of it.
+        self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
+        piece_of = dict(zip(self.tensors, self.pieces))
+        for slot, vector in self.state.items():
+            self.own.state[slot] = [_of(vector, piece_of[tensor]) for tensor in self.own.params]
+        self._begin()
+
+    # ---------------------------------------------------------------------------------------------
+    # Gradients
+    # ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Wait for the gradients of a new step."""
+        self.filled = set()  # the parameters that have got a gradient
+        self.missing = [set(members) for members in self.members]  # per bucket, what is to come
+        self.started = 0  # buckets, in their order, that this rank has completed
+        self.pending = deque()  # of these, buckets that some rank of this machine has not
+        self.received = {}  # bucket -> the sum of this rank's share, and the request it comes by
+
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """Add the gradients of `loss` to the step's; `last`: no more will come from this rank."""
+
+        def collect(p, g):
+            i = self.number[p]
+            whole = _of(self.gradient, self.ranges[i])
+            g = np.reshape(place(g, "cpu"), -1)
+            if i in self.filled:
+                whole += g
+            else:
+                whole[...] = g
+                self.filled.add(i)
+            if last:
+                self._arrived(i)
+
+        loss.backward(ready=collect)
+
+    def _arrived(self, i: int) -> None:
+        """The gradient of parameter i is complete: sum its bucket if it was the last one in it."""
+        for missing in self.missing:
+            missing.discard(i)
+        while self.started < len(self.buckets) and not self.missing[self.started]:
+            # All ranks start the buckets in one order, as MPI asks.
+            self.pending.append((self.started, self.local.Ibarrier()))
+            self.started += 1
+        self._sum(wait=False)
+
+    def _sum(self, wait: bool) -> None:
+        """Sum the buckets that all ranks of this machine have completed."""
+        while self.pending and (wait or self.pending[0][1].Test()):
+            bucket, here = self.pending.popleft()
+            here.Wait()
+            part = self.summed[bucket]
+            total = _of(self.gradient, part)
+            for other in self.gradients:
+                if other is not self.gradient:
+                    total += _of(other, part)
+            if self.across.size > 1:
+                counts = [len(_part(part, i, self.across.size)) for i in range(self.across.size)]
+                share = np.empty(len(self.shares[bucket]), np.float32)
+                request = self.across.Ireduce_scatter(total, share, counts)
+                self.received[bucket] = share, request
+
+    def _finish(self) -> None:
+        """Sum what is left, and give this rank's optimizer its share."""
+        for i in range(len(self.params)):
+            if i not in self.filled:  # no row of the batch here, or none that uses it
+                _of(self.gradient, self.ranges[i])[...] = 0
+            self._arrived(i)
+        self._sum(wait=True)
+        for bucket, members in enumerate(self.members):
+            g, first = self.gradient, 0
+            if bucket in self.received:
+                g, request = self.received[bucket]
+                request.Wait()
+                first = self.shares[bucket].start
+            for i in members:
+                piece = self.pieces[i]
+                self.tensors[i].grad = Tensor(g[piece.start - first : piece.stop - first])
+
+    def clip_grad_norm(self, max_norm: float):
+        """As the function of that name does for all parameters; no `backward` comes behind it."""
+        self._finish()
+        return clip_grad_norm(self.own.params, max_norm, total=self.team.sum)
+
+    # ---------------------------------------------------------------------------------------------
+    # The update
+    # ---------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Update this rank's share, and wait for the others'."""
+        self.own.step()
+        self._publish(self.weights)
+        self._load_gpu()
+
+    def zero_grad(self) -> None:
+        self.own.zero_grad()
+        self._begin()
+
+    def _publish(self, vector: np.ndarray) -> None:
+        """Bring the shares of all ranks to all machines."""
+        if self.across.size > 1:
+            from mpi4py import MPI
+
+            requests = []
+            for part in self.summed:
+                shares = [_part(part, i, self.across.size) for i in range(self.across.size)]
+                counts = [len(share) for share in shares]
+                starts = [share.start - part.start for share in shares]
+                spec = [_of(vector, part), counts, starts, MPI.FLOAT]
+                requests.append(self.across.Iallgatherv(MPI.IN_PLACE, spec))
+            MPI.Request.Waitall(requests)
+        self.local.Barrier()
+
+    def _load_gpu(self) -> None:
+        """Parameters on a GPU are copies of those in the host's memory, which are updated."""
+        for p, part in zip(self.params, self.ranges):
+            if not isinstance(p.data, np.ndarray):
+                p.data[...] = np.asarray(np.reshape(_of(self.weights, part), p.shape), like=p.data)
+
+    # ---------------------------------------------------------------------------------------------
+    # The state, whole
+    # ---------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        return self.own.steps
+
+    def gather(self) -> None:
+        """Bring the whole state to every machine: called by all ranks before `state_dict`."""
+        for slot in self.slots:
+            self._publish(self.state[slot])
+
+    def state_dict(self) -> dict:
+        """As an `Optimizer` of all the parameters gives it (no copies)."""
+        return {"steps": self.steps} | {slot: self._whole(slot) for slot in self.slots}
+
+    def _whole(self, slot: str) -> list[np.ndarray]:
+        vector = self.state[slot]
+        return [np.reshape(_of(vector, r), p.shape) for p, r in zip(self.params, self.ranges)]
+
+    def load_state_dict(self, state: dict) -> None:
+        """Copy in the state that an `Optimizer` of all the parameters, on all ranks, would load."""
+        for slot in self.slots:
+            if [np.shape(a) for a in state.get(slot, ())] != [p.shape for p in self.params]:
+                raise ValueError(f"the optimizer's '{slot}' does not fit the parameters")
+        self.own.steps = int(state["steps"])
+        for slot in self.slots:
+            for own, given in zip(self._whole(slot), state[slot]):
+                own[...] = given  # the ranks of a machine all write the same
+        self.team.wait()
+
+
+def _buckets(ranges: list[range]) -> tuple[list[range], list[list[int]]]:
+    """Ranges of whole parameters, and the numbers of these, from the last parameter to the first:
+    the order in which a backward pass completes their gradients.
+    """
+    buckets, members = [], []
+    for i in reversed(range(len(ranges))):
+        if not buckets or len(buckets[-1]) >= BUCKET:
+            buckets.append(range(ranges[i].stop, ranges[i].stop))
+            members.append([])
+        buckets[-1] = range(ranges[i].start, buckets[-1].stop)
+        members[-1].append(i)
+    return buckets, members
+
+
+def _overlap(a: range, b: range) -> range:
+    start = max(a.start, b.start)
+    return range(start, max(start, min(a.stop, b.stop)))
+
+
+def _of(vector: np.ndarray, part: range) -> np.ndarray:
+    return vector[part.start : part.stop]
+
+
+# =================================================================================================
+# Starting and stopping
+# =================================================================================================
+
+
+def physical_cores() -> int:
+    """The cores that this process may use, hyperthreads and a container's quota considered."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(path.read_text() if path.exists() else str(cpu))
+    count = len(cores)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, math.ceil(int(quota) / int(period)))
+    return max(1, count)
+
+
+def launched() -> bool:
+    """Whether mpiexec (MPICH's, Intel's, Open MPI's) or srun has started this process."""
+    return any(name in os.environ for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"))
+
+
+def join() -> Team:
+    """The team that this process was started in by mpiexec; ALONE if by nobody of the kind.
+
+    The cores of the machine are divided among its ranks, as BLAS threads. A rank that raises ends
+    all. Raises RuntimeError without mpi4py.
+    """
+    if not launched():
+        return ALONE
+    if importlib.util.find_spec("mpi4py") is None:
+        raise RuntimeError("under mpiexec mpi4py is needed: pip install 'tensorlite[mpi]'")
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size == 1:
+        return ALONE
+    team = MPITeam(MPI.COMM_WORLD)
+    threadpool_limits(max(1, physical_cores() // team.local_size))
+
+    def end(kind, error, trace):
+        team.give_way()
+        sys.__excepthook__(kind, error, trace)
+        team.end(1)
+
+    sys.excepthook = end
+    if team.rank == 0 and "TENSORLITE_TERMINAL" in os.environ:
+        sys.stderr.isatty = lambda: True  # behind mpiexec there is one: progress bars may move
+    return team
+
+
+def mpiexec() -> str | None:
+    """The mpiexec that belongs to this Python, or the first one there is."""
+    here = Path(sysconfig.get_path("scripts")) / "mpiexec"
+    return str(here) if here.exists() else shutil.which("mpiexec")
+
+
+@functools.cache
+def fault() -> str | None:
+    """Why `start` would not work; None when it does. Takes a second, for it tries."""
+    if importlib.util.find_spec("mpi4py") is None or mpiexec() is None:
+        return "the extra 'mpi' is not installed (pip install 'tensorlite[mpi]')"
+    check = "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2"
+    command = [mpiexec(), "-n", "2", sys.executable, "-c", check]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"mpiexec does not work here ({error})"
+    if done.returncode:
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["it says nothing"]
+        return f"mpiexec does not work here ({lines[-1].strip()})"
+    return None
+
+
+def start(n: int, command: Sequence[str]) -> int:
+    """Run a Python script, with its arguments, as n ranks on this machine; returns the exit status.
+
+    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies.
+    """
+    environment = dict(os.environ)
+    if sys.stderr.isatty():
+        size = shutil.get_terminal_size()
+        environment |= {"TENSORLITE_TERMINAL": "1"}
+        environment |= {"COLUMNS": str(size.columns), "LINES": str(size.lines)}
+    child = subprocess.Popen(
+        [mpiexec(), "-n", str(n), sys.executable, *command],
+        env=environment,
+        start_new_session=True,  # or the terminal's Ctrl-C would come twice
+        preexec_fn=die_with_parent,
+    )
+    previous = {
+        number: signal.signal(number, lambda number, frame: child.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return child.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+    """Have Linux end this process, by SIGTERM, when the one that started it dies."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
