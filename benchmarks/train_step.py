@@ -1,11 +1,19 @@
-"""A training step of ours and of PyTorch's, on the same model, batch and machine.
+"""A training step of ours and of PyTorch's: the same model, batch and machine, in turns.
 
-    python benchmarks/train_step.py [A|B|C|all] [--steps N] [--compile]
+    python benchmarks/train_step.py [A|B|C|all] [--against torch|none] [--workers N] [--compile]
 
-Needs PyTorch (extra `oracle`). Builds one model in both, with the same weights: ours as train.py
-does, PyTorch's plainly with torch.nn and its scaled_dot_product_attention. Checks that loss and
-gradients agree, then times whole steps (batch, forward, backward, clipping, AdamW) in turns: ours,
-theirs, ours, theirs. The table has the medians.
+Builds one model in both, with the same weights: ours as train.py does, PyTorch's plainly with
+torch.nn and its scaled_dot_product_attention. Checks that loss and gradients agree to 1e-4, then
+times whole steps (batch, forward, backward, clipping, AdamW): ours, theirs, ours, theirs. Ours is
+the step of train.py, in as many processes as `--workers` says (train.py's own choice: the physical
+cores) and in one with a single BLAS thread; PyTorch runs in one process with all its threads. While
+one side computes the others sleep. `floor` is the time that the matrix products of the step take
+alone, measured with NumPy in the same processes, in turns with the rest.
+
+The table has medians; `memory` is the largest proportional set size of all processes of a side
+during steps behind the timed ones; `faults` are page faults a step of the first worker.
+
+Needs PyTorch and mpi4py (extras `oracle` and `mpi`).
 
     A  4 layers, 4 heads, 128 wide, block 64, 65 ids, batch 12
     B  6 layers, 6 heads, 384 wide, block 256, 65 ids, batch 16
@@ -15,18 +23,25 @@ theirs, ours, theirs. The table has the medians.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import resource
+import socket
 import statistics
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
+from tqdm import tqdm
 
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts
 from gpt.settings import Settings
 from gpt.trainer import make_optimizer, train_step
+from tensorlite import parallel
 from tensorlite.device import keep_freed_memory, random
 
 CONFIGS = {
@@ -35,45 +50,61 @@ CONFIGS = {
     "C": (GPTConfig(50304, 1024, 12, 12, 768, bias=False), 2),
 }
 
+
+def prepare(name: str):
+    """(the model's shape, settings, tokens) that both sides train with."""
+    config, batch = CONFIGS[name]
+    settings = Settings(
+        batch_size=batch, block_size=config.block_size, max_iters=10_000, warmup_iters=100
+    )
+    return config, settings, random(0, "tokens").integers(0, config.vocab_size, 200_000)
+
+
 # =================================================================================================
 # The same model in PyTorch
 # =================================================================================================
 
 
-class TorchBlock(nn.Module):
-    def __init__(self, c: GPTConfig):
-        super().__init__()
-        self.n_head = c.n_head
-        self.ln_1 = nn.LayerNorm(c.n_embd, bias=c.bias)
-        self.c_attn = nn.Linear(c.n_embd, 3 * c.n_embd, bias=c.bias)
-        self.c_proj = nn.Linear(c.n_embd, c.n_embd, bias=c.bias)
-        self.ln_2 = nn.LayerNorm(c.n_embd, bias=c.bias)
-        self.c_fc = nn.Linear(c.n_embd, 4 * c.n_embd, bias=c.bias)
-        self.c_out = nn.Linear(4 * c.n_embd, c.n_embd, bias=c.bias)
+def torch_gpt(c: GPTConfig):
+    """GPT as one writes it with torch.nn."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
 
-    def forward(self, x):
-        B, T, C = x.shape
-        qkv = self.c_attn(self.ln_1(x)).split(C, dim=2)
-        q, k, v = (a.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for a in qkv)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.c_proj(y.transpose(1, 2).reshape(B, T, C))
-        return x + self.c_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ln_1 = nn.LayerNorm(c.n_embd, bias=c.bias)
+            self.c_attn = nn.Linear(c.n_embd, 3 * c.n_embd, bias=c.bias)
+            self.c_proj = nn.Linear(c.n_embd, c.n_embd, bias=c.bias)
+            self.ln_2 = nn.LayerNorm(c.n_embd, bias=c.bias)
+            self.c_fc = nn.Linear(c.n_embd, 4 * c.n_embd, bias=c.bias)
+            self.c_out = nn.Linear(4 * c.n_embd, c.n_embd, bias=c.bias)
 
+        def forward(self, x):
+            B, T, C = x.shape
+            qkv = self.c_attn(self.ln_1(x)).split(C, dim=2)
+            q, k, v = (a.view(B, T, c.n_head, C // c.n_head).transpose(1, 2) for a in qkv)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+            return x + self.c_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
-class TorchGPT(nn.Module):
-    def __init__(self, c: GPTConfig):
-        super().__init__()
-        self.wte = nn.Embedding(c.vocab_size, c.n_embd)
-        self.wpe = nn.Embedding(c.block_size, c.n_embd)
-        self.h = nn.ModuleList(TorchBlock(c) for _ in range(c.n_layer))
-        self.ln_f = nn.LayerNorm(c.n_embd, bias=c.bias)
+    class TorchGPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wte = nn.Embedding(c.vocab_size, c.n_embd)
+            self.wpe = nn.Embedding(c.block_size, c.n_embd)
+            self.h = nn.ModuleList(Block() for _ in range(c.n_layer))
+            self.ln_f = nn.LayerNorm(c.n_embd, bias=c.bias)
 
-    def forward(self, idx, targets):
-        x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1]))
-        for block in self.h:
-            x = block(x)
-        logits = self.ln_f(x) @ self.wte.weight.T
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+        def forward(self, idx, targets):
+            x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1]))
+            for block in self.h:
+                x = block(x)
+            logits = self.ln_f(x) @ self.wte.weight.T
+            return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+
+    return TorchGPT()
 
 
 NAMES = {
@@ -84,7 +115,7 @@ NAMES = {
 }
 
 
-def pairs(ours: GPT, theirs: TorchGPT):
+def pairs(ours: GPT, theirs):
     """(our parameter, theirs, whether theirs is transposed) of the same name."""
     named = dict(theirs.named_parameters())
     for name, p in ours.named_parameters():
@@ -93,26 +124,24 @@ def pairs(ours: GPT, theirs: TorchGPT):
         yield p, named[name], p.ndim == 2 and name.startswith("h.")
 
 
-# =================================================================================================
-# Steps
-# =================================================================================================
+def twin(ours: GPT):
+    """PyTorch's model with the weights of ours."""
+    import torch
+
+    theirs = torch_gpt(ours.config)
+    with torch.no_grad():
+        for p, q, transposed in pairs(ours, theirs):
+            q.copy_(torch.from_numpy(p.data.T if transposed else p.data))
+    return theirs
 
 
-def torch_step(model, optimizer, tokens, settings: Settings, step: int) -> float:
-    starts = draw_starts(
-        random(settings.seed, "batch", step), len(tokens), settings.batch_size, settings.block_size
-    )
-    x, y = map(torch.from_numpy, draw_batch(tokens, starts, settings.block_size))
-    loss = model(x, y)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
-
-
-def agree(ours: GPT, theirs: TorchGPT, tokens, settings: Settings) -> None:
+def check_agreement(name: str) -> None:
     """Raise AssertionError unless loss and gradients of both are equal to 1e-4."""
+    import torch
+
+    config, settings, tokens = prepare(name)
+    ours = GPT(config)
+    theirs = twin(ours)
     starts = draw_starts(random(0), len(tokens), settings.batch_size, settings.block_size)
     x, y = draw_batch(tokens, starts, settings.block_size)
     loss = ours.loss(x, y)
@@ -124,45 +153,200 @@ def agree(ours: GPT, theirs: TorchGPT, tokens, settings: Settings) -> None:
         g = q.grad.numpy().T if transposed else q.grad.numpy()
         scale = np.abs(g).max()
         assert np.abs(p.grad.data - g).max() <= 1e-4 * max(scale, 1e-3), (p.shape, scale)
-        p.grad = q.grad = None
 
 
-def run(name: str, steps: int, compiled: bool) -> None:
+# =================================================================================================
+# The sides: processes that make a step when they are told to
+# =================================================================================================
+
+
+def our_side(name: str):
+    """A function that makes step number i with the ranks of this process's team."""
+    keep_freed_memory()
+    team = parallel.join()
+    config, settings, tokens = prepare(name)
+    model = GPT(config)
+    optimizer = make_optimizer(model, settings, team)
+    return lambda i: train_step(model, optimizer, tokens, settings, i, team)
+
+
+def torch_side(name: str, compiled: bool):
+    """The same with PyTorch."""
+    import torch
+
+    config, s, tokens = prepare(name)
+    model = twin(GPT(config))
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(s.beta1, s.beta2))
+    run = torch.compile(model) if compiled else model
+
+    def step(i):
+        starts = draw_starts(random(s.seed, "batch", i), len(tokens), s.batch_size, s.block_size)
+        x, y = map(torch.from_numpy, draw_batch(tokens, starts, s.block_size))
+        loss = run(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), s.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def floor_side(name: str):
+    """A function that makes the matrix products of a step alone, of this rank's rows."""
+    team = parallel.join()
+    config, s, _ = prepare(name)
+    B, T, C, V = len(team.share(s.batch_size)), s.block_size, config.n_embd, config.vocab_size
+    rng = random(0)
+
+    def array(*shape):
+        return rng.random(shape, np.float32)
+
+    products = []  # pairs of factors, how often
+    for n, m, times in ((C, 3 * C, 1), (C, C, 1), (C, 4 * C, 1), (4 * C, C, 1)):
+        x, w, y = array(B * T, n), array(n, m), array(B * T, m)
+        products += [(f, config.n_layer * times) for f in ((x, w), (y, w.T), (x.T, y))]
+    x, w, y = array(B * T, C), array(V, C), array(min(B * T, 2**25 // V + 256), V)
+    rounds = B * T / len(y)
+    products += [((x[: len(y)], w.T), rounds), ((y, w), rounds), ((y.T, x[: len(y)]), rounds)]
+    heads, size = B * config.n_head, C // config.n_head
+    q, p = array(heads, T, size), array(heads, T, T)
+    half = config.n_layer / 2  # a causal model needs half of the scores
+    products += [((q, q.swapaxes(1, 2)), 2 * half), ((p, q), 4 * half)]
+
+    def floor(i):
+        """The seconds, as a sum of parts: a part that counts half is done once and halved."""
+        total = 0.0
+        for (a, b), times in products:
+            start = time.perf_counter()
+            a @ b
+            total += (time.perf_counter() - start) * times
+        team.wait()
+        return total
+
+    return floor
+
+
+def serve(side: str, name: str, compiled: bool, port: int) -> None:
+    """Be one process of a side: make a step for every line that comes, answer with its figures.
+
+    Waiting in a socket costs no time of the processor, as waiting in MPI would.
+    """
+    make = {"torch": lambda: torch_side(name, compiled), "floor": lambda: floor_side(name)}
+    step = make.get(side, lambda: our_side(name))()
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile() as file:
+        connection.sendall(json.dumps({"side": side, "pid": os.getpid()}).encode() + b"\n")
+        for line in file:
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            start = time.perf_counter()
+            result = step(int(line))
+            seconds = result if side == "floor" else time.perf_counter() - start
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+            answer = {"seconds": seconds, "faults": faults}
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+class Side:
+    """The processes of one side, as the benchmark sees them."""
+
+    def __init__(self, side: str, name: str, ranks: int, threads: int | None, compiled: bool):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(120)
+            command = [sys.executable, __file__, name, "--serve", side]
+            command += ["--port", str(server.getsockname()[1])] + ["--compile"] * compiled
+            if ranks > 1:
+                command = [parallel.mpiexec(), "-n", str(ranks), *command]
+            root = str(Path(__file__).resolve().parent.parent)
+            environment = os.environ | {"PYTHONPATH": root}
+            if threads:
+                environment |= {"OPENBLAS_NUM_THREADS": str(threads)}
+            self.process = subprocess.Popen(command, env=environment)
+            self.connections = [server.accept()[0] for _ in range(ranks)]
+        self.files = [connection.makefile() for connection in self.connections]
+        self.pids = [json.loads(file.readline())["pid"] for file in self.files]
+        self.seconds, self.faults, self.memory = [], [], 0
+
+    def step(self, i: int, timed: bool = True) -> None:
+        for connection in self.connections:
+            connection.sendall(f"{i}\n".encode())
+        answers = [json.loads(file.readline()) for file in self.files]
+        if timed:
+            self.seconds.append(max(answer["seconds"] for answer in answers))
+            self.faults.append(answers[0]["faults"])
+
+    def watch_memory(self, i: int) -> None:
+        """Make a step, and note the largest memory of all processes meanwhile."""
+        done = threading.Event()
+
+        def watch():
+            while not done.wait(0.01):
+                self.memory = max(self.memory, sum(map(proportional_set_size, self.pids)))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        self.step(i, timed=False)
+        done.set()
+        watcher.join()
+
+    def close(self) -> None:
+        for connection, file in zip(self.connections, self.files):
+            file.close()
+            connection.close()
+        self.process.wait()
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def proportional_set_size(pid: int) -> int:
+    """Bytes of memory, pages that are shared divided among those who share them."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) * 1024
+
+
+# =================================================================================================
+# The comparison
+# =================================================================================================
+
+
+def run(name: str, options) -> None:
+    """Measure one configuration and print its lines of the table."""
+    against = options.against == "torch"
+    if against:
+        check_agreement(name)
+    n, compiled = options.workers, options.compile
+    sides = {"floor": Side("floor", name, n, None if n > 1 else 0, False)}
+    sides[f"ours, {n} workers"] = Side("ours", name, n, None, False)
+    if options.single:
+        sides["ours, 1 thread"] = Side("ours", name, 1, 1, False)
+    theirs = "PyTorch, compiled" if compiled else "PyTorch"
+    if against:
+        sides[theirs] = Side("torch", name, 1, None, compiled)
+    for i in tqdm(range(options.steps + 2), name, unit="round", disable=None, leave=False):
+        for side in sides.values():
+            side.step(i, timed=i >= 2)  # the first ones warm up
+    for side in sides.values():
+        side.watch_memory(options.steps + 2)
+        side.watch_memory(options.steps + 3)
     config, batch = CONFIGS[name]
-    settings = Settings(
-        batch_size=batch, block_size=config.block_size, max_iters=10_000, warmup_iters=100
-    )
-    tokens = random(0, "tokens").integers(0, config.vocab_size, 200_000)
-    ours, theirs = GPT(config), TorchGPT(config)
-    with torch.no_grad():
-        for p, q, transposed in pairs(ours, theirs):
-            q.copy_(torch.from_numpy(p.data.T if transposed else p.data))
-    agree(ours, theirs, tokens, settings)
-    optimizer = make_optimizer(ours, settings)
-    decay = [p for p in theirs.parameters() if p.ndim >= 2]
-    other = [p for p in theirs.parameters() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": 0.1}, {"params": other, "weight_decay": 0.0}]
-    torch_optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
-    their_model = torch.compile(theirs) if compiled else theirs
-
-    times = {"ours": [], "torch": []}
-    for step in range(steps + 2):
-        start = time.perf_counter()
-        train_step(ours, optimizer, tokens, settings, step)
-        middle = time.perf_counter()
-        torch_step(their_model, torch_optimizer, tokens, settings, step)
-        end = time.perf_counter()
-        if step >= 2:  # the first ones warm up
-            times["ours"].append(middle - start)
-            times["torch"].append(end - middle)
-    ours_s, torch_s = (statistics.median(times[side]) for side in ("ours", "torch"))
-    n = batch * config.block_size
-    print(
-        f"{name}  ours {n / ours_s:8,.0f} tokens/s ({ours_s * 1e3:7.1f} ms)   "
-        f"PyTorch {n / torch_s:8,.0f} tokens/s ({torch_s * 1e3:7.1f} ms)   "
-        f"ratio {torch_s / ours_s:.2f}",
-        flush=True,
-    )
+    reference = sides.get(theirs)
+    floor = sides.pop("floor")
+    floor.close()
+    for label, side in sides.items():
+        ratio = f"{reference.median / side.median:5.2f}" if reference else "    -"
+        memory = f"{side.memory / reference.memory:5.2f}" if reference else "    -"
+        print(
+            f"{name}  {label:18} {batch * config.block_size / side.median:9,.0f} "
+            f"{side.median * 1e3:9,.1f} {ratio} {floor.median / side.median:6.2f} "
+            f"{side.memory / 2**20:8,.0f} {memory} {statistics.median(side.faults):8,.0f}",
+            flush=True,
+        )
+        side.close()
 
 
 def main() -> None:
@@ -170,13 +354,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", nargs="?", default="A", choices=[*CONFIGS, "all"])
+    parser.add_argument("--against", choices=("torch", "none"), default="torch")
     parser.add_argument("--steps", type=int, default=11, help="timed steps of each (11)")
+    parser.add_argument("--workers", type=int, default=parallel.physical_cores())
+    parser.add_argument("--single", action="store_true", help="also one process with one thread")
     parser.add_argument("--compile", action="store_true", help="torch.compile the PyTorch model")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    keep_freed_memory()
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; NumPy {np.__version__}")
+    if options.serve:
+        serve(options.serve, options.config, options.compile, options.port)
+        return
+    print(
+        f"{'':2} {'':18} {'tokens/s':>9} {'ms':>9} {'ratio':>5} {'floor':>6} "
+        f"{'MB':>8} {'ratio':>5} {'faults':>8}"
+    )
     for name in CONFIGS if options.config == "all" else [options.config]:
-        run(name, options.steps, options.compile)
+        run(name, options)
 
 
 if __name__ == "__main__":

@@ -96,10 +96,11 @@ def gelu_composed(x, approximate="tanh"):
 
 
 @op(composed=gelu_composed)
-def gelu(x, *, approximate="tanh"):
+def gelu(x, *, approximate="tanh", needs):
     """The Gaussian error linear unit, x times the normal distribution function of x.
 
-    approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016.
+    approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016. The
+    derivative is computed along with the value, while tanh is at hand, and kept instead of x.
     """
     if approximate == "none":
         return _gelu_exact(x)
@@ -107,30 +108,26 @@ def gelu(x, *, approximate="tanh"):
         raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
     x2 = _rows(x)
     y = np.empty_like(x2)
+    slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        t = _gelu_tanh(x2[block])
-        t += 1
-        t *= 0.5
-        np.multiply(t, x2[block], out=y[block])
+        # y = x p with p = (1 + tanh(u)) / 2 and u = C (x + A x^3): y' = p + 2 y (1 - p) u'
+        xb = x2[block]
+        square = xb * xb
+        p = square * (_A * _C)
+        p += _C
+        p *= xb
+        np.tanh(p, out=p)
+        p += 1
+        p *= 0.5
+        np.multiply(xb, p, out=y[block])
+        if needs[0]:
+            square *= 6 * _A * _C
+            square += 2 * _C  # 2 u'
+            square *= 1 - p
+            square *= y[block]
+            np.add(square, p, out=slope[block])
 
-    def vjp(g):
-        # y = x (1 + t) / 2 with t = tanh(u): y' = (1 + t + x (1 - t^2) u') / 2
-        g2, gx = _rows(g), np.empty_like(x2)
-        for block in row_blocks(x2):
-            xb = x2[block]
-            t = _gelu_tanh(xb)
-            s = xb * xb
-            s *= 3 * _A * _C
-            s += _C
-            s *= 1 - t * t
-            s *= xb  # x u' (1 - t^2)
-            s += t
-            s += 1
-            s *= 0.5
-            np.multiply(s, g2[block], out=gx[block])
-        return np.reshape(gx, g.shape)
-
-    return np.reshape(y, x.shape), vjp
+    return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
 
 def _gelu_exact(x):
@@ -140,18 +137,9 @@ def _gelu_exact(x):
 
     def vjp(g):
         density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return g * (cdf + x * density)
+        return (g * (cdf + x * density),)
 
     return x * cdf, vjp
-
-
-def _gelu_tanh(x):
-    """tanh(C (x + A x^3)), in an array of its own."""
-    t = x * x
-    t *= _A * _C
-    t += _C
-    t *= x
-    return np.tanh(t, out=t)
 
 
 def silu_composed(x):
@@ -592,7 +580,7 @@ def attention(
     make = np.empty_like if S else np.zeros_like  # without keys: zeros
     y = make(q, shape=(*batch, T, v.shape[-1]))
     # Kept apart: beside a large top, as a mask of -1e9 makes, the total would be rounded away.
-    top, total = (np.empty_like(q, shape=(*batch, T, 1)) for _ in range(2))
+    top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
     for rows in blocks:
         p, keys = scores(rows)
         largest = np.max(p, axis=-1, keepdims=True)
@@ -601,19 +589,19 @@ def attention(
         np.exp(p, out=p)
         sums = np.sum(p, axis=-1, keepdims=True)
         total[..., rows, :] = sums + (sums == 0)
-        p /= total[..., rows, :]
-        np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
+        yb = np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
+        yb /= total[..., rows, :]
 
     def vjp(g):
         gq = np.zeros_like(q) if needs[0] else None
         gk = np.zeros_like(k) if needs[1] else None
         gv = np.zeros_like(v) if needs[2] else None
+        g = g / total  # the gradient of sum(p v), where p are the weights before their division
         along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
         for rows in blocks:
             p, keys = scores(rows)
             p -= top[..., rows, :]
             np.exp(p, out=p)
-            p /= total[..., rows, :]
             gb = g[..., rows, :]
             if needs[2]:
                 gv[..., keys, :] += np.swapaxes(dropped(p, rows, keys), -1, -2) @ gb
@@ -621,11 +609,11 @@ def attention(
                 gs = dropped(gb @ np.swapaxes(v[..., keys, :], -1, -2), rows, keys)
                 gs -= along[..., rows, :]
                 gs *= p
-                gs *= scale
             if needs[0]:
-                np.matmul(gs, k[..., keys, :], out=gq[..., rows, :])
+                gqb = np.matmul(gs, k[..., keys, :], out=gq[..., rows, :])
+                gqb *= scale
             if needs[1]:
-                gk[..., keys, :] += np.swapaxes(gs, -1, -2) @ q[..., rows, :]
+                gk[..., keys, :] += np.swapaxes(gs, -1, -2) @ (q[..., rows, :] * scale)
         return gq, gk, gv
 
     return y, vjp

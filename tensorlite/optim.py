@@ -125,11 +125,11 @@ class AdamW(Optimizer):
         scratch *= 1 - beta2
         v *= beta2
         v += scratch
+        # lr (m / correction1) / (sqrt(v / correction2) + eps), with fewer divisions
         np.sqrt(v, out=scratch)
-        scratch *= 1 / math.sqrt(correction2)
-        scratch += eps
+        scratch += eps * math.sqrt(correction2)
         np.divide(m, scratch, out=scratch)
-        scratch *= lr / correction1
+        scratch *= lr * math.sqrt(correction2) / correction1
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]
         p -= scratch
