@@ -40,7 +40,7 @@ class Settings:
     dropout: float = _option(0.0, "probability of dropping an activation in training")
     bias: bool = _option(False, "biases in linear layers and layer norms")
     # how to learn
-    batch_size: int = _option(12, "windows of block_size tokens at a time")
+    batch_size: int = _option(12, "windows of block_size tokens in a batch")
     gradient_accumulation_steps: int = _option(1, "so many batches make a step")
     max_iters: int = _option(2000, "steps")
     learning_rate: float = _option(2e-3, "at its highest")

@@ -67,16 +67,22 @@ def learning_rate(settings: Settings, step: int) -> float:
     )
 
 
+AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
+
+
 def train_step(model: GPT, optimizer, tokens, settings: Settings, step: int, team: Team = ALONE):
     """One update: (the mean loss of the batch before it, the gradient's norm before clipping).
 
-    All ranks of the team draw the same batch, and each takes its share of the rows. Raises
-    FloatingPointError, and changes nothing, when loss or norm is infinite or not a number.
+    All ranks of the team draw the same batch, and each takes its share of the rows, some at a time:
+    the gradients of parts add up to that of the whole. Raises FloatingPointError, and changes
+    nothing, when loss or norm is infinite or not a number.
     """
     s = settings
     n = s.batch_size * s.gradient_accumulation_steps
     starts = draw_starts(random(s.seed, "batch", step), len(tokens), n, s.block_size)
     share, at_a_time = team.share(n), math.ceil(s.batch_size / team.size)
+    if s.device == "cpu":
+        at_a_time = min(at_a_time, math.ceil(AT_A_TIME / s.block_size))
     loss = 0.0
     for first in range(0, len(share), at_a_time):
         rows = share[first : first + at_a_time]
