@@ -39,21 +39,18 @@ def make_optimizer(model: GPT, settings: Settings, team: Team = ALONE) -> AdamW 
     """AdamW with weight decay on matrices and embeddings, none on biases and norms."""
     params = model.parameters()
 
-    def make(pieces):  # of each parameter what is to be updated here
+    def make(pieces):  # (a parameter, what is to be updated of it here)
         return AdamW(
             [
-                {"params": [piece for p, piece in zip(params, pieces) if p.ndim >= 2]},
-                {
-                    "params": [piece for p, piece in zip(params, pieces) if p.ndim < 2],
-                    "weight_decay": 0.0,
-                },
+                {"params": [piece for p, piece in pieces if p.ndim >= 2]},
+                {"params": [piece for p, piece in pieces if p.ndim < 2], "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
         )
 
-    return make(params) if team.size == 1 else Sharded(params, make, team)
+    return make(list(zip(params, params))) if team.size == 1 else Sharded(params, make, team)
 
 
 def learning_rate(settings: Settings, step: int) -> float:

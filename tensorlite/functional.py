@@ -95,7 +95,7 @@ def gelu_composed(x, approximate="tanh"):
     return x * (1 + tanh(_C * (x + _A * x * x * x))) * 0.5
 
 
-@op(composed=gelu_composed)
+@op(composed=gelu_composed, fresh=True)
 def gelu(x, *, approximate="tanh", needs):
     """The Gaussian error linear unit, x times the normal distribution function of x.
 
@@ -163,7 +163,7 @@ def linear_composed(x, weight, bias=None):
     return y if bias is None else y + bias
 
 
-@op(composed=linear_composed)
+@op(composed=linear_composed, fresh=True)
 def linear(x, weight, bias=None, *, needs):
     """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m)."""
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
@@ -209,7 +209,7 @@ def layer_norm_composed(x, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
-@op(composed=layer_norm_composed)
+@op(composed=layer_norm_composed, fresh=True)
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     """Each vector of the last axis to mean 0 and variance 1, then times weight plus bias.
 
@@ -321,7 +321,7 @@ def cross_entropy_composed(
     return sum(loss) if reduction == "sum" else sum(loss) / counted.sum()
 
 
-@op(composed=cross_entropy_composed)
+@op(composed=cross_entropy_composed, fresh=True)
 def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     """Minus the log of the probability that softmax(logits) gives the targets, in nats.
 
@@ -406,7 +406,7 @@ def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reducti
     return cross_entropy(logits, targets, ignore_index, reduction)
 
 
-@op(composed=linear_cross_entropy_composed)
+@op(composed=linear_cross_entropy_composed, fresh=True)
 def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
     """cross_entropy(x @ weight.T, targets) without ever holding the logits.
 
@@ -421,34 +421,46 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     if x2.shape[1] != n:
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
     t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
-    loss = np.empty_like(x2, shape=rows)
     share = _share(counted, reduction, x2.dtype)
-    gx = np.empty_like(x2) if needs[0] else None
-    g_weight = np.zeros_like(weight) if needs[1] else None
-    step = np.maximum(256, 2**25 // n_classes).item()  # BLAS wants rows, memory does not
-    for start in range(0, rows, step):
-        chunk = slice(start, start + step)
-        p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
-        picked = np.arange(len(p), like=p), t[chunk]
-        p -= np.max(p, axis=1, keepdims=True)
-        right = p[picked]
-        np.exp(p, out=p)
-        total = np.sum(p, axis=1)
-        loss[chunk] = np.log(total) - right
-        if needs[0] or needs[1]:
-            p *= share[chunk] / total[:, None]
-            p[picked] -= share[chunk, 0]
+    step = np.maximum(256, 2**24 // n_classes).item()  # BLAS wants rows, memory does not
+
+    def compute():
+        """(the loss of every row, the gradients of the reduced loss)."""
+        loss = np.empty_like(x2, shape=rows)
+        gx = np.empty_like(x2) if needs[0] else None
+        g_weight = np.zeros_like(weight) if needs[1] else None
+        for start in range(0, rows, step):
+            chunk = slice(start, start + step)
+            p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
+            picked = np.arange(len(p), like=p), t[chunk]
+            p -= np.max(p, axis=1, keepdims=True)
+            right = p[picked]
+            np.exp(p, out=p)
+            total = np.sum(p, axis=1)
+            loss[chunk] = np.log(total) - right
+            if needs[0] or needs[1]:
+                p *= share[chunk] / total[:, None]
+                p[picked] -= share[chunk, 0]
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:
-                g_weight += p.T @ x2[chunk]
+                for ids in (slice(i, i + 8192) for i in range(0, n_classes, 8192)):
+                    g_weight[ids] += p[:, ids].T @ x2[chunk]
+        return loss, gx, g_weight
+
+    loss, *gradients = compute()
+    # The largest arrays of a model: given away by the first backward, not copied; a second one
+    # over the same graph computes them again. In a dict, for protect.py locks arrays in lists.
+    kept = {"gradients": gradients}
     shape = x.shape
 
     def vjp(g):
-        return (
-            np.reshape(gx * g, shape) if needs[0] else None,
-            g_weight * g if needs[1] else None,
-        )
+        gx, g_weight = kept.pop("gradients") if kept else compute()[1:]
+        if needs[0]:
+            gx *= g
+        if needs[1]:
+            g_weight *= g
+        return np.reshape(gx, shape) if needs[0] else None, g_weight
 
     return _reduce(loss, counted, reduction, shape[:-1]), vjp
 
@@ -537,7 +549,7 @@ def attention_composed(
     return matmul(weights if keep is None else drop(weights, keep, dropout_p), v)
 
 
-@op(composed=attention_composed)
+@op(composed=attention_composed, fresh=True)
 def attention(
     q, k, v, *, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None, needs
 ):

@@ -5,12 +5,12 @@ for its rows of the batch; the gradients are added; each updates its share of th
 which it alone has the optimizer's state (ZeRO-1; Rajbhandari et al., 2020). One mechanism serves
 two cores and many machines:
 
-- The parameters are one long vector, cut into *buckets* of whole parameters, and every bucket into
-  one share for each rank.
-- The ranks of a machine see each other's gradients in shared memory, and each sums its part of
-  all. Parameters and the optimizer's state are there once for the machine.
+- The parameters are one long vector, cut into *buckets*, and every bucket into one share for each
+  rank.
+- The ranks of a machine show each other their gradients in shared memory, and each sums its part
+  of every bucket. Parameters and the optimizer's state are there once for the machine.
 - Between machines, MPI's collectives add what each machine has summed and pass the updated shares
-  on. They start bucket by bucket, while the backward pass still computes the next one.
+  on. Both sums go bucket by bucket, while the backward pass still computes the next one.
 
 Without room for shared memory every rank is treated as a machine of its own.
 """
@@ -31,7 +31,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -181,16 +180,17 @@ def _part(whole, i: int, n: int):
 # The update, divided
 # =================================================================================================
 
-BUCKET = 2**20  # parameters, at least, that are summed at a time
+BUCKET = 2**20  # parameters that are exchanged at a time
 
 
 class Sharded:
     """An optimizer of which every rank does its share; to a trainer, an `Optimizer`.
 
     `params` are a model's parameters, in the order in which the model uses them; all ranks get the
-    values that rank 0 has. `make` is given, for each of them, the piece that this rank updates (a
-    flat tensor, maybe empty), and makes the optimizer. Gradients pass through `backward`, which
-    leaves none in `.grad` of the parameters. All ranks call all methods, in the same order.
+    values that rank 0 has. `make` is given pairs of a parameter and a piece of it (a flat tensor)
+    that this rank is to update, and makes the optimizer. Gradients pass through `backward`, which
+    leaves none in `.grad` of the parameters; one that gets none counts as zero. All ranks call all
+    methods, in the same order.
     """
 
     def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
@@ -198,47 +198,53 @@ class Sharded:
         if any(p.dtype != np.float32 for p in self.params):
             raise ValueError("the ranks exchange float32: keep the parameters in it")
         self.team = team
+        self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
-        self.number = {p: i for i, p in enumerate(self.params)}
         n = ends[-1]
+        # From the last parameter to the first: in this order backward completes their gradients.
+        self.buckets = [range(max(0, end - BUCKET), end) for end in range(n, 0, -BUCKET)]
+        self.members = [
+            [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, bucket))]
+            for bucket in self.buckets
+        ]
 
-        # Each rank's gradients, and the parameters, once a machine.
-        self.local, self.across = team.split(4 * n * (team.local_size + 3))
-        self.gradients = shared_arrays(self.local, n, np.float32)
-        self.gradient = self.gradients[self.local.rank]
+        # Parameters are held once a machine. Each rank shows the others two buckets of gradients.
+        exchanged = 2 * min(n, BUCKET)
+        self.local, self.across = team.split(4 * (3 * n + exchanged * team.local_size))
+        self.shown = [
+            np.reshape(a, (2, -1)) for a in shared_arrays(self.local, exchanged, np.float32)
+        ]
         self.weights = shared_array(self.local, n, np.float32)
         if team.rank == 0:
-            for p, part in zip(self.params, self.ranges):
-                _of(self.weights, part)[...] = np.reshape(place(p.data, "cpu"), -1)
+            for p, own in zip(self.params, self.ranges):
+                _of(self.weights, own)[...] = np.reshape(place(p.data, "cpu"), -1)
         if self.local.rank == 0:
             self.across.Bcast(self.weights)
         team.wait()
-        for p, part in zip(self.params, self.ranges):
+        for p, own in zip(self.params, self.ranges):
             if isinstance(p.data, np.ndarray):
-                p.data = np.reshape(_of(self.weights, part), p.shape)
+                p.data = np.reshape(_of(self.weights, own), p.shape)
         self._load_gpu()
 
         # Of every bucket this rank sums a part for its machine, and then has a share of that part.
-        self.buckets, self.members = _buckets(self.ranges)
         at, of = self.across.rank, self.across.size
-        self.summed = [_part(b, self.local.rank, self.local.size) for b in self.buckets]
-        self.shares = [_part(part, at, of) for part in self.summed]
-        pieces = {
-            i: _overlap(self.ranges[i], share)
+        self.parts = [_part(b, self.local.rank, self.local.size) for b in self.buckets]
+        self.shares = [_part(part, at, of) for part in self.parts]
+        self.pieces = [
+            [(i, piece) for i, both in members if (piece := _overlap(both, share))]
             for share, members in zip(self.shares, self.members)
-            for i in members
-        }
-        self.pieces = [pieces[i] for i in range(len(self.params))]
-        self.tensors = [Tensor(_of(self.weights, piece), True) for piece in self.pieces]
-        self.own = make(self.tensors)
+        ]
+        pieces = [pair for bucket in self.pieces for pair in bucket] or [(0, range(0))]
+        self.tensors = [(i, r, Tensor(_of(self.weights, r), True)) for i, r in pieces]
+        self.own = make([(self.params[i], tensor) for i, _, tensor in self.tensors])
         self.slots, self.groups = self.own.slots, self.own.groups
 
         # The optimizer's state lies beside the parameters, so that one rank can save all of it.
         self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
-        piece_of = dict(zip(self.tensors, self.pieces))
+        range_of = {tensor: r for _, r, tensor in self.tensors}
         for slot, vector in self.state.items():
-            self.own.state[slot] = [_of(vector, piece_of[tensor]) for tensor in self.own.params]
+            self.own.state[slot] = [_of(vector, range_of[tensor]) for tensor in self.own.params]
         self._begin()
 
     # ---------------------------------------------------------------------------------------------
@@ -247,71 +253,89 @@ class Sharded:
 
     def _begin(self) -> None:
         """Wait for the gradients of a new step."""
-        self.filled = set()  # the parameters that have got a gradient
-        self.missing = [set(members) for members in self.members]  # per bucket, what is to come
-        self.started = 0  # buckets, in their order, that this rank has completed
-        self.pending = deque()  # of these, buckets that some rank of this machine has not
-        self.received = {}  # bucket -> the sum of this rank's share, and the request it comes by
+        self.gradient = {}  # number of a parameter -> its gradient, flat
+        self.missing = [{i for i, _ in members} for members in self.members]  # per bucket
+        self.exchanged = 0  # buckets, in their order, that this rank has shown to the others
+        self.arrived = None  # the request that is done when all have shown the last of these
+        self.between = []  # (bucket, what is sent, what is received, request) between machines
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """Add the gradients of `loss` to the step's; `last`: no more will come from this rank."""
 
         def collect(p, g):
             i = self.number[p]
-            whole = _of(self.gradient, self.ranges[i])
             g = np.reshape(place(g, "cpu"), -1)
-            if i in self.filled:
-                whole += g
+            if i in self.gradient:
+                self.gradient[i] += g
             else:
-                whole[...] = g
-                self.filled.add(i)
+                self.gradient[i] = g
             if last:
-                self._arrived(i)
+                self._complete(i)
+                self._exchange(wait=False)
 
         loss.backward(ready=collect)
 
-    def _arrived(self, i: int) -> None:
-        """The gradient of parameter i is complete: sum its bucket if it was the last one in it."""
+    def _complete(self, i: int) -> None:
         for missing in self.missing:
             missing.discard(i)
-        while self.started < len(self.buckets) and not self.missing[self.started]:
-            # All ranks start the buckets in one order, as MPI asks.
-            self.pending.append((self.started, self.local.Ibarrier()))
-            self.started += 1
-        self._sum(wait=False)
 
-    def _sum(self, wait: bool) -> None:
-        """Sum the buckets that all ranks of this machine have completed."""
-        while self.pending and (wait or self.pending[0][1].Test()):
-            bucket, here = self.pending.popleft()
-            here.Wait()
-            part = self.summed[bucket]
-            total = _of(self.gradient, part)
-            for other in self.gradients:
-                if other is not self.gradient:
-                    total += _of(other, part)
-            if self.across.size > 1:
-                counts = [len(_part(part, i, self.across.size)) for i in range(self.across.size)]
-                share = np.empty(len(self.shares[bucket]), np.float32)
-                request = self.across.Ireduce_scatter(total, share, counts)
-                self.received[bucket] = share, request
+    def _exchange(self, wait: bool) -> None:
+        """Sum the buckets that are complete; `wait`: all, and for the other ranks of this machine.
+
+        Buckets go one after the other, so that all ranks start MPI's collectives in one order.
+        When all have shown bucket k, all have summed bucket k - 1: its place is free for k + 1.
+        """
+        while self.exchanged < len(self.buckets) or wait:
+            k = self.exchanged
+            if k < len(self.buckets) and self.missing[k]:
+                return
+            if k > 0:
+                if wait:
+                    self.arrived.Wait()
+                elif not self.arrived.Test():
+                    return
+                self._sum(k - 1)
+            if k == len(self.buckets):
+                return
+            for i, both in self.members[k]:
+                g = _of(self.gradient[i], both, self.ranges[i].start)
+                _of(self.shown[self.local.rank][k % 2], both, self.buckets[k].start)[...] = g
+            self.arrived = self.local.Ibarrier()
+            self.exchanged += 1
+
+    def _sum(self, k: int) -> None:
+        """Add up this rank's part of a bucket that all ranks of the machine show."""
+        part, here = self.parts[k], self.local.rank
+        shown = [_of(buckets[k % 2], part, self.buckets[k].start) for buckets in self.shown]
+        total = shown[here]
+        for other in shown[:here] + shown[here + 1 :]:
+            total += other
+        if self.across.size == 1:
+            self._keep(k, total)
+            return
+        counts = [len(_part(part, i, self.across.size)) for i in range(self.across.size)]
+        total, share = total.copy(), np.empty(len(self.shares[k]), np.float32)
+        request = self.across.Ireduce_scatter(total, share, counts)
+        self.between.append((k, total, share, request))
+
+    def _keep(self, k: int, share: np.ndarray) -> None:
+        """Take the sum of this rank's share of a bucket over the rank's own gradient."""
+        for i, piece in self.pieces[k]:
+            g = _of(self.gradient[i], piece, self.ranges[i].start)
+            g[...] = _of(share, piece, self.shares[k].start)
 
     def _finish(self) -> None:
         """Sum what is left, and give this rank's optimizer its share."""
-        for i in range(len(self.params)):
-            if i not in self.filled:  # no row of the batch here, or none that uses it
-                _of(self.gradient, self.ranges[i])[...] = 0
-            self._arrived(i)
-        self._sum(wait=True)
-        for bucket, members in enumerate(self.members):
-            g, first = self.gradient, 0
-            if bucket in self.received:
-                g, request = self.received[bucket]
-                request.Wait()
-                first = self.shares[bucket].start
-            for i in members:
-                piece = self.pieces[i]
-                self.tensors[i].grad = Tensor(g[piece.start - first : piece.stop - first])
+        for i, p in enumerate(self.params):
+            if i not in self.gradient:  # no row of the batch came here, or none that uses it
+                self.gradient[i] = np.zeros(p.size, np.float32)
+            self._complete(i)
+        self._exchange(wait=True)
+        for k, _, share, request in self.between:
+            request.Wait()
+            self._keep(k, share)
+        for i, piece, tensor in self.tensors:
+            tensor.grad = Tensor(_of(self.gradient[i], piece, self.ranges[i].start))
 
     def clip_grad_norm(self, max_norm: float):
         """As the function of that name does for all parameters; no `backward` comes behind it."""
@@ -338,7 +362,7 @@ class Sharded:
             from mpi4py import MPI
 
             requests = []
-            for part in self.summed:
+            for part in self.parts:
                 shares = [_part(part, i, self.across.size) for i in range(self.across.size)]
                 counts = [len(share) for share in shares]
                 starts = [share.start - part.start for share in shares]
@@ -386,27 +410,15 @@ class Sharded:
         self.team.wait()
 
 
-def _buckets(ranges: list[range]) -> tuple[list[range], list[list[int]]]:
-    """Ranges of whole parameters, and the numbers of these, from the last parameter to the first:
-    the order in which a backward pass completes their gradients.
-    """
-    buckets, members = [], []
-    for i in reversed(range(len(ranges))):
-        if not buckets or len(buckets[-1]) >= BUCKET:
-            buckets.append(range(ranges[i].stop, ranges[i].stop))
-            members.append([])
-        buckets[-1] = range(ranges[i].start, buckets[-1].stop)
-        members[-1].append(i)
-    return buckets, members
-
-
 def _overlap(a: range, b: range) -> range:
+    """What two ranges have in common: empty, and so false, if nothing."""
     start = max(a.start, b.start)
     return range(start, max(start, min(a.stop, b.stop)))
 
 
-def _of(vector: np.ndarray, part: range) -> np.ndarray:
-    return vector[part.start : part.stop]
+def _of(array: np.ndarray, part: range, first: int = 0) -> np.ndarray:
+    """A part of the vector of all parameters, in an array that begins with number `first`."""
+    return array[part.start - first : part.stop - first]
 
 
 # =================================================================================================

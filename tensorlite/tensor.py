@@ -135,8 +135,8 @@ class Tensor:
         over the same graph raises RuntimeError, unless the first was given `retain_graph=True`.
         Raises ValueError if this tensor needs no gradient, or is no scalar and none is given.
 
-        With `ready`, no `.grad` is written: `ready(leaf, g)` is called as soon as the gradient of
-        a leaf is complete, while backward goes on below. It may read the array g, not keep it.
+        With `ready`, no `.grad` is written: `ready(leaf, g)` is given the gradient of a leaf, an
+        array to keep, as soon as it is complete, while backward goes on below.
         """
         for leaf, (g, owned) in _backward(self, gradient, retain_graph, ready=ready).items():
             if leaf.grad is not None:
@@ -235,12 +235,17 @@ class Node:
     where no gradient is needed. `vjps` is one function per input, or a single function that gives
     all gradients as a tuple. `serial` counts nodes as they are made; since a node is always made
     after its parents, descending serial numbers are a topological order. `call` is the operation
-    with its arguments, kept for `higher_order`; `origin` the user's line, for `detect_anomaly`.
+    with its arguments, kept for `higher_order`; `origin` the user's line, for `detect_anomaly`;
+    `fresh` says what the operation promises of its gradients (`op`).
     """
 
-    __slots__ = ("serial", "op", "parents", "vjps", "shape", "dtype", "protected", "call", "origin")
+    __slots__ = (
+        "serial", "op", "parents", "vjps", "shape", "dtype", "protected", "call", "origin", "fresh"
+    )  # fmt: skip
 
-    def __init__(self, op: str, parents: list, vjps, value, inputs, call=None, origin=""):
+    def __init__(
+        self, op: str, parents: list, vjps, value, inputs, call=None, origin="", fresh=False
+    ):
         self.protected = ()  # first, for __del__ finds it even if this is interrupted
         self.serial = next_serial()
         self.op = op
@@ -250,6 +255,7 @@ class Node:
         self.dtype = value.dtype
         self.call = call
         self.origin = origin
+        self.fresh = fresh
         needed = captured(vjps)
         if call is not None:  # what is computed again needs the operands, captured or not
             needed += [x for x in (*inputs, *call[2].values()) if isinstance(x, np.ndarray)]
@@ -370,11 +376,12 @@ class Op:
     which the input broadcasts, or a `Part`.
     """
 
-    def __init__(self, body: Callable, composed: Callable | None, integers: bool):
+    def __init__(self, body: Callable, composed: Callable | None, integers: bool, fresh: bool):
         # With an underscore where a function of that name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
+        self.fresh = fresh
         self.floats = composed is not None and not integers
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
@@ -447,7 +454,7 @@ class Op:
                     vjps[i] = None
                 elif vjps[i] is None:
                     raise TypeError(self._no_gradient(self._input(i)))
-        node = Node(self.name, parents, vjps, value, values, call, origin)
+        node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
         return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
@@ -480,15 +487,18 @@ def op(
     *,
     composed: Callable | None = None,
     integers: bool = False,
+    fresh: bool = False,
 ):
     """Make an `Op` of a body on arrays and register it in `OPS`.
 
     `composed` is the definition by simpler operations that a fused one must equal. A fused body is
     given floating-point arrays of one dtype, integers as float32 unless it takes `integers`.
+    `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
+    holds: the engine adds to them in place.
     """
     if body is None:
-        return lambda body: op(body, composed=composed, integers=integers)
-    made = Op(body, composed, integers)
+        return lambda body: op(body, composed=composed, integers=integers, fresh=fresh)
+    made = Op(body, composed, integers, fresh)
     OPS[made.name] = made
     return made
 
@@ -610,7 +620,7 @@ def _backward(
 ) -> dict:
     """Each leaf (or each one of `wanted`) -> (its gradient, owned).
 
-    `owned` says that the engine allocated the array itself, so that nobody else can hold it. Not
+    `owned` says that the array was allocated on the way, so that nobody else can hold it. Not
     `through` stops at the nodes in `wanted`, as if they were leaves. With `create_graph` gradients
     are tensors, and the nodes' vjps run on tensors.
     """
@@ -679,7 +689,7 @@ def _backward(
                 if isinstance(leaf, Tensor):
                     uses[leaf] -= 1
                     if not uses[leaf] and leaf in held:
-                        ready(leaf, np.asarray(held.pop(leaf)[0], like=leaf.data))
+                        _hand_over(leaf, *held.pop(leaf), ready)
         if not retain_graph:
             node.free()
     gradients = {
@@ -688,9 +698,13 @@ def _backward(
     }
     if not ready:
         return gradients
-    for leaf, (g, _) in gradients.items():
-        ready(leaf, g)
+    for leaf, (g, owned) in gradients.items():
+        _hand_over(leaf, g, owned, ready)
     return {}
+
+
+def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
+    ready(leaf, np.asarray(g if owned else g.copy(), like=leaf.data))
 
 
 def _count_uses(root) -> Counter:
@@ -727,7 +741,8 @@ def _accumulate(held, new, parent, node: Node, i: int):
     """Add one more gradient of a value to what is held of it: (gradient, owned) or None.
 
     What a vjp returned may be the gradient it was given, an array that it captured or a view of
-    either, so the engine adds in place only to sums that it allocated itself.
+    either, so the engine adds in place only to sums that it allocated itself, and to what the vjp
+    of an operation that is declared `fresh` has allocated.
     """
     if isinstance(new, Part):
         if held is None:
@@ -741,12 +756,16 @@ def _accumulate(held, new, parent, node: Node, i: int):
         new = new.data
     if new.shape != parent.shape or new.dtype != parent.dtype:
         new = _fit(new, parent, node, i)
+    fresh = node.fresh and not isinstance(new, np.generic)
     if held is None:
-        return new, False
+        return new, fresh
     g, owned = held
     if owned:
         g += new
         return held
+    if fresh:
+        new += g
+        return new, True
     total = g + new
     return total, not isinstance(total, np.generic)
 
