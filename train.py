@@ -44,25 +44,37 @@ def main(argv: list[str] | None = None) -> int:
     team = ALONE
     try:
         team = parallel.join()
-        with contextlib.redirect_stderr(sys.stderr if team.rank == 0 else io.StringIO()):
+        with rank_0_speaks(team):
             warnings.showwarning = lambda text, *_: print(f"train.py: {text}", file=sys.stderr)
             given, notes = parse(argv)
             for note in notes:
                 print(note, file=sys.stderr)
-        workers, why = choose_workers(given, team)
-        if workers > team.size:
-            return parallel.start(workers, [__file__, *argv])
-        with contextlib.redirect_stdout(sys.stdout if team.rank == 0 else io.StringIO()):
+            workers, why = choose_workers(given, team)
+            if workers > team.size:
+                return parallel.start(workers, [__file__, *argv])
             return run(given, team, why)
     except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         text = " ".join(str(error).split()) or "out of memory"
         team.give_way()
         print(f"train.py: error: {text}", file=sys.stderr)
         return team.end(2)
+    except SystemExit:  # the command line's: --help, or a fault in it
+        team.give_way()
+        raise
     except KeyboardInterrupt:
         team.give_way()
         print("train.py: interrupted; --init_from resume goes on", file=sys.stderr)
         return team.end(130)
+
+
+@contextlib.contextmanager
+def rank_0_speaks(team: Team):
+    """In the block, what the other ranks print is lost; errors that leave it are not."""
+    if team.rank == 0:
+        yield
+    else:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
 
 
 def run(given: dict, team: Team = ALONE, why: str = "") -> int:

@@ -96,7 +96,7 @@ class MPITeam(Team):
 
     def sum(self, x):
         total = np.empty(np.shape(x))
-        self.world.Allreduce(np.asarray(x, np.float64), total)
+        self.world.Allreduce(np.asarray(x, np.float64, order="C"), total)
         return total if total.ndim else total.item()
 
     def same(self, x):
@@ -130,6 +130,7 @@ class MPITeam(Team):
         """MPI would let the other ranks wait for this one for ever: Abort ends them."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(0.5)  # mpiexec drops what it has not read by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is to be said has been said
         self.world.Abort(status)
 
