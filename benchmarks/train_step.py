@@ -4,11 +4,12 @@
 
 Builds one model in both, with the same weights: ours as train.py does, PyTorch's plainly with
 torch.nn and its scaled_dot_product_attention. Checks that loss and gradients agree to 1e-4, then
-times whole steps (batch, forward, backward, clipping, AdamW): ours, theirs, ours, theirs. Ours is
-the step of train.py, in as many processes as `--workers` says (train.py's own choice: the physical
-cores) and in one with a single BLAS thread; PyTorch runs in one process with all its threads. While
-one side computes the others sleep. `floor` is the time that the matrix products of the step take
-alone, measured with NumPy in the same processes, in turns with the rest.
+times whole steps (batch, forward, backward, clipping, AdamW) by turns, ours, theirs, ours, theirs,
+of half a second or one step. Ours is the step of train.py, in as many processes as `--workers` says
+(train.py's own choice: the physical cores) and in one with a single BLAS thread (`--single`);
+PyTorch runs in one process with all its threads. While one side computes the others sleep. `floor`
+is the share of a step that its matrix products take alone, measured with NumPy in as many
+processes, in turns with the rest.
 
 The table has medians; `memory` is the largest proportional set size of all processes of a side
 during steps behind the timed ones; `faults` are page faults a step of the first worker.
@@ -234,7 +235,7 @@ def floor_side(name: str):
 
 
 def serve(side: str, name: str, compiled: bool, port: int) -> None:
-    """Be one process of a side: make a step for every line that comes, answer with its figures.
+    """Be one process of a side: make steps for every line that comes, answer with their means.
 
     Waiting in a socket costs no time of the processor, as waiting in MPI would.
     """
@@ -243,12 +244,13 @@ def serve(side: str, name: str, compiled: bool, port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile() as file:
         connection.sendall(json.dumps({"side": side, "pid": os.getpid()}).encode() + b"\n")
         for line in file:
+            first, count = map(int, line.split())
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             start = time.perf_counter()
-            result = step(int(line))
-            seconds = result if side == "floor" else time.perf_counter() - start
+            results = [step(first + i) for i in range(count)]
+            seconds = sum(results) if side == "floor" else time.perf_counter() - start
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-            answer = {"seconds": seconds, "faults": faults}
+            answer = {"seconds": seconds / count, "faults": faults / count}
             connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -272,13 +274,16 @@ class Side:
         self.pids = [json.loads(file.readline())["pid"] for file in self.files]
         self.seconds, self.faults, self.memory = [], [], 0
 
-    def step(self, i: int, timed: bool = True) -> None:
+    def turn(self, first: int, count: int, timed: bool = True) -> float:
+        """Make `count` steps from number `first`; the mean seconds of a step."""
         for connection in self.connections:
-            connection.sendall(f"{i}\n".encode())
+            connection.sendall(f"{first} {count}\n".encode())
         answers = [json.loads(file.readline()) for file in self.files]
+        seconds = max(answer["seconds"] for answer in answers)
         if timed:
-            self.seconds.append(max(answer["seconds"] for answer in answers))
+            self.seconds.append(seconds)
             self.faults.append(answers[0]["faults"])
+        return seconds
 
     def watch_memory(self, i: int) -> None:
         """Make a step, and note the largest memory of all processes meanwhile."""
@@ -290,7 +295,7 @@ class Side:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        self.step(i, timed=False)
+        self.turn(i, 1, timed=False)
         done.set()
         watcher.join()
 
@@ -329,12 +334,15 @@ def run(name: str, options) -> None:
     theirs = "PyTorch, compiled" if compiled else "PyTorch"
     if against:
         sides[theirs] = Side("torch", name, 1, None, compiled)
-    for i in tqdm(range(options.steps + 2), name, unit="round", disable=None, leave=False):
+    for i in range(2):  # the first steps warm up
+        longest = max(side.turn(i, 1, timed=False) for side in sides.values())
+    count = max(1, round(0.5 / longest))
+    for i in tqdm(range(options.turns), name, unit="round", disable=None, leave=False):
         for side in sides.values():
-            side.step(i, timed=i >= 2)  # the first ones warm up
+            side.turn(2 + i * count, count)
     for side in sides.values():
-        side.watch_memory(options.steps + 2)
-        side.watch_memory(options.steps + 3)
+        side.watch_memory(2 + options.turns * count)
+        side.watch_memory(3 + options.turns * count)
     config, batch = CONFIGS[name]
     reference = sides.get(theirs)
     floor = sides.pop("floor")
@@ -357,7 +365,7 @@ def main() -> None:
     )
     parser.add_argument("config", nargs="?", default="A", choices=[*CONFIGS, "all"])
     parser.add_argument("--against", choices=("torch", "none"), default="torch")
-    parser.add_argument("--steps", type=int, default=11, help="timed steps of each (11)")
+    parser.add_argument("--turns", type=int, default=11, help="timed turns of each side (11)")
     parser.add_argument("--workers", type=int, default=parallel.physical_cores())
     parser.add_argument("--single", action="store_true", help="also one process with one thread")
     parser.add_argument("--compile", action="store_true", help="torch.compile the PyTorch model")

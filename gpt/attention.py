@@ -59,11 +59,10 @@ class PlainCausalSelfAttention(nn.Module):
 
 
 class CausalSelfAttention(PlainCausalSelfAttention):
-    """The same with steps 3 to 5 fused, so that the T x T weights are never held whole."""
+    """The same with steps 2 to 6 fused, so that the T x T weights are never held whole."""
 
-    def attend(self, q, k, v, rng):
+    def forward(self, x, rng=None):
+        qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
         dropout_p = self.attn_dropout.p if self.training else 0.0
-        rng = np.random.default_rng() if rng is None else rng
-        return tl.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=dropout_p, rng=rng
-        )  # (B, nh, T, hs)
+        y = tl.causal_self_attention(qkv, self.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
+        return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)

@@ -4,6 +4,7 @@ from . import nn, optim
 from .device import cuda
 from .functional import (
     attention,
+    causal_self_attention,
     cross_entropy,
     drop,
     dropout,

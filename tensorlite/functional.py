@@ -509,6 +509,8 @@ def _draw_keep(shape, p, rng, like):
 # =================================================================================================
 
 QUERY_BLOCK = 64  # rows of queries at a time; longer blocks waste more of the masked triangle
+TILE = 2**17  # scores at a time: with a temporary beside them, they stay in a core's L2 cache
+SHORT = 256  # keys: up to so many the weights are kept for backward, beyond it computes them again
 
 
 def scaled_dot_product_attention(
@@ -555,9 +557,9 @@ def attention(
 ):
     """`scaled_dot_product_attention`, the dropped weights being given by the booleans `keep`.
 
-    Goes over blocks of query rows. A causal block looks at no key behind its last query, which
-    saves half of the products; and no more than a block of the (T, S) scores is held at a time:
-    the backward pass computes them again from the largest and the total of each row, as
+    Goes over tiles: some heads, and a block of query rows of these. A causal block looks at no key
+    behind its last query, which saves half of the products. The (T, S) scores are never held whole
+    for long T: the backward pass computes them again from the largest and the total of each row, as
     FlashAttention does (Dao et al., 2022).
     """
     T, S = q.shape[-2], k.shape[-2]
@@ -569,23 +571,33 @@ def attention(
     if any(b != batch for b in batches[:3]):
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
     step = QUERY_BLOCK if is_causal and T > 2 * QUERY_BLOCK else T
-    blocks = [slice(i, i + step) for i in range(0, T, step or 1)] if S else []
+    per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
+    tiles = [
+        (box, slice(start, start + step), slice(0, start + step if is_causal else S))
+        for box in _boxes(batch, per_tile)
+        for start in range(0, T if S else 0, step)
+    ]
+    if attn_mask is not None:
+        attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
+    future = np.triu(np.full_like(q, -math.inf, shape=(step, step)), 1)  # added to scores
 
-    def scores(rows):
-        """The masked scores of a block of queries (..., r, s), and the s keys they look at."""
-        keys = slice(0, rows.stop if is_causal else S)
-        s = np.matmul(q[..., rows, :] * scale, np.swapaxes(k[..., keys, :], -1, -2))
+    def exponentials(box, rows, keys, largest=None):
+        """exp(scores - the largest of each row) (..., r, s), and the largest (..., r, 1)."""
+        p = np.matmul(q[box][..., rows, :] * scale, np.swapaxes(k[box][..., keys, :], -1, -2))
         if is_causal:
-            corner = s[..., rows.start :]  # all of these queries see all the keys before it
-            past = np.tri(*corner.shape[-2:], dtype=bool, like=s)
-            corner += np.where(past, 0, -math.inf).astype(s.dtype)
+            corner = p[..., rows.start :]  # all of these queries see all the keys before it
+            corner += future[: corner.shape[-2], : corner.shape[-1]]
         if attn_mask is not None:
-            mask = np.broadcast_to(attn_mask, (*attn_mask.shape[:-2], T, S))[..., rows, keys]
-            s = np.where(mask, s, -math.inf) if mask.dtype == bool else s + mask.astype(s.dtype)
-        return s, keys
+            mask = attn_mask[box][..., rows, keys]
+            p = np.where(mask, p, -math.inf) if mask.dtype == bool else p + mask.astype(p.dtype)
+        if largest is None:
+            largest = np.max(p, axis=-1, keepdims=True)
+            largest = np.where(np.isinf(largest), 0, largest)  # a query without keys: -inf
+        p -= largest
+        return np.exp(p, out=p), largest
 
-    def dropped(p, rows, keys):
-        return p if keep is None else drop.body(p, keep=keep[..., rows, keys], p=dropout_p)[0]
+    def dropped(p, box, rows, keys):
+        return p if keep is None else drop.body(p, keep=keep[box][..., rows, keys], p=dropout_p)[0]
 
     # `empty_like` keeps the memory order of q, (B, T, heads, D) where the heads were split off, so
     # that merging them again copies nothing.
@@ -593,16 +605,16 @@ def attention(
     y = make(q, shape=(*batch, T, v.shape[-1]))
     # Kept apart: beside a large top, as a mask of -1e9 makes, the total would be rounded away.
     top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
-    for rows in blocks:
-        p, keys = scores(rows)
-        largest = np.max(p, axis=-1, keepdims=True)
-        top[..., rows, :] = np.where(np.isinf(largest), 0, largest)  # a query without keys: -inf
-        p -= top[..., rows, :]
-        np.exp(p, out=p)
-        sums = np.sum(p, axis=-1, keepdims=True)
-        total[..., rows, :] = sums + (sums == 0)
-        yb = np.matmul(dropped(p, rows, keys), v[..., keys, :], out=y[..., rows, :])
-        yb /= total[..., rows, :]
+    kept = {}  # tile -> its exponentials
+    for box, rows, keys in tiles:
+        p, top[box][..., rows, :] = exponentials(box, rows, keys)
+        sums = p @ np.ones_like(p, shape=(p.shape[-1], 1))  # faster than np.sum(p, axis=-1)
+        total[box][..., rows, :] = sums + (sums == 0)
+        weights = dropped(p, box, rows, keys)
+        yb = np.matmul(weights, v[box][..., keys, :], out=y[box][..., rows, :])
+        yb /= total[box][..., rows, :]
+        if S <= SHORT and any(needs):
+            kept[len(kept)] = p
 
     def vjp(g):
         gq = np.zeros_like(q) if needs[0] else None
@@ -610,22 +622,80 @@ def attention(
         gv = np.zeros_like(v) if needs[2] else None
         g = g / total  # the gradient of sum(p v), where p are the weights before their division
         along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
-        for rows in blocks:
-            p, keys = scores(rows)
-            p -= top[..., rows, :]
-            np.exp(p, out=p)
-            gb = g[..., rows, :]
+        for i, (box, rows, keys) in enumerate(tiles):
+            p = kept[i] if kept else exponentials(box, rows, keys, top[box][..., rows, :])[0]
+            gb = g[box][..., rows, :]
             if needs[2]:
-                gv[..., keys, :] += np.swapaxes(dropped(p, rows, keys), -1, -2) @ gb
+                weights = dropped(p, box, rows, keys)
+                gv[box][..., keys, :] += np.swapaxes(weights, -1, -2) @ gb
             if needs[0] or needs[1]:
-                gs = dropped(gb @ np.swapaxes(v[..., keys, :], -1, -2), rows, keys)
-                gs -= along[..., rows, :]
+                gs = gb @ np.swapaxes(v[box][..., keys, :], -1, -2)
+                gs = dropped(gs, box, rows, keys)
+                gs -= along[box][..., rows, :]
                 gs *= p
             if needs[0]:
-                gqb = np.matmul(gs, k[..., keys, :], out=gq[..., rows, :])
+                gqb = np.matmul(gs, k[box][..., keys, :], out=gq[box][..., rows, :])
                 gqb *= scale
             if needs[1]:
-                gk[..., keys, :] += np.swapaxes(gs, -1, -2) @ (q[..., rows, :] * scale)
+                gkb = np.swapaxes(gs, -1, -2) @ (q[box][..., rows, :] * scale)
+                gk[box][..., keys, :] += gkb
         return gq, gk, gv
 
     return y, vjp
+
+
+def _boxes(shape, size):
+    """Index tuples that cut an array into boxes of at most `size` elements, or of one."""
+    if math.prod(shape) <= size or not shape:
+        yield (...,)
+        return
+    inner = math.prod(shape[1:])
+    step = size // inner or 1
+    for start in range(0, shape[0], step):
+        for rest in _boxes(shape[1:], size):
+            yield (slice(start, start + step), *rest)
+
+
+def causal_self_attention(qkv, n_head: int, dropout_p: float = 0.0, rng=None) -> Tensor:
+    """Every head's causal attention, from the projection to the merged heads, in one operation.
+
+    qkv (B, T, 3C), the queries, keys and values of all heads side by side -> (B, T, C). Dropout on
+    the weights with probability `dropout_p` takes its numbers from `rng`, by default a fresh
+    Generator. Raises ValueError where 3C does not divide into 3 x n_head.
+    """
+    B, T, C3 = qkv.shape
+    if C3 % (3 * n_head):
+        raise ValueError(f"{C3} columns do not divide into queries, keys, values of {n_head} heads")
+    keep = _draw_keep((B, n_head, T, T), dropout_p, rng, qkv.data) if dropout_p else None
+    return packed_attention(qkv, n_head, dropout_p, keep)
+
+
+def _heads(qkv, n_head):
+    """(B, T, 3C) -> queries, keys, values as one view (3, B, n_head, T, size of a head)."""
+    B, T, C3 = qkv.shape
+    return np.transpose(np.reshape(qkv, (B, T, 3, n_head, C3 // 3 // n_head)), (2, 0, 3, 1, 4))
+
+
+def packed_attention_composed(qkv, n_head, dropout_p=0.0, keep=None):
+    q, k, v = _heads(qkv, n_head)
+    y = attention_composed(q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep)
+    return np.reshape(np.transpose(y, (0, 2, 1, 3)), (*qkv.shape[:2], qkv.shape[2] // 3))
+
+
+@op(composed=packed_attention_composed, fresh=True)
+def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, needs):
+    """`causal_self_attention`, the dropped weights being given by the booleans `keep`."""
+    q, k, v = _heads(qkv, n_head)
+    y, attention_vjp = attention.body(
+        q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep, needs=needs * 3
+    )
+    shape = qkv.shape
+
+    def vjp(g):
+        g_qkv = np.empty_like(g, shape=shape)
+        g = np.transpose(np.reshape(g, (*shape[:2], n_head, shape[2] // 3 // n_head)), (0, 2, 1, 3))
+        for whole, part in zip(_heads(g_qkv, n_head), attention_vjp(g)):
+            whole[...] = part
+        return (g_qkv,)
+
+    return np.reshape(np.transpose(y, (0, 2, 1, 3)), (*shape[:2], shape[2] // 3)), vjp

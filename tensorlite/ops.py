@@ -481,7 +481,8 @@ def reshape(x, *, shape):
 @op
 def transpose(x, *, axes=None):
     """Reorder the axes: reverse them, or as `axes` says."""
-    back = None if axes is None else tuple(int(i) for i in np.argsort([a % x.ndim for a in axes]))
+    order = [a % x.ndim for a in axes or ()]
+    back = None if axes is None else sorted(range(x.ndim), key=order.__getitem__)
     return np.transpose(x, axes), lambda g: np.transpose(g, back)
 
 

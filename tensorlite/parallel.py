@@ -205,10 +205,7 @@ class Sharded:
         n = ends[-1]
         # From the last parameter to the first: in this order backward completes their gradients.
         self.buckets = [range(max(0, end - BUCKET), end) for end in range(n, 0, -BUCKET)]
-        self.members = [
-            [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, bucket))]
-            for bucket in self.buckets
-        ]
+        self.members = [self._members(bucket) for bucket in self.buckets]
 
         # Parameters are held once a machine. Each rank shows the others two buckets of gradients.
         exchanged = 2 * min(n, BUCKET)
@@ -232,9 +229,12 @@ class Sharded:
         at, of = self.across.rank, self.across.size
         self.parts = [_part(b, self.local.rank, self.local.size) for b in self.buckets]
         self.shares = [_part(part, at, of) for part in self.parts]
-        self.pieces = [
-            [(i, piece) for i, both in members if (piece := _overlap(both, share))]
-            for share, members in zip(self.shares, self.members)
+        self.sums = [self._members(part) for part in self.parts]
+        self.pieces = [self._members(share) for share in self.shares]
+        self.others = [  # what the rank shows to the other ranks of the machine
+            self._members(range(bucket.start, part.start))
+            + self._members(range(part.stop, bucket.stop))
+            for bucket, part in zip(self.buckets, self.parts)
         ]
         pieces = [pair for bucket in self.pieces for pair in bucket] or [(0, range(0))]
         self.tensors = [(i, r, Tensor(_of(self.weights, r), True)) for i, r in pieces]
@@ -247,6 +247,10 @@ class Sharded:
         for slot, vector in self.state.items():
             self.own.state[slot] = [_of(vector, range_of[tensor]) for tensor in self.own.params]
         self._begin()
+
+    def _members(self, part: range) -> list[tuple[int, range]]:
+        """(the number of a parameter, what it has of this part of the vector of all)."""
+        return [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, part))]
 
     # ---------------------------------------------------------------------------------------------
     # Gradients
@@ -298,32 +302,34 @@ class Sharded:
                 self._sum(k - 1)
             if k == len(self.buckets):
                 return
-            for i, both in self.members[k]:
-                g = _of(self.gradient[i], both, self.ranges[i].start)
-                _of(self.shown[self.local.rank][k % 2], both, self.buckets[k].start)[...] = g
+            shown = self.shown[self.local.rank][k % 2]
+            for i, piece in self.others[k]:
+                _of(shown, piece, self.buckets[k].start)[...] = self._gradient(i, piece)
             self.arrived = self.local.Ibarrier()
             self.exchanged += 1
 
     def _sum(self, k: int) -> None:
-        """Add up this rank's part of a bucket that all ranks of the machine show."""
-        part, here = self.parts[k], self.local.rank
-        shown = [_of(buckets[k % 2], part, self.buckets[k].start) for buckets in self.shown]
-        total = shown[here]
-        for other in shown[:here] + shown[here + 1 :]:
-            total += other
-        if self.across.size == 1:
-            self._keep(k, total)
-            return
-        counts = [len(_part(part, i, self.across.size)) for i in range(self.across.size)]
-        total, share = total.copy(), np.empty(len(self.shares[k]), np.float32)
-        request = self.across.Ireduce_scatter(total, share, counts)
-        self.between.append((k, total, share, request))
+        """Add to this rank's part of a bucket what the other ranks of the machine show of it."""
+        here = self.local.rank
+        for i, piece in self.sums[k]:
+            g = self._gradient(i, piece)
+            for buckets in self.shown[:here] + self.shown[here + 1 :]:
+                g += _of(buckets[k % 2], piece, self.buckets[k].start)
+        if self.across.size > 1:
+            total = [self._gradient(i, piece) for i, piece in self.sums[k]] or [np.empty(0)]
+            total, share = (
+                np.concatenate(total, dtype=np.float32),
+                np.empty(len(self.shares[k]), np.float32),
+            )
+            counts = [
+                len(_part(self.parts[k], i, self.across.size)) for i in range(self.across.size)
+            ]
+            request = self.across.Ireduce_scatter(total, share, counts)
+            self.between.append((k, total, share, request))
 
-    def _keep(self, k: int, share: np.ndarray) -> None:
-        """Take the sum of this rank's share of a bucket over the rank's own gradient."""
-        for i, piece in self.pieces[k]:
-            g = _of(self.gradient[i], piece, self.ranges[i].start)
-            g[...] = _of(share, piece, self.shares[k].start)
+    def _gradient(self, i: int, piece: range) -> np.ndarray:
+        """A piece of the gradient of parameter i."""
+        return _of(self.gradient[i], piece, self.ranges[i].start)
 
     def _finish(self) -> None:
         """Sum what is left, and give this rank's optimizer its share."""
@@ -334,9 +340,10 @@ class Sharded:
         self._exchange(wait=True)
         for k, _, share, request in self.between:
             request.Wait()
-            self._keep(k, share)
+            for i, piece in self.pieces[k]:
+                self._gradient(i, piece)[...] = _of(share, piece, self.shares[k].start)
         for i, piece, tensor in self.tensors:
-            tensor.grad = Tensor(_of(self.gradient[i], piece, self.ranges[i].start))
+            tensor.grad = Tensor(self._gradient(i, piece))
 
     def clip_grad_norm(self, max_norm: float):
         """As the function of that name does for all parameters; no `backward` comes behind it."""

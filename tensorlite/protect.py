@@ -51,7 +51,8 @@ def _collect(content, arrays: list) -> None:
             _collect(cell.cell_contents, arrays)
     elif type(content) in _CONTAINERS:
         for part in content:
-            _collect(part, arrays)
+            if isinstance(part, np.ndarray) or type(part) in _CONTAINERS:
+                _collect(part, arrays)
 
 
 def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:

@@ -379,3 +379,13 @@ def attention(draw):
     if draw(st.booleans()):
         static |= {"keep": draw(arrays((*batch, n_queries, n_keys))) > 0, "dropout_p": 0.25}
     return [q, k, v], static
+
+
+@case("packed_attention")
+def packed_attention(draw):
+    side = st.integers(1, 3)
+    B, T, n_head, size = draw(side), draw(side), draw(side), draw(side)
+    static = {"n_head": n_head}
+    if draw(st.booleans()):
+        static |= {"keep": draw(arrays((B, n_head, T, T))) > 0, "dropout_p": 0.25}
+    return [draw(arrays((B, T, 3 * n_head * size)))], static

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
+from tensorlite import functional
 from tensorlite.testing import check_grads
 from tests.op_cases import CASES
 
@@ -265,19 +266,46 @@ def test_indices_of_lists_and_tuples(index):
     check_grads(lambda x: x[index] * 2.0, [x])
 
 
-def test_long_causal_attention_equals_composed():
+@pytest.mark.parametrize("batch, T, S", [
+    ((2,), 150, 150), ((2,), 200, 140), ((2,), 140, 200), ((70,), 40, 40),  # weights kept
+    ((2,), 300, 300), ((3, 2), 270, 260), ((), 140, 300),  # computed again
+])  # fmt: skip
+@pytest.mark.parametrize("tile", [1, 2**13, 2**17])
+def test_long_causal_attention_equals_composed(batch, T, S, tile, monkeypatch):
     """Enough for several blocks of queries and parts of the batch, the last ones not full."""
+    monkeypatch.setattr(functional, "TILE", tile)
     rng = np.random.default_rng(0)
-    for B, T, S in ((2, 150, 150), (2, 200, 140), (2, 140, 200), (70, 40, 40)):
-        shapes = (B, T, 4), (B, S, 4), (B, S, 4)
-        q, k, v = (tl.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes)
-        keep = rng.random((B, T, S)) > 0.3
+    shapes = (*batch, T, 4), (*batch, S, 4), (*batch, S, 4)
+    q, k, v = (tl.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes)
+    keep = rng.random((*batch, T, S)) > 0.3
+    mask = rng.random((*batch[:1], *(1,) * len(batch[1:]), 1, S)) > 0.2
+    for attn_mask in (None, mask):
         results = []
         for function in (tl.attention, tl.attention.composed):
-            y = function(q, k, v, is_causal=True, keep=keep, dropout_p=0.3)
+            y = function(q, k, v, attn_mask, True, 0.3, keep=keep)
             results.append([y, *tl.grad((y * y).sum(), [q, k, v])])
         for fused, composed in zip(*results):
             np.testing.assert_allclose(fused.data, composed.data, rtol=1e-10, atol=1e-12)
+
+
+@given(st.lists(st.integers(0, 4), max_size=4), st.integers(0, 30))
+def test_boxes_cover_every_element_once(shape, size):
+    seen = np.zeros(shape, int)
+    for box in functional._boxes(tuple(shape), size):
+        assert seen[box].ndim == seen.ndim and seen[box].size <= max(1, size)
+        seen[box] += 1
+    assert np.all(seen == 1)
+
+
+def test_packed_attention_is_attention_of_split_heads():
+    rng = np.random.default_rng(0)
+    qkv = tl.tensor(rng.standard_normal((2, 5, 24)), requires_grad=True)
+    q, k, v = (x.reshape(2, 5, 4, 2).swapaxes(1, 2) for x in tl.split(qkv, 3, axis=-1))
+    split = tl.scaled_dot_product_attention(q, k, v, is_causal=True).swapaxes(1, 2)
+    packed = tl.causal_self_attention(qkv, 4)
+    np.testing.assert_allclose(packed.data, split.data.reshape(2, 5, 8), rtol=1e-12)
+    with pytest.raises(ValueError, match="24 columns .* 5 heads"):
+        tl.causal_self_attention(qkv, 5)
 
 
 def test_many_rows_go_in_several_blocks():
