@@ -144,6 +144,13 @@ def attention(q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=Non
     return torch.matmul(weights * keep / (1 - dropout_p), v)
 
 
+def packed_attention(qkv, n_head, dropout_p=0.0, keep=None):
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (x.reshape(B, T, n_head, C // n_head).transpose(1, 2) for x in qkv.split(C, dim=-1))
+    y = attention(q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep)
+    return y.transpose(1, 2).reshape(B, T, C)
+
+
 SAME_NAME = (
     "add sub mul div neg exp log sqrt rsqrt sin cos tanh sigmoid erf abs relu maximum minimum "
     "where masked_fill matmul reshape"
@@ -193,10 +200,12 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "linear_cross_entropy": linear_cross_entropy,
     "attention": attention,
     "scaled_dot_product_attention": attention,
+    "packed_attention": packed_attention,
 }
 # Functions that are in no table, and why.
 EXCEPTIONS = {
     "dropout": "draws its own numbers; what it does with them is 'drop'",
+    "causal_self_attention": "draws its own numbers too, for 'packed_attention'",
     "transfer": "moves data between devices, of which a machine of tests may have one",
 }
 # Where ours differ from torch's on purpose, so that the tests below keep away from it.
