@@ -24,6 +24,8 @@ Needs PyTorch and mpi4py (extras `oracle` and `mpi`).
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
 import os
 import resource
@@ -52,13 +54,12 @@ CONFIGS = {
 }
 
 
-def prepare(name: str):
-    """(the model's shape, settings, tokens) that both sides train with."""
-    config, batch = CONFIGS[name]
+def prepare(config: GPTConfig, batch: int):
+    """(settings, tokens) that both sides train with."""
     settings = Settings(
         batch_size=batch, block_size=config.block_size, max_iters=10_000, warmup_iters=100
     )
-    return config, settings, random(0, "tokens").integers(0, config.vocab_size, 200_000)
+    return settings, random(0, "tokens").integers(0, config.vocab_size, 200_000)
 
 
 # =================================================================================================
@@ -136,11 +137,11 @@ def twin(ours: GPT):
     return theirs
 
 
-def check_agreement(name: str) -> None:
+def check_agreement(config: GPTConfig, batch: int) -> None:
     """Raise AssertionError unless loss and gradients of both are equal to 1e-4."""
     import torch
 
-    config, settings, tokens = prepare(name)
+    settings, tokens = prepare(config, batch)
     ours = GPT(config)
     theirs = twin(ours)
     starts = draw_starts(random(0), len(tokens), settings.batch_size, settings.block_size)
@@ -161,21 +162,21 @@ def check_agreement(name: str) -> None:
 # =================================================================================================
 
 
-def our_side(name: str):
+def our_side(config: GPTConfig, batch: int):
     """A function that makes step number i with the ranks of this process's team."""
     keep_freed_memory()
     team = parallel.join()
-    config, settings, tokens = prepare(name)
+    settings, tokens = prepare(config, batch)
     model = GPT(config)
     optimizer = make_optimizer(model, settings, team)
     return lambda i: train_step(model, optimizer, tokens, settings, i, team)
 
 
-def torch_side(name: str, compiled: bool):
+def torch_side(config: GPTConfig, batch: int, compiled: bool = False):
     """The same with PyTorch."""
     import torch
 
-    config, s, tokens = prepare(name)
+    s, tokens = prepare(config, batch)
     model = twin(GPT(config))
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
@@ -197,11 +198,11 @@ def torch_side(name: str, compiled: bool):
     return step
 
 
-def floor_side(name: str):
+def floor_side(config: GPTConfig, batch: int):
     """A function that makes the matrix products of a step alone, of this rank's rows."""
     team = parallel.join()
-    config, s, _ = prepare(name)
-    B, T, C, V = len(team.share(s.batch_size)), s.block_size, config.n_embd, config.vocab_size
+    B, T = len(team.share(batch)), config.block_size
+    C, V = config.n_embd, config.vocab_size
     rng = random(0)
 
     def array(*shape):
@@ -234,13 +235,22 @@ def floor_side(name: str):
     return floor
 
 
-def serve(side: str, name: str, compiled: bool, port: int) -> None:
+SIDES = {
+    "ours": our_side,
+    "PyTorch": torch_side,
+    "PyTorch, compiled": functools.partial(torch_side, compiled=True),
+    "floor": floor_side,
+}
+
+
+def serve(text: str) -> None:
     """Be one process of a side: make steps for every line that comes, answer with their means.
 
-    Waiting in a socket costs no time of the processor, as waiting in MPI would.
+    `text` is what `Side` gives. Waiting in a socket costs no time of the processor, as waiting in
+    MPI would.
     """
-    make = {"torch": lambda: torch_side(name, compiled), "floor": lambda: floor_side(name)}
-    step = make.get(side, lambda: our_side(name))()
+    side, config, batch, port = json.loads(text)
+    step = SIDES[side](GPTConfig(**config), batch)
     with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile() as file:
         connection.sendall(json.dumps({"side": side, "pid": os.getpid()}).encode() + b"\n")
         for line in file:
@@ -255,13 +265,13 @@ def serve(side: str, name: str, compiled: bool, port: int) -> None:
 
 
 class Side:
-    """The processes of one side, as the benchmark sees them."""
+    """The processes of one side, as the benchmark sees them: `ranks` with so many BLAS threads."""
 
-    def __init__(self, side: str, name: str, ranks: int, threads: int | None, compiled: bool):
+    def __init__(self, side: str, config: GPTConfig, batch: int, ranks=1, threads=None):
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(120)
-            command = [sys.executable, __file__, name, "--serve", side]
-            command += ["--port", str(server.getsockname()[1])] + ["--compile"] * compiled
+            what = [side, dataclasses.asdict(config), batch, server.getsockname()[1]]
+            command = [sys.executable, __file__, "--serve", json.dumps(what)]
             if ranks > 1:
                 command = [parallel.mpiexec(), "-n", str(ranks), *command]
             root = str(Path(__file__).resolve().parent.parent)
@@ -323,17 +333,15 @@ def proportional_set_size(pid: int) -> int:
 
 def run(name: str, options) -> None:
     """Measure one configuration and print its lines of the table."""
-    against = options.against == "torch"
-    if against:
-        check_agreement(name)
-    n, compiled = options.workers, options.compile
-    sides = {"floor": Side("floor", name, n, None if n > 1 else 0, False)}
-    sides[f"ours, {n} workers"] = Side("ours", name, n, None, False)
+    config, batch = CONFIGS[name]
+    n, theirs = options.workers, "PyTorch, compiled" if options.compile else "PyTorch"
+    sides = {"floor": Side("floor", config, batch, n)}
+    sides[f"ours, {n} workers"] = Side("ours", config, batch, n)
     if options.single:
-        sides["ours, 1 thread"] = Side("ours", name, 1, 1, False)
-    theirs = "PyTorch, compiled" if compiled else "PyTorch"
-    if against:
-        sides[theirs] = Side("torch", name, 1, None, compiled)
+        sides["ours, 1 thread"] = Side("ours", config, batch, threads=1)
+    if options.against == "torch":
+        check_agreement(config, batch)
+        sides[theirs] = Side(theirs, config, batch)
     for i in range(2):  # the first steps warm up
         longest = max(side.turn(i, 1, timed=False) for side in sides.values())
     count = max(1, round(0.5 / longest))
@@ -343,7 +351,6 @@ def run(name: str, options) -> None:
     for side in sides.values():
         side.watch_memory(2 + options.turns * count)
         side.watch_memory(3 + options.turns * count)
-    config, batch = CONFIGS[name]
     reference = sides.get(theirs)
     floor = sides.pop("floor")
     floor.close()
@@ -370,10 +377,9 @@ def main() -> None:
     parser.add_argument("--single", action="store_true", help="also one process with one thread")
     parser.add_argument("--compile", action="store_true", help="torch.compile the PyTorch model")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.config, options.compile, options.port)
+        serve(options.serve)
         return
     print(
         f"{'':2} {'':18} {'tokens/s':>9} {'ms':>9} {'ratio':>5} {'floor':>6} "

@@ -10,6 +10,7 @@ arrays of their own. Inside them, variables named `x2` are views of shape (rows,
 
 from __future__ import annotations
 
+import builtins
 import math
 
 import numpy as np
@@ -422,7 +423,8 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
     t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
     share = _share(counted, reduction, x2.dtype)
-    step = np.maximum(256, 2**24 // n_classes).item()  # BLAS wants rows, memory does not
+    chunks = math.ceil(rows / (2**25 // n_classes + 256))  # BLAS wants many rows, memory few
+    step = math.ceil(rows / chunks) if chunks else 1
 
     def compute():
         """(the loss of every row, the gradients of the reduced loss)."""
@@ -432,19 +434,21 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         for start in range(0, rows, step):
             chunk = slice(start, start + step)
             p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
-            picked = np.arange(len(p), like=p), t[chunk]
-            p -= np.max(p, axis=1, keepdims=True)
-            right = p[picked]
-            np.exp(p, out=p)
-            total = np.sum(p, axis=1)
-            loss[chunk] = np.log(total) - right
-            if needs[0] or needs[1]:
-                p *= share[chunk] / total[:, None]
-                p[picked] -= share[chunk, 0]
+            for block in row_blocks(p):
+                pb, rows_of_block = p[block], slice(start + block.start, start + block.stop)
+                picked = np.arange(len(pb), like=pb), t[rows_of_block]
+                pb -= np.max(pb, axis=1, keepdims=True)
+                right = pb[picked]
+                np.exp(pb, out=pb)
+                total = np.sum(pb, axis=1)
+                loss[rows_of_block] = np.log(total) - right
+                if needs[0] or needs[1]:
+                    pb *= share[rows_of_block] / total[:, None]
+                    pb[picked] -= share[rows_of_block, 0]
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:
-                for ids in (slice(i, i + 8192) for i in range(0, n_classes, 8192)):
+                for ids in (slice(i, i + 2048) for i in range(0, n_classes, 2048)):
                     g_weight[ids] += p[:, ids].T @ x2[chunk]
         return loss, gx, g_weight
 
@@ -508,9 +512,10 @@ def _draw_keep(shape, p, rng, like):
 # Attention
 # =================================================================================================
 
-QUERY_BLOCK = 64  # rows of queries at a time; longer blocks waste more of the masked triangle
+QUERY_BLOCK = 64  # rows of queries at a time: enough for BLAS, where an eighth of them is fewer
 TILE = 2**17  # scores at a time: with a temporary beside them, they stay in a core's L2 cache
 SHORT = 256  # keys: up to so many the weights are kept for backward, beyond it computes them again
+LARGE = 60  # a score: exp of it, summed over many keys, and of -60 are far from float32's limits
 
 
 def scaled_dot_product_attention(
@@ -570,7 +575,9 @@ def attention(
     batch = np.broadcast_shapes(*batches)
     if any(b != batch for b in batches[:3]):
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
-    step = QUERY_BLOCK if is_causal and T > 2 * QUERY_BLOCK else T
+    step = T
+    if is_causal and T > 2 * QUERY_BLOCK:  # longer blocks waste more of the masked triangle
+        step = builtins.max(QUERY_BLOCK, math.ceil(T / 8))
     per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
     tiles = [
         (box, slice(start, start + step), slice(0, start + step if is_causal else S))
@@ -580,9 +587,11 @@ def attention(
     if attn_mask is not None:
         attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
     future = np.triu(np.full_like(q, -math.inf, shape=(step, step)), 1)  # added to scores
+    # Softmax needs no shift where no product of two vectors can be large (Cauchy and Schwarz).
+    shift = attn_mask is not None or _may_exceed(LARGE, q, k, scale)
 
     def exponentials(box, rows, keys, largest=None):
-        """exp(scores - the largest of each row) (..., r, s), and the largest (..., r, 1)."""
+        """exp(scores - the largest of each row) (..., r, s), and the largest (..., r, 1) or 0."""
         p = np.matmul(q[box][..., rows, :] * scale, np.swapaxes(k[box][..., keys, :], -1, -2))
         if is_causal:
             corner = p[..., rows.start :]  # all of these queries see all the keys before it
@@ -590,6 +599,8 @@ def attention(
         if attn_mask is not None:
             mask = attn_mask[box][..., rows, keys]
             p = np.where(mask, p, -math.inf) if mask.dtype == bool else p + mask.astype(p.dtype)
+        if not shift:
+            return np.exp(p, out=p), 0
         if largest is None:
             largest = np.max(p, axis=-1, keepdims=True)
             largest = np.where(np.isinf(largest), 0, largest)  # a query without keys: -inf
@@ -642,6 +653,14 @@ def attention(
         return gq, gk, gv
 
     return y, vjp
+
+
+def _may_exceed(bound, q, k, scale) -> bool:
+    """Whether a score may be larger, as far as the longest vectors tell; a GPU is not asked."""
+    if not isinstance(q, np.ndarray):
+        return True
+    squares = (np.max(np.einsum("...i,...i->...", x, x), initial=0) for x in (q, k))
+    return not math.prod(map(float, squares)) * scale**2 < bound**2  # NaN may be anything
 
 
 def _boxes(shape, size):

@@ -37,17 +37,26 @@ class Optimizer(ABC):
         if any(p.dtype == np.float16 for p in self.params):
             raise ValueError("updates are too small for float16: keep the parameters in float32")
         self.steps = 0
+        self.scale = None  # of the gradients in the next step, when they are clipped
         self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """loss.backward(); `last`: the gradients of this step are complete then (parallel.py)."""
         loss.backward()
 
-    def clip_grad_norm(self, max_norm: float):
-        """The function of that name, for the parameters of this optimizer."""
-        return clip_grad_norm(self.params, max_norm)
+    def clip_grad_norm(self, max_norm: float, total=lambda square: square):
+        """As the function of that name, for the parameters of this optimizer; returns the norm.
+
+        Their gradients stay as they are: the next step scales them, while they are in the cache.
+        `total` makes of the sum of squares here that of all workers, where each has a part.
+        """
+        square = _sum_of_squares(self.params)
+        norm = np.sqrt(np.asarray(total(square), dtype=square.dtype, like=square))
+        self.scale = np.minimum(max_norm / (norm + 1e-6), 1)
+        return norm
 
     def zero_grad(self) -> None:
+        self.scale = None
         for p in self.params:
             p.grad = None
 
@@ -63,8 +72,11 @@ class Optimizer(ABC):
                     # All passes over a block that fits the cache before the next one, so that
                     # each array is read from memory and written to it once.
                     for block in row_blocks(arrays[0]):
-                        self.update(group, *(a[block] for a in arrays))
+                        p_block, g, *state = (a[block] for a in arrays)
+                        g = g if self.scale is None else g * self.scale
+                        self.update(group, p_block, g, *state)
                 i += 1
+        self.scale = None
 
     @abstractmethod
     def update(self, group: dict, p, g, *state) -> None:
@@ -135,23 +147,28 @@ class AdamW(Optimizer):
         p -= scratch
 
 
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float, total=None):
+def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
     """Scale all gradients in place so that their common norm is at most `max_norm`.
 
-    Returns the norm before, a 0-d array where the parameters live. `total` makes of the sum of
-    squares here the sum over all workers, where each has a part. Pascanu et al., 2013.
+    Returns the norm before, one number where the parameters live. Raises ValueError where no
+    parameter has a gradient. Pascanu et al., 2013.
     """
+    params = list(params)
+    norm = np.sqrt(_sum_of_squares(params))
+    scale = np.minimum(max_norm / (norm + 1e-6), 1)
+    for p in params:
+        if p.grad is not None:
+            p.grad.data *= scale
+    return norm
+
+
+def _sum_of_squares(params: Iterable[Tensor]):
+    """Of all gradients, as a 0-d array; float16 is summed in float32."""
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads:
         raise ValueError("no parameter has a gradient: call backward first")
     wide = [g.astype(np.float32) if g.dtype == np.float16 else g for g in grads]
-    squares = [np.vdot(g, g) for g in wide]
-    square = np.sum(np.stack(squares))
-    norm = np.sqrt(square if total is None else total(square))
-    scale = np.minimum(max_norm / (norm + 1e-6), 1)
-    for g in grads:
-        g *= scale
-    return np.asarray(norm, like=grads[0])
+    return np.asarray(np.sum(np.stack([np.vdot(g, g) for g in wide])), like=grads[0])
 
 
 def cosine_schedule(step: int, warmup: int, total: int, max_lr: float, min_lr: float) -> float:

@@ -38,7 +38,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .device import place
-from .optim import Optimizer, clip_grad_norm
+from .optim import Optimizer
 from .tensor import Tensor
 
 # =================================================================================================
@@ -348,7 +348,7 @@ class Sharded:
     def clip_grad_norm(self, max_norm: float):
         """As the function of that name does for all parameters; no `backward` comes behind it."""
         self._finish()
-        return clip_grad_norm(self.own.params, max_norm, total=self.team.sum)
+        return self.own.clip_grad_norm(max_norm, total=self.team.sum)
 
     # ---------------------------------------------------------------------------------------------
     # The update

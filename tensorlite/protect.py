@@ -67,19 +67,22 @@ def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
     with lock:
         for array in arrays:
             owner = _owner(array)
-            if id(owner) not in captures:
+            entry = captures.get(id(owner))
+            if entry is None:
                 if not owner.flags.writeable or not _can_be_unlocked(owner):
                     continue
-                captures[id(owner)] = [], {}
-            captures[id(owner)][0].append(None)
+                entry = captures[id(owner)] = [], {}
+            count, locked = entry
+            count.append(None)
             owners.append(id(owner))
-            _lock(owner, id(owner))
-            _lock(array, id(owner))
+            _lock(owner, locked)
+            if array is not owner:
+                _lock(array, locked)
         for array in others:
             if isinstance(array, np.ndarray) and array.base is not None:
                 owner = id(_owner(array))
                 if owner in owners:
-                    _lock(array, owner)
+                    _lock(array, captures[owner][1])
     return owners
 
 
@@ -89,10 +92,10 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _lock(array: np.ndarray, owner: int) -> None:
+def _lock(array: np.ndarray, locked: dict) -> None:
     if array.flags.writeable:
         array.flags.writeable = False
-        captures[owner][1][id(array)] = array
+        locked[id(array)] = array
 
 
 def _can_be_unlocked(owner: np.ndarray) -> bool:

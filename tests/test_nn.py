@@ -225,6 +225,30 @@ def test_clipping_scales_all_gradients_together():
         clip_grad_norm([leaf([1.0])], 1.0)
 
 
+@pytest.mark.parametrize("max_norm", [0.1, 1e6, np.inf])
+@pytest.mark.parametrize("make", [lambda p: SGD([p], 0.1, 0.9), lambda p: AdamW([p], eps=1e-3)])
+def test_an_optimizer_clips_in_its_step_as_the_function_does_before(make, max_norm):
+    rng = np.random.default_rng(0)
+    before, inside = (leaf(np.ones((30, 7))) for _ in range(2))
+    plain, optimizer = make(before), make(inside)
+    for _ in range(3):
+        g = rng.standard_normal((30, 7)).astype(np.float32)
+        before.grad, inside.grad = tl.tensor(g), tl.tensor(g)
+        norm = clip_grad_norm([before], max_norm)
+        # `total` gives a Python float between workers: the update stays in float32.
+        assert optimizer.clip_grad_norm(max_norm, total=float) == pytest.approx(norm, rel=1e-6)
+        assert optimizer.scale.dtype == np.float32
+        plain.step(), optimizer.step()
+        np.testing.assert_allclose(inside.data, before.data, rtol=1e-6)
+    inside.grad = tl.tensor(np.full((30, 7), 1e-6))
+    before.grad = inside.grad
+    plain.step(), optimizer.step()  # what was clipped before is not clipped now
+    np.testing.assert_allclose(inside.data, before.data, rtol=1e-6)
+    optimizer.clip_grad_norm(1e-9)
+    optimizer.zero_grad()
+    assert optimizer.scale is None
+
+
 def test_cosine_schedule():
     rates = [cosine_schedule(s, 10, 100, 1.0, 0.1) for s in range(120)]
     assert (

@@ -288,6 +288,20 @@ def test_long_causal_attention_equals_composed(batch, T, S, tile, monkeypatch):
             np.testing.assert_allclose(fused.data, composed.data, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [0.1, 3.0, 30.0, 1e4])
+def test_scores_of_every_size(size):
+    """Where they may be large, the largest of a row is subtracted, else not."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((2, 9, 4)).astype(np.float32) for _ in range(3))
+    leaves = [tl.tensor(x, requires_grad=True) for x in (q * size, k, v)]
+    assert functional._may_exceed(functional.LARGE, q * size, k, 0.5) == (size > 10)
+    fused, composed = tl.attention, tl.attention.composed
+    same([lambda *x: f(*x, is_causal=True) for f in (composed, fused)], leaves, 1e-4)
+    for bad in (np.nan, np.inf):
+        q[0, 0, 0] = bad
+        assert functional._may_exceed(functional.LARGE, q, k, 0.5)
+
+
 @given(st.lists(st.integers(0, 4), max_size=4), st.integers(0, 30))
 def test_boxes_cover_every_element_once(shape, size):
     seen = np.zeros(shape, int)
