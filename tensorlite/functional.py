@@ -51,20 +51,33 @@ def softmax_composed(x, axis=-1):
     return e / sum(e, axis=axis, keepdims=True)
 
 
-@op(composed=softmax_composed)
-def softmax(x, *, axis=-1):
+@op(composed=softmax_composed, fresh=True)
+def softmax(x, *, axis=-1, needs):
     """exp(x) / sum(exp(x)) along an axis, safe for large x."""
-    if not x.size:
-        return x, lambda g: g
-    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    y /= np.sum(y, axis=axis, keepdims=True)
+    moved = np.moveaxis(x, axis, -1)  # (..., n)
+    x2 = _rows(moved)
+    y2 = np.empty_like(x2)
+    for block in row_blocks(x2) if x2.size else ():
+        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
+        np.exp(yb, out=yb)
+        yb /= np.sum(yb, axis=1, keepdims=True)
 
     def vjp(g):
-        gx = g * y
-        gx -= y * np.sum(gx, axis=axis, keepdims=True)
-        return gx
+        # gx = (g - sum(g y)) y
+        g2 = _rows(np.moveaxis(g, axis, -1))
+        gx = np.empty_like(g2)
+        for block in row_blocks(g2):
+            gb, yb = g2[block], y2[block]
+            np.subtract(gb, np.einsum("ij,ij->i", gb, yb)[:, None], out=gx[block])
+            gx[block] *= yb
+        return (_from_rows(gx, moved.shape, axis),)
 
-    return y, vjp
+    return _from_rows(y2, moved.shape, axis), vjp
+
+
+def _from_rows(x2, shape, axis):
+    """Back from `_rows` of an array whose axis was moved to the end, where it had this shape."""
+    return np.moveaxis(np.reshape(x2, shape), -1, axis)
 
 
 def log_softmax_composed(x, axis=-1):
@@ -72,14 +85,27 @@ def log_softmax_composed(x, axis=-1):
     return shifted - log(sum(exp(shifted), axis=axis, keepdims=True))
 
 
-@op(composed=log_softmax_composed)
-def log_softmax(x, *, axis=-1):
+@op(composed=log_softmax_composed, fresh=True)
+def log_softmax(x, *, axis=-1, needs):
     """log(softmax(x)) along an axis, without the overflow and the rounding of doing just that."""
-    if not x.size:
-        return x, lambda g: g
-    y = x - np.max(x, axis=axis, keepdims=True)
-    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
-    return y, lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
+    moved = np.moveaxis(x, axis, -1)  # (..., n)
+    x2 = _rows(moved)
+    y2 = np.empty_like(x2)
+    for block in row_blocks(x2) if x2.size else ():
+        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
+        yb -= np.log(np.sum(np.exp(yb), axis=1, keepdims=True))
+
+    def vjp(g):
+        # gx = g - softmax(x) sum(g)
+        g2 = _rows(np.moveaxis(g, axis, -1))
+        gx = np.empty_like(g2)
+        for block in row_blocks(g2):
+            p = np.exp(y2[block], out=gx[block])
+            p *= np.sum(g2[block], axis=1, keepdims=True)
+            np.subtract(g2[block], p, out=p)
+        return (_from_rows(gx, moved.shape, axis),)
+
+    return _from_rows(y2, moved.shape, axis), vjp
 
 
 # =================================================================================================
@@ -147,11 +173,21 @@ def silu_composed(x):
     return x * sigmoid(x)
 
 
-@op(composed=silu_composed)
-def silu(x):
+@op(composed=silu_composed, fresh=True)
+def silu(x, *, needs):
     """x * sigmoid(x), also called swish (Elfwing et al., 2017)."""
-    s = sigmoid.body(x)[0]
-    return x * s, lambda g: g * (s + x * s * (1 - s))
+    x2 = _rows(x)
+    y = np.empty_like(x2)
+    slope = np.empty_like(x2) if needs[0] else None
+    for block in row_blocks(x2):
+        s = sigmoid.body(x2[block])[0]
+        np.multiply(x2[block], s, out=y[block])
+        if needs[0]:  # y' = s + y (1 - s)
+            sb = np.subtract(1, s, out=slope[block])
+            sb *= y[block]
+            sb += s
+
+    return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
 
 # =================================================================================================
@@ -224,8 +260,11 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     y = normed if weight is None and bias is None else np.empty_like(x2)
     for block in row_blocks(x2):
         nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
-        nb -= (nb @ average)[:, None]  # the rounding of a mean that is large beside the variance
-        variance = (nb * nb) @ average
+        left = nb @ average  # the rounding of a mean that is large beside the deviation
+        variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
+        if not isinstance(nb, np.ndarray) or not np.all(left * left <= 1e-13 * variance):
+            nb -= left[:, None]
+            variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
         scale[block, 0] = 1 / np.sqrt(variance + eps)
         nb *= scale[block]
         if weight is not None:
@@ -243,17 +282,17 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
         g2 = _rows(g)
         gx = np.empty_like(g2) if needs[0] else None
         g_weight = np.zeros_like(g2, shape=n) if needs[1] else None
+        mean_of = average if weight is None else average * weight  # x @ this is mean(x * weight)
         for block in row_blocks(g2):
             gb, z = g2[block], None if normed is None else normed[block]
+            gz = gb * z if needs[0] or needs[1] else None
             if needs[1]:
-                g_weight += _column_sums(gb * z)
+                g_weight += _column_sums(gz)
             if needs[0]:
-                h = gb * weight if weight is not None else gb
-                hz = h * z
-                np.multiply(z, (hz @ average)[:, None], out=hz)
-                np.subtract(h, hz, out=hz)
-                hz -= (h @ average)[:, None]
-                np.multiply(hz, scale[block], out=gx[block])
+                h = np.multiply(gb, 1 if weight is None else weight, out=gx[block])
+                h -= (gb @ mean_of)[:, None]
+                h -= np.multiply(z, (gz @ mean_of)[:, None], out=gz)
+                h *= scale[block]
         g_bias = _column_sums(g2) if needs[2] else None
         return np.reshape(gx, g.shape) if needs[0] else None, g_weight, g_bias
 

@@ -121,8 +121,8 @@ def sigmoid(x):
 
 
 def _sigmoid(x):
-    e = np.exp(-np.abs(x))  # at most 1; either form keeps all its digits on its side of 0
-    return np.where(x < 0, e, 1) / (1 + e)
+    # exp(x) / (1 + exp(x)) below 0 and 1 / (1 + exp(-x)) above: each keeps all its digits there.
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 @op
@@ -310,10 +310,12 @@ def logsumexp(x, *, axis=None, keepdims=False):
     e = np.exp(x - top)
     total = np.sum(e, axis=axis, keepdims=True)
     y = np.log(total) + top
-    e /= total
-    shape = x.shape
-    y = y if keepdims else np.squeeze(y, axis)
-    return y, lambda g: _spread(g, shape, axis, keepdims) * e
+
+    def vjp(g):
+        g = g if keepdims or axis is None else np.expand_dims(g, axis)
+        return g / total * e
+
+    return y if keepdims else np.squeeze(y, axis), vjp
 
 
 def prod_composed(x, axis=None, keepdims=False):
