@@ -40,7 +40,7 @@ from tokenizer import BPETokenizer, CharTokenizer
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
+    is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
     team = ALONE
     try:
         team = parallel.join()
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             given, notes = parse(argv)
             for note in notes:
                 print(note, file=sys.stderr)
-            workers, why = choose_workers(given, team)
+            workers, why = choose_workers(given, team, is_script)
             if workers > team.size:
                 return parallel.start(workers, [__file__, *argv])
             return run(given, team, why)
@@ -58,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         team.give_way()
         print(f"train.py: error: {text}", file=sys.stderr)
         return team.end(2)
-    except SystemExit:  # the command line's: --help, or a fault in it
-        team.give_way()
+    except SystemExit as stop:  # the command line's: --help, or a fault in it
+        if stop.code:
+            team.give_way()
         raise
     except KeyboardInterrupt:
         team.give_way()
@@ -167,14 +168,15 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
 # How many processes
 # =================================================================================================
 
-FEW = 5e12  # multiplications of a run that are over before more processes have started
+FEW = 2e11  # multiplications of a run that is over, in seconds, before more processes pay
 
 
-def choose_workers(given: dict, team: Team) -> tuple[int, str]:
+def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int, str]:
     """How many processes train, and a line about it. Raises ValueError for an impossible number.
 
     Auto takes one process for each physical core (of a GPU machine: each GPU), or as many below
-    that as divide the rows of a step evenly; only one for a run that is over within seconds.
+    that as divide the rows of a step evenly; only one for a run that is over within seconds, and
+    where a program calls `main` and may expect the training to happen in it.
     """
     settings = Settings(**given)
     out, asked = Path(settings.out_dir), settings.workers
@@ -206,8 +208,10 @@ def choose_workers(given: dict, team: Team) -> tuple[int, str]:
         why = f"there is one {unit}"
     elif s.eval_only or multiplications < FEW:
         n, why = 1, "more would not pay in so short a run"
+    elif not is_script:
+        n, why = 1, "train.main was called from Python; --workers N starts others"
     elif n == 1:
-        why = f"{rows} rows a step cannot be divided among {places} {unit}s"
+        why = f"a batch of {rows} does not divide among {places} {unit}s"
     elif fault := parallel.fault():
         n, why = 1, fault
     return n, "" if n > 1 else f"one process: {why}"
@@ -219,7 +223,8 @@ def choose_workers(given: dict, team: Team) -> tuple[int, str]:
 
 RUN_FILES = ("run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png", "best")
 # Settings that do not change what is learned, and those that a resumed run cannot change.
-NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "eval_only")
+NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
+NEUTRAL += ("eval_only",)
 FIXED = ("tokenizer", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
 
 

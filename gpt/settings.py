@@ -71,7 +71,10 @@ class Settings:
     device: str = _option("cpu", "cpu or cuda")
     dtype: str = _option("float32", "float32 is what there is; others are noted and ignored")
     workers: str = _option(
-        "auto", "processes that share each batch: a number, or auto: what is fastest here"
+        "auto",
+        "processes that share each batch: a number, or auto: one for each physical core (or GPU), "
+        "as far as they divide the batch evenly; a single one for a run of seconds, or without the "
+        "extra mpi",
     )
     recompute: bool = _option(
         False, "keep less in memory: compute each block again in the backward pass"

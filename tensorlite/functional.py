@@ -666,12 +666,13 @@ def attention(
         if S <= SHORT and any(needs):
             kept[len(kept)] = p
 
-    def vjp(g):
-        gq = np.zeros_like(q) if needs[0] else None
-        gk = np.zeros_like(k) if needs[1] else None
-        gv = np.zeros_like(v) if needs[2] else None
+    def vjp(g, out=None):  # `out`: zeros to add the gradients to
+        if out is None:
+            out = [np.zeros_like(x) if need else None for x, need in zip((q, k, v), needs)]
+        gq, gk, gv = out
         g = g / total  # the gradient of sum(p v), where p are the weights before their division
-        along = np.sum(g * y, axis=-1, keepdims=True)  # = the sum over keys of p times its gradient
+        # The sum over keys of p times its gradient.
+        along = np.einsum("...i,...i->...", g, y)[..., None]
         for i, (box, rows, keys) in enumerate(tiles):
             p = kept[i] if kept else exponentials(box, rows, keys, top[box][..., rows, :])[0]
             gb = g[box][..., rows, :]
@@ -750,10 +751,9 @@ def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, needs):
     shape = qkv.shape
 
     def vjp(g):
-        g_qkv = np.empty_like(g, shape=shape)
+        g_qkv = np.zeros_like(g, shape=shape)
         g = np.transpose(np.reshape(g, (*shape[:2], n_head, shape[2] // 3 // n_head)), (0, 2, 1, 3))
-        for whole, part in zip(_heads(g_qkv, n_head), attention_vjp(g)):
-            whole[...] = part
+        attention_vjp(g, out=_heads(g_qkv, n_head))
         return (g_qkv,)
 
     return np.reshape(np.transpose(y, (0, 2, 1, 3)), (*shape[:2], shape[2] // 3)), vjp

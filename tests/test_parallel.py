@@ -537,10 +537,10 @@ LONG = dict(max_iters=10**9)
     [
         (LONG, 4, 4, ""),
         (LONG, 1, 1, "there is one core"),
-        (LONG | dict(batch_size=5), 4, 1, "5 rows a step cannot be divided among 4 cores"),
+        (LONG | dict(batch_size=5), 4, 1, "a batch of 5 does not divide among 4 cores"),
         (LONG | dict(batch_size=5, gradient_accumulation_steps=2), 4, 2, ""),
         (LONG | dict(batch_size=12), 8, 6, ""),
-        (LONG | dict(batch_size=1), 2, 1, "1 rows a step"),
+        (LONG | dict(batch_size=1), 2, 1, "a batch of 1 does not divide"),
         (LONG | dict(eval_only=True), 4, 1, "would not pay"),
         (dict(max_iters=10), 4, 1, "would not pay"),
         (LONG | dict(workers="1"), 4, 1, "as --workers says"),
@@ -552,6 +552,15 @@ def test_how_many_workers(given, cores, n, why, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "fault", lambda: None)
     chosen, said = train.choose_workers(given | {"out_dir": str(tmp_path / "out")}, ALONE)
     assert chosen == n and (why in said if why else not said)
+
+
+def test_main_called_from_python_trains_in_its_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
+    monkeypatch.setattr(parallel, "fault", lambda: None)
+    out = {"out_dir": str(tmp_path / "out")}
+    n, why = train.choose_workers(LONG | out, ALONE, is_script=False)
+    assert n == 1 and "called from Python" in why
+    assert train.choose_workers(out | dict(workers="2"), ALONE, is_script=False)[0] == 2
 
 
 def test_workers_without_mpi(tmp_path, monkeypatch):

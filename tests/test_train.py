@@ -378,7 +378,7 @@ def test_the_count_that_is_printed_is_that_of_the_help(text, tmp_path, capsys):
         ("--max_iters=inf", "--max_iters whole number"),
         ("--seed=-1", "--seed at least 0"),
         ("--device=tpu", "--device cpu or cuda tpu"),
-        ("--workers=4", "--workers 4"),
+        ("--workers=4000", "--workers 4000"),
         ("--n_embd=18 --n_head=4", "n_embd n_head divisible 18 4"),
         ("--tokenizer=bpe:many", "bpe:N many"),
         ("--tokenizer=nowhere", "--tokenizer nowhere"),
