@@ -3,11 +3,10 @@
     python benchmarks/end_to_end.py TEXT [--rounds 3]         needs PyTorch (extra `oracle`)
 
 Ours is `python train.py --preset shakespeare-char --dataset TEXT`, with all that it does: reading
-the text, its tokenizer, starting the workers, 2,000 steps, evaluations, checkpoints, the loss over
-the whole validation split, the picture and the sample. PyTorch's is a script that makes the same
-steps, evaluations and checkpoints with the model of benchmarks/train_step.py, from the same initial
-weights and on the same batches, with neither picture nor sample. Prints wall time, medians, and the
-validation loss of each.
+the text, its tokenizer, starting the workers, 2,000 steps, metrics, evaluations, checkpoints, the
+loss over the whole validation split, the picture and the sample. PyTorch's is a script that does
+the same in one process with the model of benchmarks/train_step.py, from the same initial weights
+and on the same batches. Prints wall time, medians, and the validation loss of each.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts, full_windows, read_text, split
 from gpt.settings import Settings, parse
-from gpt.trainer import learning_rate, read_metrics
+from gpt.trainer import Metrics, learning_rate, plot_losses, read_metrics
 from tensorlite.device import random
 from tokenizer import CharTokenizer
 
@@ -66,10 +65,20 @@ def train_with_pytorch(text: str, out: Path) -> float:
         starts = (draw_starts(key, len(val_tokens), s.batch_size, s.block_size) for key in keys)
         return mean_loss(draw_batch(val_tokens, rows, s.block_size) for rows in starts)
 
-    best = math.inf
+    def sample(n: int) -> str:
+        ids = torch.tensor([[tokenizer.eos_token_id]])
+        with torch.no_grad():
+            for _ in range(n):
+                logits = model.logits(ids[:, -s.block_size :])[:, -1]
+                ids = torch.cat([ids, torch.multinomial(torch.softmax(logits, -1), 1)], 1)
+        return tokenizer.decode(ids[0, 1:].tolist())
+
+    best, metrics = math.inf, Metrics(out / "metrics.jsonl", upto=0)
     for step in tqdm(range(s.max_iters + 1), "PyTorch", disable=None, leave=False):
         if step % s.eval_interval == 0 or step == s.max_iters:
-            if step and (loss := estimate()) < best:
+            loss = estimate()
+            metrics.write({"step": step, "val_loss": loss})
+            if step and loss < best:
                 best = loss
                 torch.save(model.state_dict(), out / "best.pt")
             torch.save([model.state_dict(), optimizer.state_dict()], out / "checkpoint.pt")
@@ -80,12 +89,16 @@ def train_with_pytorch(text: str, out: Path) -> float:
         )
         loss = model(*tensors(draw_batch(train_tokens, starts, s.block_size)))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), s.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), s.grad_clip)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(s, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return mean_loss(full_windows(val_tokens, s.block_size, s.batch_size))
+        metrics.write({"step": step + 1, "train_loss": loss.item(), "grad_norm": norm.item()})
+    loss = mean_loss(full_windows(val_tokens, s.block_size, s.batch_size))
+    plot_losses(out)
+    print(sample(300))
+    return loss
 
 
 def ours(text: str, out: Path) -> float:
@@ -97,8 +110,8 @@ def ours(text: str, out: Path) -> float:
 
 def theirs(text: str, out: Path) -> float:
     command = [sys.executable, __file__, text, "--pytorch", str(out)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return float((out / "loss.txt").read_text())
 
 
 def main() -> None:
@@ -111,7 +124,8 @@ def main() -> None:
     options = parser.parse_args()
     text = str(Path(options.text).resolve())
     if options.pytorch:
-        print(train_with_pytorch(text, options.pytorch))
+        loss = train_with_pytorch(text, options.pytorch)
+        (options.pytorch / "loss.txt").write_text(str(loss))
         return
     seconds, losses = {ours: [], theirs: []}, {}
     for _ in range(options.rounds):

@@ -99,11 +99,14 @@ def torch_gpt(c: GPTConfig):
             self.h = nn.ModuleList(Block() for _ in range(c.n_layer))
             self.ln_f = nn.LayerNorm(c.n_embd, bias=c.bias)
 
-        def forward(self, idx, targets):
+        def logits(self, idx):
             x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1]))
             for block in self.h:
                 x = block(x)
-            logits = self.ln_f(x) @ self.wte.weight.T
+            return self.ln_f(x) @ self.wte.weight.T
+
+        def forward(self, idx, targets):
+            logits = self.logits(idx)
             return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
 
     return TorchGPT()
