@@ -66,7 +66,7 @@ def train_with_pytorch(text: str, out: Path) -> float:
         return mean_loss(draw_batch(val_tokens, rows, s.block_size) for rows in starts)
 
     def sample(n: int) -> str:
-        ids = torch.tensor([[tokenizer.eos_token_id]])
+        ids = torch.tensor([tokenizer.encode_ordinary("\n")])
         with torch.no_grad():
             for _ in range(n):
                 logits = model.logits(ids[:, -s.block_size :])[:, -1]
