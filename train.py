@@ -47,11 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         with rank_0_speaks(team):
             warnings.showwarning = lambda text, *_: print(f"train.py: {text}", file=sys.stderr)
             given, notes = parse(argv)
-            for note in notes:
-                print(note, file=sys.stderr)
             workers, why = choose_workers(given, team, is_script)
             if workers > team.size:
+                print(why, flush=True)
                 return parallel.start(workers, [__file__, *argv])
+            for note in notes:
+                print(note, file=sys.stderr)
             return run(given, team, why)
     except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         text = " ".join(str(error).split()) or "out of memory"
@@ -179,19 +180,26 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
     where a program calls `main` and may expect the training to happen in it.
     """
     settings = Settings(**given)
-    out, asked = Path(settings.out_dir), settings.workers
-    if choose_run(given, out):
+    out = Path(settings.out_dir)
+    resume = choose_run(given, out)
+    if resume:
         settings = resumed_settings(given, read_run(out)["settings"], out)
-        asked = settings.workers
-    if team.size > 1:
+    s, asked = settings, settings.workers
+    if team.size > 1 or parallel.launched():  # by mpiexec, which decides
         if "workers" in given and asked not in ("auto", str(team.size)):
             raise ValueError(f"--workers {asked}, but mpiexec has started {team.size}")
-        return team.size, f"{team.size} workers, {team.local_size} on each machine"
+        if team.size == 1:
+            return 1, "one process, as mpiexec has started"
+        return team.size, f"{team.size} workers, {team.local_size} on this machine"
+    if resume and finished(out) and checkpoint.load_step(out) == s.max_iters:
+        return 1, ""
     places, unit = parallel.physical_cores(), "core"
-    if settings.device == "cuda":
+    if s.device == "cuda":
         places, unit = max(1, count_gpus()), "GPU"
+    if "workers" not in given and asked != "auto" and (int(asked) > places or parallel.fault()):
+        asked = "auto"  # of a run that was started elsewhere
     if asked != "auto":
-        n, why = int(asked), "as --workers says"
+        n = int(asked)
         if n > places:
             raise ValueError(
                 f"--workers {n} is more than the {places} {unit}s here: waiting for each other, "
@@ -199,8 +207,7 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
             )
         if n > 1 and (fault := parallel.fault()):
             raise ValueError(f"--workers {n} does not work here: {fault}")
-        return n, f"one process, {why}"
-    s = settings
+        return n, f"starting {n} workers" if n > 1 else "one process, as --workers says"
     rows = s.batch_size * s.gradient_accumulation_steps
     n = max(n for n in range(1, places + 1) if rows % n == 0)
     multiplications = 12 * s.n_layer * s.n_embd**2 * 3 * rows * s.block_size * s.max_iters
@@ -214,7 +221,10 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
         why = f"a batch of {rows} does not divide among {places} {unit}s"
     elif fault := parallel.fault():
         n, why = 1, fault
-    return n, "" if n > 1 else f"one process: {why}"
+    if n > 1:
+        even = "" if n == places else f", for a batch of {rows} divides among them evenly"
+        return n, f"starting {n} workers on {places} {unit}s{even}"
+    return n, f"one process: {why}"
 
 
 # =================================================================================================

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 from tqdm import tqdm
@@ -72,8 +73,7 @@ def measure(axis: str, turns: int, cores: int) -> list[dict]:
             side.turn(2 + i * count, count)
     lines = []
     for (size, config, batch, workers), side in zip(points, sides):
-        side.watch_memory(10_000)
-        side.watch_memory(10_001)
+        side.watch_memory(9_000, 3)
         line = {
             "size": size,
             "tokens_per_second": batch * config.block_size / side.median,
@@ -112,7 +112,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(2, 3, figsize=(12, 7), layout="constrained")
     for panel, (axis, lines) in zip(panels.flat, results.items()):
@@ -124,14 +124,19 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
         memory.set_ylim(0)
         memory.set_ylabel("MB", color="tab:orange")
         panel.loglog(x, [line["ideal"] for line in lines], "--", color="gray", label="ideal")
-        panel.loglog(x, [line["tokens_per_second"] for line in lines], marker="o", label="measured")
+        speeds = [line["tokens_per_second"] for line in lines]
+        panel.loglog(x, speeds, marker="o", label="measured")
+        middle = math.sqrt(min(speeds) * max(speeds))
+        panel.set_ylim(min(min(speeds), middle / 3) / 1.2, max(max(speeds), middle * 3) * 1.2)
         panel.set_xticks(x, [f"{size:,}" for size in x])
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:,.0f}")
         panel.minorticks_off()
         panel.set(xlabel=axis, ylabel="tokens/s")
         panel.legend()
     for panel in panels.flat[len(results) :]:
         panel.remove()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ PyTorch runs in one process with all its threads. While one side computes the ot
 is the share of a step that its matrix products take alone, measured with NumPy in as many
 processes, in turns with the rest.
 
-The table has medians; `memory` is the largest proportional set size of all processes of a side
-during steps behind the timed ones; `faults` are page faults a step of the first worker.
+The table has medians; `memory` is the largest proportional set size of all processes
+that compute, during steps behind the timed ones; `faults` are page faults a step of one worker.
 
 Needs PyTorch and mpi4py (extras `oracle` and `mpi`).
 
@@ -298,17 +298,17 @@ class Side:
             self.faults.append(answers[0]["faults"])
         return seconds
 
-    def watch_memory(self, i: int) -> None:
-        """Make a step, and note the largest memory of all processes meanwhile."""
+    def watch_memory(self, i: int, count: int) -> None:
+        """Make some steps, and note the largest memory of all processes meanwhile."""
         done = threading.Event()
 
         def watch():
-            while not done.wait(0.01):
+            while not done.wait(0.002):
                 self.memory = max(self.memory, sum(map(proportional_set_size, self.pids)))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        self.turn(i, 1, timed=False)
+        self.turn(i, count, timed=False)
         done.set()
         watcher.join()
 
@@ -352,8 +352,7 @@ def run(name: str, options) -> None:
         for side in sides.values():
             side.turn(2 + i * count, count)
     for side in sides.values():
-        side.watch_memory(2 + options.turns * count)
-        side.watch_memory(3 + options.turns * count)
+        side.watch_memory(2 + options.turns * count, 1 + count)
     reference = sides.get(theirs)
     floor = sides.pop("floor")
     floor.close()

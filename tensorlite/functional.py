@@ -32,7 +32,7 @@ from .ops import (
     take_along_axis,
     tanh,
 )
-from .tensor import Tensor, op, tensor
+from .tensor import Tensor, _array, op, tensor
 
 
 def _rows(x):
@@ -53,9 +53,8 @@ def softmax_composed(x, axis=-1):
 
 @op(composed=softmax_composed, fresh=True)
 def softmax(x, *, axis=-1, needs):
-    """exp(x) / sum(exp(x)) along an axis, safe for large x."""
-    moved = np.moveaxis(x, axis, -1)  # (..., n)
-    x2 = _rows(moved)
+    """exp(x) / sum(exp(x)) along one axis, safe for large x."""
+    x2, shape = _rows_along(x, axis)
     y2 = np.empty_like(x2)
     for block in row_blocks(x2) if x2.size else ():
         yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
@@ -64,20 +63,27 @@ def softmax(x, *, axis=-1, needs):
 
     def vjp(g):
         # gx = (g - sum(g y)) y
-        g2 = _rows(np.moveaxis(g, axis, -1))
+        g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2):
             gb, yb = g2[block], y2[block]
             np.subtract(gb, np.einsum("ij,ij->i", gb, yb)[:, None], out=gx[block])
             gx[block] *= yb
-        return (_from_rows(gx, moved.shape, axis),)
+        return (_from_rows(gx, shape, axis),)
 
-    return _from_rows(y2, moved.shape, axis), vjp
+    return _from_rows(y2, shape, axis), vjp
+
+
+def _rows_along(x, axis):
+    """x as (rows, columns), its `axis` along the columns, and its shape with that axis last."""
+    moved = np.moveaxis(x, axis, -1) if x.ndim else x
+    return _rows(moved), moved.shape
 
 
 def _from_rows(x2, shape, axis):
-    """Back from `_rows` of an array whose axis was moved to the end, where it had this shape."""
-    return np.moveaxis(np.reshape(x2, shape), -1, axis)
+    """Back from `_rows_along`, which gave this shape."""
+    x = np.reshape(x2, shape)
+    return np.moveaxis(x, -1, axis) if x.ndim else x
 
 
 def log_softmax_composed(x, axis=-1):
@@ -87,9 +93,8 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along an axis, without the overflow and the rounding of doing just that."""
-    moved = np.moveaxis(x, axis, -1)  # (..., n)
-    x2 = _rows(moved)
+    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that."""
+    x2, shape = _rows_along(x, axis)
     y2 = np.empty_like(x2)
     for block in row_blocks(x2) if x2.size else ():
         yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
@@ -97,15 +102,15 @@ def log_softmax(x, *, axis=-1, needs):
 
     def vjp(g):
         # gx = g - softmax(x) sum(g)
-        g2 = _rows(np.moveaxis(g, axis, -1))
+        g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2):
             p = np.exp(y2[block], out=gx[block])
             p *= np.sum(g2[block], axis=1, keepdims=True)
             np.subtract(g2[block], p, out=p)
-        return (_from_rows(gx, moved.shape, axis),)
+        return (_from_rows(gx, shape, axis),)
 
-    return _from_rows(y2, moved.shape, axis), vjp
+    return _from_rows(y2, shape, axis), vjp
 
 
 # =================================================================================================
@@ -462,7 +467,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
     t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
     share = _share(counted, reduction, x2.dtype)
-    chunks = math.ceil(rows / (2**25 // n_classes + 256))  # BLAS wants many rows, memory few
+    chunks = math.ceil(rows / (2**24 // n_classes + 64))  # BLAS wants many rows, memory few
     step = math.ceil(rows / chunks) if chunks else 1
 
     def compute():
@@ -554,7 +559,7 @@ def _draw_keep(shape, p, rng, like):
 QUERY_BLOCK = 64  # rows of queries at a time: enough for BLAS, where an eighth of them is fewer
 TILE = 2**17  # scores at a time: with a temporary beside them, they stay in a core's L2 cache
 SHORT = 256  # keys: up to so many the weights are kept for backward, beyond it computes them again
-LARGE = 60  # a score: exp of it, summed over many keys, and of -60 are far from float32's limits
+LARGE = 30  # a score: its exp, 1e13, and 1e-13 leave room in float32 for sums, values, gradients
 
 
 def scaled_dot_product_attention(
@@ -572,7 +577,7 @@ def scaled_dot_product_attention(
     attn_mask = np.asarray(attn_mask) if isinstance(attn_mask, (list, tuple)) else attn_mask
     if dropout_p:
         batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
-        keep = _draw_keep((*batch, q.shape[-2], k.shape[-2]), dropout_p, rng, q.data)
+        keep = _draw_keep((*batch, q.shape[-2], k.shape[-2]), dropout_p, rng, _array(q))
     return attention(q, k, v, attn_mask, is_causal, dropout_p, scale, keep)
 
 
@@ -614,7 +619,7 @@ def attention(
     batch = np.broadcast_shapes(*batches)
     if any(b != batch for b in batches[:3]):
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
-    step = T
+    step = T or 1
     if is_causal and T > 2 * QUERY_BLOCK:  # longer blocks waste more of the masked triangle
         step = builtins.max(QUERY_BLOCK, math.ceil(T / 8))
     per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
@@ -625,6 +630,8 @@ def attention(
     ]
     if attn_mask is not None:
         attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
+    if keep is not None:
+        keep = np.broadcast_to(keep, (*batch, T, S))
     future = np.triu(np.full_like(q, -math.inf, shape=(step, step)), 1)  # added to scores
     # Softmax needs no shift where no product of two vectors can be large (Cauchy and Schwarz).
     shift = attn_mask is not None or _may_exceed(LARGE, q, k, scale)
@@ -725,7 +732,7 @@ def causal_self_attention(qkv, n_head: int, dropout_p: float = 0.0, rng=None) ->
     B, T, C3 = qkv.shape
     if C3 % (3 * n_head):
         raise ValueError(f"{C3} columns do not divide into queries, keys, values of {n_head} heads")
-    keep = _draw_keep((B, n_head, T, T), dropout_p, rng, qkv.data) if dropout_p else None
+    keep = _draw_keep((B, n_head, T, T), dropout_p, rng, _array(qkv)) if dropout_p else None
     return packed_attention(qkv, n_head, dropout_p, keep)
 
 

@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from .device import place
 from .optim import Optimizer
@@ -87,12 +87,12 @@ class MPITeam(Team):
         from mpi4py import MPI
 
         machine = machine or world.Split_type(MPI.COMM_TYPE_SHARED)
+        self.rank, self.size = world.rank, world.size
+        self.local_rank, self.local_size = machine.rank, machine.size
         # Shares are cut alike on all machines: if their ranks are not as many, each stands alone.
         if len(set(world.allgather(machine.size))) > 1:
             machine = world.Split(world.rank)
         self.world, self.machine = world, machine
-        self.rank, self.size = world.rank, world.size
-        self.local_rank, self.local_size = machine.rank, machine.size
 
     def sum(self, x):
         total = np.empty(np.shape(x))
@@ -140,10 +140,10 @@ class MPITeam(Team):
         Where one machine lacks the room, for all: this rank alone, and everybody. Memory that
         outgrows /dev/shm would end in a bus error.
         """
-        room = self.local_size == 1 or shared_memory_room() > 1.02 * nbytes + 2**20
+        room = self.machine.size == 1 or shared_memory_room() > 1.02 * nbytes + 2**20
         if not all(self.world.allgather(room)):
             return self.world.Split(self.rank), self.world
-        return self.machine, self.world.Split(self.local_rank)
+        return self.machine, self.world.Split(self.machine.rank)
 
 
 def shared_memory_room() -> int:
@@ -209,7 +209,7 @@ class Sharded:
 
         # Parameters are held once a machine. Each rank shows the others two buckets of gradients.
         exchanged = 2 * min(n, BUCKET)
-        self.local, self.across = team.split(4 * (3 * n + exchanged * team.local_size))
+        self.local, self.across = team.split(4 * (3 * n + exchanged * team.machine.size))
         self.shown = [
             np.reshape(a, (2, -1)) for a in shared_arrays(self.local, exchanged, np.float32)
         ]
@@ -437,7 +437,8 @@ def _of(array: np.ndarray, part: range, first: int = 0) -> np.ndarray:
 def physical_cores() -> int:
     """The cores that this process may use, hyperthreads and a container's quota considered."""
     cores = set()
-    for cpu in os.sched_getaffinity(0):
+    everywhere = range(os.cpu_count() or 1)
+    for cpu in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everywhere:
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(path.read_text() if path.exists() else str(cpu))
     count = len(cores)
@@ -467,7 +468,8 @@ def join() -> Team:
     if MPI.COMM_WORLD.size == 1:
         return ALONE
     team = MPITeam(MPI.COMM_WORLD)
-    threadpool_limits(max(1, physical_cores() // team.local_size))
+    asked = [pool["num_threads"] for pool in threadpool_info()]  # fewer, where the user says so
+    threadpool_limits(min([max(1, physical_cores() // team.local_size), *asked]))
 
     def end(kind, error, trace):
         team.give_way()
@@ -475,6 +477,8 @@ def join() -> Team:
         team.end(1)
 
     sys.excepthook = end
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # a pipe to mpiexec, read by a person
     if team.rank == 0 and "TENSORLITE_TERMINAL" in os.environ:
         sys.stderr.isatty = lambda: True  # behind mpiexec there is one: progress bars may move
     return team

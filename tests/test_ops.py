@@ -315,6 +315,39 @@ def test_boxes_cover_every_element_once(shape, size):
     assert np.all(seen == 1)
 
 
+@pytest.mark.parametrize("tile", [1, 2**17])
+def test_values_and_dropout_with_batches_of_their_own(tile, monkeypatch):
+    monkeypatch.setattr(functional, "TILE", tile)
+    rng = np.random.default_rng(0)
+    leaves = [tl.tensor(rng.standard_normal(s)) for s in ((7, 4), (7, 4), (3, 2, 7, 4))]
+    keep = rng.random((7, 7)) > 0.4
+    fused, composed = tl.attention, tl.attention.composed
+    static = {"is_causal": True, "keep": keep, "dropout_p": 0.4}
+    functions = [functools.partial(f, **static) for f in (composed, fused)]
+    for x in leaves:
+        x.requires_grad = True
+    same(functions, leaves, 1e-10)
+
+
+@pytest.mark.parametrize("T, S", [(0, 3), (3, 0), (0, 0)])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_of_nothing(T, S, is_causal):
+    q, k = tl.tensor(np.ones((2, T, 4)), requires_grad=True), tl.tensor(np.ones((2, S, 4)))
+    y = tl.attention(q, k, k, is_causal=is_causal)
+    assert y.shape == (2, T, 4) and np.all(y.data == 0)
+    assert tl.grad(y.sum(), q)[0].shape == (2, T, 4)
+    assert tl.causal_self_attention(tl.tensor(np.ones((2, 0, 12))), 2).shape == (2, 0, 4)
+
+
+def test_softmax_keeps_its_value_and_not_its_argument():
+    for function in (tl.softmax, tl.log_softmax):
+        x = tl.tensor([[1.0, 2.0]], requires_grad=True)
+        y = function(x)
+        x.data += 1  # not needed for the gradient
+        y.backward(np.ones((1, 2)))
+        assert function(tl.tensor(3.0)).shape == ()
+
+
 def test_packed_attention_is_attention_of_split_heads():
     rng = np.random.default_rng(0)
     qkv = tl.tensor(rng.standard_normal((2, 5, 24)), requires_grad=True)

@@ -352,7 +352,7 @@ def test_train_with_workers_and_without_by_turns(two_cores, text, tmp_path, caps
         said, _ = done.stdout.split("\na sample of what it writes:\n")
         lines = [line for line in said.splitlines() if line]
         assert len(set(lines)) == len(lines), said
-        assert "2 workers, 2 on each machine" in lines
+        assert "2 workers, 2 on this machine" in lines
         return lines
 
     lines = two_workers(*run, "--max_iters=10", "--out_dir", out)
@@ -535,23 +535,47 @@ LONG = dict(max_iters=10**9)
 @pytest.mark.parametrize(
     "given, cores, n, why",
     [
-        (LONG, 4, 4, ""),
+        (LONG, 4, 4, "starting 4 workers on 4 cores"),
         (LONG, 1, 1, "there is one core"),
         (LONG | dict(batch_size=5), 4, 1, "a batch of 5 does not divide among 4 cores"),
-        (LONG | dict(batch_size=5, gradient_accumulation_steps=2), 4, 2, ""),
-        (LONG | dict(batch_size=12), 8, 6, ""),
+        (LONG | dict(batch_size=5, gradient_accumulation_steps=2), 4, 2, "a batch of 10"),
+        (LONG | dict(batch_size=12), 8, 6, "6 workers on 8 cores, for a batch of 12"),
         (LONG | dict(batch_size=1), 2, 1, "a batch of 1 does not divide"),
         (LONG | dict(eval_only=True), 4, 1, "would not pay"),
         (dict(max_iters=10), 4, 1, "would not pay"),
         (LONG | dict(workers="1"), 4, 1, "as --workers says"),
-        (dict(max_iters=1, batch_size=5, workers="3"), 4, 3, "as --workers says"),
+        (dict(max_iters=1, batch_size=5, workers="3"), 4, 3, "starting 3 workers"),
     ],
 )
 def test_how_many_workers(given, cores, n, why, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: cores)
     monkeypatch.setattr(parallel, "fault", lambda: None)
     chosen, said = train.choose_workers(given | {"out_dir": str(tmp_path / "out")}, ALONE)
-    assert chosen == n and (why in said if why else not said)
+    assert chosen == n and why in said
+
+
+def test_a_number_of_another_machine_does_not_stop_a_resumed_run(
+    text, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--workers=1", "--out_dir", out)
+    saved = json.loads((out / "run.json").read_text())
+    saved["settings"]["workers"] = "16"
+    (out / "run.json").write_text(json.dumps(saved))
+    monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
+    monkeypatch.setattr(parallel, "fault", lambda: None)
+    resume = LONG | dict(out_dir=str(out), init_from="resume")
+    assert train.choose_workers(resume, ALONE)[0] == 4
+    with pytest.raises(ValueError, match="--workers 16 is more than the 4 cores"):
+        train.choose_workers(resume | dict(workers="16"), ALONE)
+
+
+def test_mpiexec_with_one_rank_starts_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "launched", lambda: True)
+    given = LONG | dict(out_dir=str(tmp_path / "out"))
+    assert train.choose_workers(given, ALONE)[0] == 1
+    with pytest.raises(ValueError, match="--workers 2, but mpiexec has started 1"):
+        train.choose_workers(given | dict(workers="2"), ALONE)
 
 
 def test_main_called_from_python_trains_in_its_process(tmp_path, monkeypatch):
@@ -596,6 +620,7 @@ def test_a_resumed_run_keeps_its_workers(text, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
     monkeypatch.setattr(parallel, "fault", lambda: None)
     resume = LONG | dict(out_dir=str(out), init_from="resume")
+    assert train.choose_workers(resume | dict(max_iters=25), ALONE) == (1, "")  # it is finished
     assert train.choose_workers(resume, ALONE) == (1, "one process, as --workers says")
     assert train.choose_workers(resume | dict(workers="auto"), ALONE)[0] == 4
     team = Team()
