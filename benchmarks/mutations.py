@@ -4,8 +4,8 @@
 
 Two kinds. In what a vjp returns: negated, zeroed, scaled by 1.01. In its source: one term of a sum
 or difference dropped, one `+=` or `-=` left out. Each mutant is shown to tests/test_ops.py: the
-walk, which compares with central differences, the comparison of fused and composed, and the test
-of ties. A survivor is a bug that these would not have found.
+walk, which compares with central differences, the comparison of fused and composed, and the tests
+of ties, of several blocks, of large scores and logits. A survivor is a bug that these would not have found.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from tests.test_checker import BUGS, inputs_with_a_gradient, with_bug
 from tests.test_ops import (
     check_case,
     test_fused_equals_composed,
+    test_logits_of_every_size,
+    test_many_rows_go_in_several_blocks,
+    test_scores_of_every_size,
     test_ties_share_the_gradient,
 )
 
@@ -58,6 +61,9 @@ def found(op, body) -> bool:
             if op.composed is not None:  # a change of value and gradient alike
                 test_fused_equals_composed(op.name)
             test_ties_share_the_gradient()
+            test_many_rows_go_in_several_blocks()
+            test_scores_of_every_size(300.0)
+            test_logits_of_every_size(1e5)
     except Exception:
         return True
     finally:

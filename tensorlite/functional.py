@@ -469,30 +469,31 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     share = _share(counted, reduction, x2.dtype)
     chunks = math.ceil(rows / (2**24 // n_classes + 64))  # BLAS wants many rows, memory few
     step = math.ceil(rows / chunks) if chunks else 1
+    chunks = [slice(i, i + step) for i in range(0, rows, step)]
+    ids_of_block = [slice(i, i + 2048) for i in range(0, n_classes, 2048)]
 
     def compute():
         """(the loss of every row, the gradients of the reduced loss)."""
         loss = np.empty_like(x2, shape=rows)
         gx = np.empty_like(x2) if needs[0] else None
         g_weight = np.zeros_like(weight) if needs[1] else None
-        for start in range(0, rows, step):
-            chunk = slice(start, start + step)
+        for chunk in chunks:
             p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
             for block in row_blocks(p):
-                pb, rows_of_block = p[block], slice(start + block.start, start + block.stop)
-                picked = np.arange(len(pb), like=pb), t[rows_of_block]
+                pb, part = p[block], share[chunk][block]
+                picked = np.arange(len(pb), like=pb), t[chunk][block]
                 pb -= np.max(pb, axis=1, keepdims=True)
                 right = pb[picked]
                 np.exp(pb, out=pb)
                 total = np.sum(pb, axis=1)
-                loss[rows_of_block] = np.log(total) - right
+                loss[chunk][block] = np.log(total) - right
                 if needs[0] or needs[1]:
-                    pb *= share[rows_of_block] / total[:, None]
-                    pb[picked] -= share[rows_of_block, 0]
+                    pb *= part / total[:, None]
+                    pb[picked] -= part[:, 0]
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:
-                for ids in (slice(i, i + 2048) for i in range(0, n_classes, 2048)):
+                for ids in ids_of_block:
                     g_weight[ids] += p[:, ids].T @ x2[chunk]
         return loss, gx, g_weight
 

@@ -306,6 +306,16 @@ def test_scores_of_every_size(size):
         assert functional._may_exceed(functional.LARGE, q, k, 0.5)
 
 
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e3, 1e5])
+def test_logits_of_every_size(size):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((9, 4)) * size, rng.standard_normal((5, 4))
+    leaves = [tl.tensor(a.astype(np.float32), requires_grad=True) for a in (x, weight)]
+    f = functools.partial(tl.linear_cross_entropy, targets=np.arange(9) % 5)
+    composed = functools.partial(tl.linear_cross_entropy.composed, targets=np.arange(9) % 5)
+    same([f, composed], leaves, 1e-5)
+
+
 @given(st.lists(st.integers(0, 4), max_size=4), st.integers(0, 30))
 def test_boxes_cover_every_element_once(shape, size):
     seen = np.zeros(shape, int)
