@@ -5,7 +5,8 @@
 Two kinds. In what a vjp returns: negated, zeroed, scaled by 1.01. In its source: one term of a sum
 or difference dropped, one `+=` or `-=` left out. Each mutant is shown to tests/test_ops.py: the
 walk, which compares with central differences, the comparison of fused and composed, and the tests
-of ties, of several blocks, of large scores and logits. A survivor is a bug that these would not have found.
+of ties, of several blocks, of large scores and logits. A survivor is a bug that these would not
+have found.
 """
 
 from __future__ import annotations
