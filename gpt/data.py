@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tokenizer.base import write_atomic
+from tokenizer.base import token_dtype, write_atomic
 
 from .corpora import CORPORA
 
@@ -128,11 +128,6 @@ def split(text: str) -> tuple[str, str]:
 
 
 # ---- token files ---------------------------------------------------------------------------------
-
-
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The type of ids in a `.bin` file: two bytes, or four where two can't hold the last id."""
-    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
 def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ in the usual order: repetition penalty, temperature, top-k, top-p, min-p.
 
 from __future__ import annotations
 
-import codecs
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 import tensorlite as tl
 from tensorlite.device import random
+from tokenizer import StreamDecoder
 
 from .model import GPT
 
@@ -146,7 +146,7 @@ def stream(
     rng = np.random.default_rng() if seed is None else random(seed, "generate")
     # A token may end in the middle of a character, and text in the middle of a stop string: both
     # are held back until it is clear what they become.
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = StreamDecoder(tokenizer, errors="strict")
     hold = max((len(s) - 1 for s in stop), default=0)
     text = ""
     training = model.training
@@ -171,15 +171,10 @@ def stream(
                 )
                 if new == eos:
                     break
-                state = decoder.getstate()
                 try:
-                    piece = decoder.decode(tokenizer.decode_bytes([new]))
-                    # Python waits for the third byte of a surrogate, and then refuses any.
-                    if b"\xed\xa0" <= decoder.getstate()[0][:2] <= b"\xed\xbf":
-                        raise UnicodeError
+                    piece = decoder.push(new)
                     break
                 except UnicodeError:  # bytes that are no text: another token
-                    decoder.setstate(state)
                     logits[new] = -np.inf
             if new == eos:
                 break

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt import corpora, data
+from tokenizer import base, fetch
 
 # ---- Python's documentation and source -----------------------------------------------------------
 
@@ -188,7 +189,7 @@ def server(monkeypatch):
 def test_fetch_once(server, tmp_path):
     path = tmp_path / "cache" / "deep" / "file.txt"
     for _ in range(2):
-        assert corpora.fetch(server.url + "/good", SHA256, path) == BODY
+        assert fetch.fetch(server.url + "/good", SHA256, path) == BODY
     assert path.read_bytes() == BODY
     assert server.requests == ["/good"]
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]  # nothing temporary is left
@@ -197,7 +198,7 @@ def test_fetch_once(server, tmp_path):
 def test_damaged_file_is_fetched_again(server, tmp_path):
     path = tmp_path / "file.txt"
     path.write_bytes(BODY[:-1])
-    assert corpora.fetch(server.url + "/good", SHA256, path) == BODY
+    assert fetch.fetch(server.url + "/good", SHA256, path) == BODY
     assert path.read_bytes() == BODY
 
 
@@ -214,18 +215,18 @@ def test_damaged_file_is_fetched_again(server, tmp_path):
 def test_fetch_refuses(server, tmp_path, page, why):
     path = tmp_path / "file.txt"
     with pytest.raises(ConnectionError, match=why) as error:
-        corpora.fetch(server.url + page, SHA256, path, timeout=0.5)
+        fetch.fetch(server.url + page, SHA256, path, timeout=0.5)
     message = str(error.value)
     assert message.startswith(f"could not fetch {server.url}{page}: ")
-    assert message.endswith("pass it as --dataset FILE") and "\n" not in message
+    assert message.endswith(f"put it at {path}") and "\n" not in message
     assert server.requests == [page]  # nothing else was asked for
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fetch_refuses_what_is_too_big(server, tmp_path):
     with pytest.raises(ConnectionError, match="the answer is longer than 14999 bytes"):
-        corpora.fetch(server.url + "/good", SHA256, tmp_path / "f", max_bytes=len(BODY) - 1)
-    assert corpora.fetch(server.url + "/good", SHA256, tmp_path / "f", max_bytes=len(BODY)) == BODY
+        fetch.fetch(server.url + "/good", SHA256, tmp_path / "f", max_bytes=len(BODY) - 1)
+    assert fetch.fetch(server.url + "/good", SHA256, tmp_path / "f", max_bytes=len(BODY)) == BODY
 
 
 def test_fetch_without_a_server(server, tmp_path):
@@ -234,10 +235,10 @@ def test_fetch_without_a_server(server, tmp_path):
     server.server_close()
     damaged = tmp_path / "file.txt"
     damaged.write_bytes(b"half")
-    with pytest.raises(ConnectionError, match="could not fetch http.*: .*refused.*--dataset FILE"):
-        corpora.fetch(url, SHA256, damaged)
+    with pytest.raises(ConnectionError, match="could not fetch http.*: .*refused.*put it at"):
+        fetch.fetch(url, SHA256, damaged)
     damaged.write_bytes(BODY)
-    assert corpora.fetch(url, SHA256, damaged) == BODY  # offline, what is kept is enough
+    assert fetch.fetch(url, SHA256, damaged) == BODY  # offline, what is kept is enough
 
 
 def test_shakespeare_asks_one_address_and_keeps_it_in_the_cache(tmp_path, monkeypatch):
@@ -247,7 +248,7 @@ def test_shakespeare_asks_one_address_and_keeps_it_in_the_cache(tmp_path, monkey
         asked.append(url)
         return BODY
 
-    monkeypatch.setattr(corpora, "_download", download)
+    monkeypatch.setattr(fetch, "_download", download)
     monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", SHA256)
     monkeypatch.setenv("TENSORLITE_CACHE", str(tmp_path))
     assert data.read_text("shakespeare") == data.read_text("shakespeare_char") == BODY.decode()
@@ -259,23 +260,23 @@ def test_cache_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.setenv("TENSORLITE_CACHE", "/mine")
-    assert corpora.cache_folder() == Path("/mine")
+    assert fetch.cache_folder() == Path("/mine")
     monkeypatch.delenv("TENSORLITE_CACHE")
-    assert corpora.cache_folder() == Path("/xdg/tensorlite")
+    assert fetch.cache_folder() == Path("/xdg/tensorlite")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert corpora.cache_folder() == Path("/home/me/.cache/tensorlite")
+    assert fetch.cache_folder() == Path("/home/me/.cache/tensorlite")
 
 
 def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    corpora.write_atomic(path, b"old")
+    base.write_atomic(path, b"old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(corpora.os, "fsync", full)
+    monkeypatch.setattr(base.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        corpora.write_atomic(path, b"new")
+        base.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -6,22 +6,34 @@ special tokens and saving are the same for all and live here; a subclass adds th
 
 The rules for special tokens are tiktoken's (https://github.com/openai/tiktoken): text can never
 become a special token unless the caller allows it by name, so a user's words cannot end a document
-or pose as the system. Different from tiktoken: the check cannot be switched off in `encode`;
-`encode_ordinary` is the way to say "this is all plain text".
+or pose as the system.
 """
 
+import codecs
 import json
 import os
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 FILE_NAME = "tensorlite-tokenizer.json"
 FILE_FORMAT = "tensorlite-tokenizer"
 FILE_VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
+
+FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type of ids in arrays and `.bin` files: two bytes, or four where two can't hold them."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
 class Tokenizer(ABC):
@@ -35,17 +47,19 @@ class Tokenizer(ABC):
 
     Attributes:
         vocabulary: the bytes of every id, special tokens included.
-        vocab_size: how many ids there are; they run from 0 to vocab_size - 1.
+        vocab_size: the highest id + 1. Some published vocabularies have gaps below it.
         special_tokens: name -> id, {} if there are none.
+        dtype: of ids in arrays and files, uint16 or uint32.
     """
 
-    def __init__(self, tokens: Iterable[bytes], special_tokens: dict[str, int]):
+    def __init__(self, tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]):
         # A dict, because a list would answer id -1 with its last token.
-        self.vocabulary: dict[int, bytes] = dict(enumerate(tokens))
+        self.vocabulary: dict[int, bytes] = dict(tokens)
         self.special_tokens = dict(special_tokens)
         for name, token_id in self.special_tokens.items():
             self.vocabulary[token_id] = name.encode()
-        self.vocab_size = len(self.vocabulary)
+        self.vocab_size = max(self.vocabulary, default=-1) + 1
+        self.dtype = token_dtype(self.vocab_size)
 
     @property
     def eos_token_id(self) -> int | None:
@@ -61,74 +75,150 @@ class Tokenizer(ABC):
         Lone surrogates, which UTF-8 cannot hold, become U+FFFD.
         """
 
-    def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        allowed_special: Collection[str] = (),
+        disallowed_special: Collection[str] = "all",
+    ) -> list[int]:
         """Ids of `text`, where the special tokens in `allowed_special` (names, or "all") count.
 
         >>> tokenizer = BPETokenizer.train("", 257, special_tokens=["<|endoftext|>"])
         >>> tokenizer.encode("A<|endoftext|>", allowed_special={"<|endoftext|>"})
         [65, 256]
 
-        Where two special tokens begin at the same place, the longer one counts. Names in
-        `allowed_special` that are not special tokens here are ignored, as tiktoken does.
-        Raises ValueError if a special token that is not allowed occurs anywhere in `text`.
+        Where two special tokens begin at the same place, the longer one counts. Names that are not
+        special tokens here are ignored, as tiktoken does.
+        Raises ValueError if a special token in `disallowed_special` ("all": all that are not
+        allowed) occurs anywhere in `text`. One that is neither allowed nor disallowed is text.
         """
-        if isinstance(allowed_special, str):
-            if allowed_special != "all":  # set("<|endoftext|>") would be a set of letters
-                raise ValueError(
-                    f'allowed_special must be "all" or a set of names, not the string '
-                    f"{allowed_special!r}; write {{{allowed_special!r}}}"
-                )
-            allowed_special = self.special_tokens
-        allowed = self.special_tokens.keys() & set(allowed_special)
-        text = replace_surrogates(text)
+        parts = self._parts(text, allowed_special, disallowed_special)
+        return list(chain.from_iterable(map(self._encode_part, parts)))
 
-        for name in self.special_tokens:
-            if name not in allowed and name in text:
+    def encode_to_numpy(
+        self,
+        text: str,
+        allowed_special: Collection[str] = (),
+        disallowed_special: Collection[str] = "all",
+    ) -> np.ndarray:
+        """`encode`, as an array (tokens,) of `dtype`: quicker for long texts.
+
+        >>> BPETokenizer.train("", 257).encode_to_numpy("AB")
+        array([65, 66], dtype=uint16)
+        """
+        parts = self._parts(text, allowed_special, disallowed_special)
+        ids = [
+            np.array([part], self.dtype) if isinstance(part, int) else self._ordinary(part)
+            for part in parts
+        ]
+        return np.concatenate(ids) if ids else np.zeros(0, self.dtype)
+
+    def _encode_part(self, part: str | int) -> list[int]:
+        return [part] if isinstance(part, int) else self.encode_ordinary(part)
+
+    def _ordinary(self, text: str) -> np.ndarray:
+        """`encode_ordinary` as an array."""
+        return np.array(self.encode_ordinary(text), self.dtype)
+
+    def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
+        """`text` cut at its special tokens: their ids, and the plain texts between."""
+        allowed = self._names(allowed, "allowed_special")
+        if isinstance(disallowed, str) and disallowed == "all":
+            disallowed = self.special_tokens.keys() - allowed
+        text = replace_surrogates(text)
+        for name in self._names(disallowed, "disallowed_special"):
+            if name in text:
                 raise ValueError(
                     f"the text contains the special token {name!r}, which is not allowed here; "
                     f"to encode it as a special token, pass allowed_special={{{name!r}}}; "
                     f"to encode it as plain text, use encode_ordinary(text)"
                 )
         if not allowed:
-            return self.encode_ordinary(text)
-
+            return [text]
         longest_first = sorted(allowed, key=len, reverse=True)
-        ids: list[int] = []
-        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", text)):
-            if i % 2:  # re.split with a group: every second part is what the group matched
-                ids.append(self.special_tokens[part])
-            else:
-                ids += self.encode_ordinary(part)
-        return ids
+        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        # With a group in the expression, every second part is what the group matched.
+        return [self.special_tokens[part] if i % 2 else part for i, part in enumerate(parts)]
+
+    def _names(self, names: Collection[str], what: str) -> set[str]:
+        """Those of `names`, or of "all" there are, that are special tokens."""
+        if isinstance(names, str):
+            if names != "all":  # set("<|endoftext|>") would be a set of letters
+                raise ValueError(
+                    f'{what} must be "all" or a set of names, not the string '
+                    f"{names!r}; write {{{names!r}}}"
+                )
+            return set(self.special_tokens)
+        return self.special_tokens.keys() & set(names)
 
     def encode_batch(
         self,
         texts: Iterable[str],
         workers: int | None = None,
         allowed_special: Collection[str] = (),
+        disallowed_special: Collection[str] = "all",
     ) -> list[list[int]]:
         """`encode` of each text, in order; `workers` > 1 shares them among that many processes.
 
         >>> CharTokenizer.train("abc").encode_batch(["ab", "c"])
         [[0, 1], [2]]
 
-        Processes pay only for many texts: each must start and be sent the vocabulary first.
+        Processes pay only for megabytes: starting them takes as long as encoding one or two.
         """
         if isinstance(texts, str):
             raise TypeError("encode_batch takes several texts, not one str; use encode(text)")
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1, or None, not {workers}")
+        special = allowed_special, disallowed_special
         if workers is None or workers == 1:
-            return [self.encode(text, allowed_special) for text in texts]
+            return [self.encode(text, *special) for text in texts]
+        answers = in_processes(self._encode_group, groups(texts), workers, *special)
+        return [ids.tolist() for group in answers for ids in group]
 
-        from concurrent.futures import ProcessPoolExecutor
+    def _encode_group(self, texts: list[str], *special) -> list[np.ndarray]:
+        return [self.encode_to_numpy(text, *special) for text in texts]
 
-        texts = list(texts)
-        chunk = max(1, len(texts) // (8 * workers))
-        with ProcessPoolExecutor(
-            workers, initializer=_start_worker, initargs=(self, allowed_special)
-        ) as pool:
-            return list(pool.map(_encode_in_worker, texts, chunksize=chunk))
+    def encode_file(
+        self,
+        source: str | os.PathLike,
+        target: str | os.PathLike,
+        allowed_special: Collection[str] = (),
+        workers: int | None = None,
+        encoding: str = "utf-8",
+    ) -> int:
+        """Encode a text file into a `.bin` token file of `dtype`; returns the number of tokens.
+
+        The ids are those of `encode_ordinary` of the whole text, where the special tokens in
+        `allowed_special` count, and a byte order mark at the start does not. Memory is bounded:
+        the text is read and written a few megabytes at a time, for BPE with a published pattern
+        and for characters. (With a pattern of your own the whole file is one text.) `workers` > 1
+        encodes in so many processes. A progress bar appears where stderr is a terminal. `target`
+        appears whole or not at all.
+
+        Raises ValueError if the file is not text in this encoding, or empty.
+        """
+        from tqdm import tqdm
+
+        source, target = Path(source), Path(target)
+        allowed = self._names(allowed_special, "allowed_special")
+        total = 0
+        bar = tqdm(
+            total=source.stat().st_size,
+            desc=f"encoding {source.name}",
+            unit="B",
+            unit_scale=True,
+            disable=None,  # no bar where stderr is a file
+        )
+        with bar, atomic_file(target) as file:
+            texts = file_blocks(source, self._cut, encoding, allowed, bar.update)
+            for ids in in_processes(self.encode_to_numpy, texts, workers or 1, allowed, ()):
+                file.write(ids.data)
+                total += len(ids)
+            if not total:
+                raise ValueError(f"{source} holds no text")
+        return total
+
+    def _cut(self, text: str, place: int) -> int:
+        """The first place from `place` on where `text` may be divided; its end if there is none."""
+        return len(text)
 
     # ---- ids to text ----
 
@@ -146,7 +236,7 @@ class Tokenizer(ABC):
             return b"".join(map(self.vocabulary.__getitem__, ids))
         except KeyError as error:
             raise ValueError(
-                f"id {error.args[0]} is not in the vocabulary of {self.vocab_size} tokens "
+                f"id {error.args[0]} is not in the vocabulary of {len(self.vocabulary)} tokens "
                 f"(0 to {self.vocab_size - 1})"
             ) from None
         except TypeError as error:
@@ -184,15 +274,58 @@ class Tokenizer(ABC):
         write_atomic(directory / FILE_NAME, json.dumps(content).encode())
 
 
+class StreamDecoder:
+    """The text of ids that come one at a time: what is complete of it, as soon as it is.
+
+    >>> decoder = StreamDecoder(BPETokenizer([]))
+    >>> [decoder.push(i) for i in "é!".encode()], decoder.finish()
+    (['', 'é', '!'], '')
+
+    All that `push` and `finish` give, joined, is `decode` of all ids. With `errors="strict"`, bytes
+    that cannot go on as UTF-8 raise UnicodeError, and the decoder stays as it was.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
+        self.tokenizer, self.errors = tokenizer, errors
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
+
+    def push(self, token_id: int) -> str:
+        """The characters that `token_id` completes. Raises ValueError outside the vocabulary."""
+        state = self._utf8.getstate()
+        try:
+            text = self._utf8.decode(self.tokenizer.decode_bytes([token_id]))
+            # Python waits for the third byte of a surrogate, and then refuses any.
+            if (
+                self.errors == "strict"
+                and b"\xed\xa0" <= self._utf8.getstate()[0][:2] <= b"\xed\xbf"
+            ):
+                raise UnicodeError("half a surrogate")
+        except UnicodeError:
+            self._utf8.setstate(state)
+            raise
+        return text
+
+    def finish(self) -> str:
+        """U+FFFD for a character left incomplete, else nothing."""
+        return self._utf8.decode(b"", final=True)
+
+
 def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator:
+    """A file to write to, which is there, whole, once the block has ended well."""
     path = Path(path)
     # In the same folder, since a rename is atomic only within one file system; and not by
     # tempfile, whose files only their owner may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -217,15 +350,86 @@ def replace_surrogates(text: str) -> str:
     return text
 
 
-# A worker process gets the tokenizer once, when it starts, not once per text.
-_worker: tuple[Tokenizer, Collection[str]]
+def file_blocks(
+    path: Path,
+    cut: Callable[[str, int], int],
+    encoding: str = "utf-8",
+    whole: Collection[str] = (),
+    advance: Callable[[int], object] = lambda n: None,
+) -> Iterator[str]:
+    """The text of a file in blocks of a few megabytes, without a byte order mark at its start.
+
+    `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
+    there is none. No name in `whole` is divided. `advance` is told how many bytes have been read.
+    Raises ValueError if the file is not text in this encoding.
+    """
+    text, first, read = "", True, 0
+    try:
+        with open(path, encoding=encoding, newline="") as file:  # line ends as they are
+            while block := file.read(FILE_BLOCK):
+                advance(file.buffer.tell() - read)
+                read = file.buffer.tell()
+                text += block.removeprefix("\ufeff") if first else block
+                first = False
+                end = cut(text, len(text) - len(block) // 2)
+                while any(_crosses(name, text, end) for name in whole):
+                    end = cut(text, end + 1)
+                if end < len(text):
+                    yield text[:end]
+                    text = text[end:]
+    except (UnicodeDecodeError, LookupError) as error:
+        raise ValueError(f"{path} is not {encoding} text: {error}") from None
+    if text:
+        yield text
 
 
-def _start_worker(tokenizer: Tokenizer, allowed_special: Collection[str]) -> None:
+def _crosses(name: str, text: str, end: int) -> bool:
+    """Whether `name` stands in `text` on both sides of the place `end`."""
+    return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
+
+
+def groups(texts: Iterable[str], size: int = 2**19) -> Iterator[list[str]]:
+    """Texts of about `size` characters together: a message to a process for each text is dear."""
+    group, total = [], 0
+    for text in texts:
+        group.append(text)
+        total += len(text)
+        if total >= size:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def in_processes(function: Callable, items: Iterable, workers: int, *args) -> Iterator:
+    """`function(item, *args)` of each item, in order, in so many processes (1: in this one).
+
+    Items are taken as they are needed, a few at a time.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, or None, not {workers}")
+    if workers == 1:
+        yield from (function(item, *args) for item in items)
+        return
+
+    from concurrent.futures import ProcessPoolExecutor
+
+    # The function, and the tokenizer with it, goes to a process once, when that starts.
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args)) as pool:
+        pending = deque()
+        for item in items:
+            pending.append(pool.submit(_work, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _start_worker(*function_and_arguments) -> None:
     global _worker
-    _worker = tokenizer, allowed_special
+    _worker = function_and_arguments
 
 
-def _encode_in_worker(text: str) -> list[int]:
-    tokenizer, allowed_special = _worker
-    return tokenizer.encode(text, allowed_special)
+def _work(item):
+    function, arguments = _worker
+    return function(item, *arguments)

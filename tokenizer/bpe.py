@@ -13,19 +13,25 @@ comes to that, and in that a merge whose bytes are already a token gets that tok
 Different: ids. Byte b is id b, then come the merges in their order, then the special tokens. (GPT-2
 orders the bytes otherwise, so HF breaks ties otherwise: ours is below, at `simple_train`.)
 
-Down the page: BPE in two short functions; cutting into pieces; the same two functions made fast;
-the tokenizer. tests/test_tokenizer.py holds the fast ones equal to the simple ones.
+Down the page: BPE in two short functions; the same two made fast; the tokenizer. The tests hold the
+fast ones equal to the simple ones. pieces.py cuts a text into pieces, table.py looks up thousands
+of them at once, and formats.py reads and writes the files of other projects.
 """
 
 import heapq
+import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
+from pathlib import Path
 from reprlib import repr as short_repr  # a file may hold values of any size
 
-from .base import Tokenizer, replace_surrogates
+import numpy as np
+
+from .base import Tokenizer, file_blocks, groups, in_processes, replace_surrogates
+from .pieces import PATTERNS, blocks, next_cut, splitter
+from .table import PieceTable
 
 Pair = tuple[int, int]
 
@@ -98,86 +104,14 @@ def simple_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[in
     return ids
 
 
-# ---- cutting a text into pieces ----
-
-# As published: GPT-2's in https://github.com/openai/gpt-2 (src/encoder.py), the others in
-# https://github.com/openai/tiktoken (tiktoken_ext/openai_public.py). In all of them a space belongs
-# to the word behind it, which is what `\s+(?!\S)` sees to: of several spaces it leaves the last.
-PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d"
-    r"| ?\p{L}+"
-    r"| ?\p{N}+"
-    r"| ?[^\s\p{L}\p{N}]+"
-    r"|\s+(?!\S)"
-    r"|\s+",
-    # Contractions in capitals too; at most three digits; one sign may lead a word; line ends apart.
-    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+"
-    r"|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+"
-    r"|\s+(?!\S)"
-    r"|\s+",
-    # Also cuts where a small letter meets a capital, and keeps a contraction with its word.
-    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*"
-    r"|\s*[\r\n]+"
-    r"|\s+(?!\S)"
-    r"|\s+",
-}
-
-
-def splitter(pattern: str | None) -> Callable[[str], list[str]]:
-    """A function that cuts a text into pieces, by a name in PATTERNS or a regular expression.
-
-    >>> splitter("gpt2")("It's 10  o'clock")
-    ['It', "'s", ' 10', ' ', ' o', "'", 'clock']
-
-    The pieces joined are the text, whatever the expression is: what it does not match becomes
-    pieces too. None: the whole text is one piece.
-    Raises ValueError if it is not a regular expression, TypeError if it is not a str.
-    """
-    if pattern is None:
-        return lambda text: [text] if text else []
-    if not isinstance(pattern, str):
-        raise TypeError(f"pattern must be a str or None, not {type(pattern).__name__}")
-
-    import regex  # here, so that `import tokenizer` is quick; re knows no \p{L}
-
-    try:
-        compiled = regex.compile(PATTERNS.get(pattern, pattern))
-    except (regex.error, RecursionError) as error:
-        names = ", ".join(PATTERNS)
-        raise ValueError(
-            f"pattern {pattern[:80]!r} is neither one of {names} nor a regular expression: {error}"
-        ) from None
-    return partial(_split, compiled)
-
-
-def _split(compiled, text: str) -> list[str]:
-    if not compiled.groups:  # with groups, findall answers with them and not with the match
-        pieces = compiled.findall(text)
-        if "".join(pieces) == text:
-            return pieces
-    # Sorted, since a pattern may search backwards, (?r).
-    pieces, end = [], 0
-    for span in sorted(match.span() for match in compiled.finditer(text)):
-        if end <= span[0] < span[1]:
-            pieces += [text[end : span[0]], text[slice(*span)]]
-            end = span[1]
-    pieces.append(text[end:])
-    return [piece for piece in pieces if piece]
-
-
 # ---- training, fast ----
 
 
 def fast_train(
-    counts: Mapping[bytes, int], size: int, advance: Callable[[], object] = lambda: None
+    counts: Mapping[bytes, int],
+    size: int,
+    advance: Callable[[], object] = lambda: None,
+    min_frequency: int = 1,
 ) -> list[Pair]:
     """`simple_train` of distinct pieces, `counts` saying how often each occurs.
 
@@ -187,7 +121,8 @@ def fast_train(
     Three things make it fast. Pieces are weighted, not repeated. A merge goes only to the places
     where its pair is, and changes only the counts of the pairs around them. The most frequent pair
     comes from a heap. A corpus of n bytes in distinct pieces takes O(n log n) for all merges
-    together. `advance` is called at each merge.
+    together. `advance` is called at each merge. Pairs that occur less than `min_frequency` times
+    are left alone.
     """
     # All pieces end to end, with END before, between and behind them, as a doubly linked list: a
     # merge turns the left symbol into the new token and takes out the right one, marking it END.
@@ -219,6 +154,8 @@ def fast_train(
             if 0 < count < -entry:
                 heapq.heappush(heap, (-count, pair))
             continue
+        if count < min_frequency:
+            break
         (left, right), new = pair, 256 + len(merges)
         merges.append(pair)
         advance()
@@ -251,6 +188,21 @@ def fast_train(
 # ---- encoding, fast ----
 
 
+def short_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
+    """`simple_encode` that looks up only the two pairs that a merge makes: fastest on a word."""
+    ids, get, never = list(ids), ranks.get, len(merged)
+    found = [get(pair, never) for pair in pairwise(ids)]
+    while found and (rank := min(found)) != never:
+        i = found.index(rank)
+        ids[i] = merged[rank]
+        del ids[i + 1], found[i]
+        if i:
+            found[i - 1] = get((ids[i - 1], ids[i]), never)
+        if i < len(found):
+            found[i] = get((ids[i], ids[i + 1]), never)
+    return ids
+
+
 def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
     """`simple_encode` in O(n log n), for long pieces: a megabyte without a space.
 
@@ -261,22 +213,37 @@ def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]
     ids = [*ids, END]
     following, preceding = list(range(1, n + 1)), list(range(-1, n))
     # One integer, rank * n + place, sorts as (rank, place) does, and faster.
-    heap = [ranks[pair] * n + i for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+    found = map(ranks.get, pairwise(ids[:n]))
+    heap = [rank * n + i for i, rank in enumerate(found) if rank is not None]
     heapq.heapify(heap)
     while heap:
         rank, i = divmod(heapq.heappop(heap), n)
         j = following[i]
-        if ranks.get((ids[i], ids[j])) != rank:
+        if ids[i] == END or ids[j] == END or ranks.get((ids[i], ids[j])) != rank:
             continue  # a merge beside it was quicker, and this pair is no more
         k = following[j]
         ids[i], ids[j] = merged[rank], END
         following[i], preceding[k] = k, i
-        for place in (preceding[i], i):
-            if place >= 0:
-                new_rank = ranks.get((ids[place], ids[following[place]]))
+        for left, right in ((preceding[i], i), (i, k)):
+            if left >= 0 and right < n:
+                new_rank = ranks.get((ids[left], ids[right]))
                 if new_rank is not None:
-                    heapq.heappush(heap, new_rank * n + place)
+                    heapq.heappush(heap, new_rank * n + left)
     return [token for token in ids if token != END]
+
+
+class JoinRanks:
+    """Ranks by tiktoken's rule: two tokens merge if their bytes together are one, its id the rank.
+
+    >>> JoinRanks({0: b"a", 1: b"b", 2: b"ab"}).get((0, 1))
+    2
+    """
+
+    def __init__(self, tokens: Mapping[int, bytes]):
+        self._tokens, self._ids = tokens, {token: i for i, token in tokens.items()}
+
+    def get(self, pair: Pair, default: int | None = None) -> int | None:
+        return self._ids.get(self._tokens[pair[0]] + self._tokens[pair[1]], default)
 
 
 class _PieceCache(dict):
@@ -298,16 +265,15 @@ class _PieceCache(dict):
         return ids
 
 
-def _encode_piece(ranks: Mapping[Pair, int], merged: Sequence[int], piece: str) -> list[int]:
-    ids = list(piece.encode())
-    # Measured: up to about this length, looking at every pair costs less than keeping a heap.
-    return (simple_encode if len(ids) <= 8 else fast_encode)(ids, ranks, merged)
-
-
 # ---- the tokenizer ----
 
 # Forty merges of a token with itself would make a token of a terabyte.
 MAX_VOCABULARY_BYTES = 2**26
+MAX_ID = 2**24
+
+SHORT = 48  # bytes of a piece, measured: up to here `short_encode` is the faster one
+SHORT_TEXT = 500  # characters, measured: up to here a loop over pieces is faster than the table
+BLOCK = 2**16  # characters whose arrays stay in a core's cache
 
 
 class BPETokenizer(Tokenizer):
@@ -325,56 +291,60 @@ class BPETokenizer(Tokenizer):
         pattern: "gpt2", "cl100k", "o200k", a regular expression (as the `regex` module writes
             them), or None: the whole text is one piece.
         special_tokens: name -> id; the ids follow the last token's without a gap.
+        tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens otherwise. It
+            holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
+            whose bytes together are a token, the lowest id first: tiktoken's rule.
+        ignore_merges: a piece that is a token needs no merges to become it. tiktoken's rule too.
 
     Raises ValueError if they do not fit together, TypeError if one is of another kind.
     """
 
     def __init__(
         self,
-        merges: Iterable[Pair],
+        merges: Iterable[Pair] | None,
         pattern: str | None = "gpt2",
         special_tokens: Mapping[str, int] | None = None,
+        tokens: Mapping[int, bytes] | None = None,
+        ignore_merges: bool = False,
     ):
         self.pattern = pattern
         self._split = splitter(pattern)
-
-        tokens, id_of = list(BYTES), {token: i for i, token in enumerate(BYTES)}
-        total = len(BYTES)
-        self._ranks: dict[Pair, int] = {}
-        self._merged: list[int] = []  # rank -> id
-        for rank, pair in enumerate(merges):
-            left, right = _check_pair(rank, pair, len(tokens))
-            if (left, right) in self._ranks:
-                raise ValueError(f"merge {rank} is {pair!r}, as merge {self._ranks[left, right]}")
-            total += len(tokens[left]) + len(tokens[right])
-            if total > MAX_VOCABULARY_BYTES:
-                raise ValueError(
-                    f"merge {rank} takes the tokens beyond {MAX_VOCABULARY_BYTES:,} bytes"
-                )
-            token = tokens[left] + tokens[right]
-            new = id_of.setdefault(token, len(tokens))
-            if new == len(tokens):
-                tokens.append(token)
-            self._ranks[left, right] = rank
-            self._merged.append(new)
-
         special_tokens = {} if special_tokens is None else special_tokens
-        _check_special_ids(special_tokens, first=len(tokens))
+        self._numbered = tokens is None  # as ours are: 256 bytes, merges, special tokens
+        if tokens is None:
+            tokens, self._ranks, self._merged = _grow(merges)
+            _check_special_ids(special_tokens, first=len(tokens))
+        else:
+            tokens = _check_tokens(tokens, special_tokens)
+            if merges is None:
+                self._ranks, self._merged = JoinRanks(tokens), range(max(tokens) + 1)
+            else:
+                self._ranks, self._merged = _rank(merges, tokens)
         super().__init__(tokens, special_tokens)
-        self._cache = _PieceCache(partial(_encode_piece, self._ranks, self._merged))
+        self._id_of = {token: i for i, token in tokens.items()}
+        self._bytes = [self._id_of[byte] for byte in BYTES]
+        self.ignore_merges = ignore_merges or merges is None
+        self._cache = _PieceCache(self._encode_piece)
+        self._table = None  # made for the first long text
 
     @property
-    def merges(self) -> list[Pair]:
-        """The merges as (left id, right id), in their order."""
-        return list(self._ranks)
+    def merges(self) -> list[Pair] | None:
+        """The merges as (left id, right id), in their order; None if they are all joins there are.
+
+        The tokens that they make are in `vocabulary`.
+        """
+        return None if isinstance(self._ranks, JoinRanks) else list(self._ranks)
 
     @classmethod
     def train(
         cls,
-        texts: str | Iterable[str],
+        texts: str | os.PathLike | Iterable[str | os.PathLike],
         vocab_size: int,
         pattern: str | None = "gpt2",
         special_tokens: Iterable[str] = (),
+        min_frequency: int = 1,
+        max_piece_length: int | None = None,
+        workers: int | None = None,
     ) -> "BPETokenizer":
         """The tokenizer of `vocab_size` ids (bytes, merges and special tokens) that fits `texts`.
 
@@ -382,8 +352,12 @@ class BPETokenizer(Tokenizer):
         >>> tokenizer.merges, tokenizer.special_tokens
         ([(108, 111)], {'<|endoftext|>': 257})
 
-        `texts` is one text or any iterable of them, taken one at a time: what is kept is how often
-        each distinct piece occurs. Special tokens that occur in them count as plain text.
+        `texts` is one text, one Path of a file (UTF-8), or any iterable of either, taken a part at
+        a time: what is kept is how often each distinct piece occurs. Special tokens that occur in
+        them count as plain text. Pairs that occur less than `min_frequency` times are not merged,
+        and pieces of more than `max_piece_length` bytes are left out. `workers` > 1 counts the
+        pieces in so many processes.
+
         If the texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
         Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
         Raises ValueError if vocab_size has no room for the bytes and special tokens.
@@ -395,25 +369,24 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} "
                 f"special tokens need at least {256 + len(special_tokens)}"
             )
-
-        split = splitter(pattern)
-        pieces: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
-            pieces.update(split(replace_surrogates(text)))
-        counts = {piece.encode(): count for piece, count in pieces.items()}
+        counts = count_pieces(texts, pattern, workers or 1)
+        if max_piece_length is not None:
+            counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
 
         from tqdm import tqdm
 
         # disable=None: no bar where stderr is a file.
         with tqdm(total=size - 256, desc="training BPE", unit="token", disable=None) as bar:
-            merges = fast_train(counts, size, bar.update)
+            merges = fast_train(counts, size, bar.update, min_frequency)
 
         found = 256 + len(merges)
         if found < size:
+            why = "every piece of it is one token already"
+            if min_frequency > 1:
+                why = f"no pair occurs {min_frequency} times any more"
+            given = found + len(special_tokens)
             warnings.warn(
-                f"the text gives only {found + len(special_tokens)} tokens, not {vocab_size}: "
-                f"every piece of it is one token already",
-                stacklevel=2,
+                f"the text gives only {given} tokens, not {vocab_size}: {why}", stacklevel=2
             )
         return cls(merges, pattern, {name: found + i for i, name in enumerate(special_tokens)})
 
@@ -423,21 +396,76 @@ class BPETokenizer(Tokenizer):
         >>> BPETokenizer([(108, 111)]).encode_ordinary("lot")
         [256, 116]
         """
-        pieces = self._split(replace_surrogates(text))
+        text = replace_surrogates(text)
+        if len(text) > SHORT_TEXT and self.pattern in PATTERNS:
+            return self._ordinary(text).tolist()
+        return self._encode_plainly(text)
+
+    def _encode_plainly(self, text: str) -> list[int]:
         # Most pieces are in the cache, and then this loop runs in C.
-        return list(chain.from_iterable(map(self._cache.__getitem__, pieces)))
+        return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
+
+    def _ordinary(self, text: str) -> np.ndarray:
+        text = replace_surrogates(text)
+        if self._table is None and self.pattern in PATTERNS:
+            self._table = PieceTable(self.pattern, self._cache.__getitem__, self.dtype)
+        ids = []
+        for block in blocks(text, BLOCK, self.pattern):
+            quickly = self._table.ids(block) if self._table else None
+            plainly = quickly is None
+            ids.append(np.array(self._encode_plainly(block), self.dtype) if plainly else quickly)
+        return np.concatenate(ids) if ids else np.zeros(0, self.dtype)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        data = piece.encode()
+        if self.ignore_merges and data in self._id_of:
+            return [self._id_of[data]]
+        return self._merge(data)
+
+    def _merge(self, data: bytes) -> list[int]:
+        ids = [self._bytes[byte] for byte in data]
+        encode = short_encode if len(ids) <= SHORT else fast_encode
+        return encode(ids, self._ranks, self._merged)
+
+    def _cut(self, text: str, place: int) -> int:
+        return next_cut(text, place, self.pattern)
 
     def __reduce__(self):
         # For worker processes: send what defines the tokenizer, not its cache.
-        return type(self), (self.merges, self.pattern, self.special_tokens)
+        tokens = None if self._numbered else self.tokens
+        arguments = self.merges, self.pattern, self.special_tokens, tokens, self.ignore_merges
+        return type(self), arguments
+
+    @property
+    def tokens(self) -> dict[int, bytes]:
+        """id -> bytes, without the special tokens, in the order of ids."""
+        return {i: token for token, i in self._id_of.items()}
+
+    def export(self, directory: str | os.PathLike, format: str) -> None:
+        """Write the tokenizer as other projects read it; see `tokenizer.formats`.
+
+        "huggingface": `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and
+        `transformers`. "tiktoken": `vocab.tiktoken`, ranks, and `tiktoken.json`, the pattern and
+        the special tokens. Both give the same ids.
+        Raises ValueError if the format cannot say what this tokenizer does.
+        """
+        from .formats import export
+
+        export(self, Path(directory), format)
 
     def _description(self) -> dict:
-        return {
+        description = {
             "type": "bpe",
             "pattern": self.pattern,
             "special_tokens": self.special_tokens,
             "merges": self.merges,
         }
+        if self._numbered and not self.ignore_merges:
+            return description
+        # Bytes as characters of the same number; null for ids that are gaps or special tokens.
+        tokens = self.tokens
+        tokens = [tokens.get(i, b"").decode("latin-1") or None for i in range(max(tokens) + 1)]
+        return description | {"tokens": tokens, "ignore_merges": self.ignore_merges}
 
     @classmethod
     def _from_description(cls, description: dict) -> "BPETokenizer":
@@ -445,25 +473,180 @@ class BPETokenizer(Tokenizer):
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
         merges, special_tokens = description["merges"], description["special_tokens"]
-        if not isinstance(merges, list):
+        tokens = description.get("tokens")
+        if not isinstance(merges, list) and (merges is not None or tokens is None):
             raise TypeError(f"merges must be a list of pairs, not {type(merges).__name__}")
         if not isinstance(special_tokens, dict):
             kind = type(special_tokens).__name__
             raise TypeError(f"special_tokens must be a dict of name: id, not {kind}")
-        return cls(merges, description["pattern"], special_tokens)
+        if tokens is not None:
+            if not isinstance(tokens, list):
+                raise TypeError(f"tokens must be a list, not {type(tokens).__name__}")
+            tokens = {i: _token_bytes(i, t) for i, t in enumerate(tokens) if t is not None}
+        ignore_merges = description.get("ignore_merges") is True
+        return cls(merges, description["pattern"], special_tokens, tokens, ignore_merges)
 
 
-def _check_pair(rank: int, pair: object, known: int) -> Pair:
+def _token_bytes(i: int, token: object) -> bytes:
+    try:
+        return token.encode("latin-1")
+    except (AttributeError, UnicodeEncodeError):
+        raise ValueError(
+            f"token {i} must be a str of characters up to U+00FF, not {short_repr(token)}"
+        ) from None
+
+
+# ---- counting pieces, for training ----
+
+
+def count_pieces(
+    texts: str | os.PathLike | Iterable[str | os.PathLike], pattern: str | None, workers: int = 1
+) -> dict[bytes, int]:
+    """How often each piece occurs in texts, and in the files that are given as Paths.
+
+    >>> count_pieces(["to be", " or not to be"], "gpt2")
+    {b'to': 1, b' be': 2, b' or': 1, b' not': 1, b' to': 1}
+    """
+    from tqdm import tqdm
+
+    splitter(pattern)  # a wrong one is refused before a file is read or a process started
+    texts = _plain_texts([texts] if isinstance(texts, (str, os.PathLike)) else texts, pattern)
+    with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
+        if workers == 1:
+            return _count(texts, pattern)
+        total: Counter[bytes] = Counter()
+        for counts in in_processes(_count, groups(texts, 2**22), workers, pattern):
+            total.update(counts)
+        return dict(total)
+
+
+def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Iterator[str]:
+    for text in texts:
+        if isinstance(text, os.PathLike):
+            yield from file_blocks(Path(text), lambda block, at: next_cut(block, at, pattern))
+        else:
+            yield replace_surrogates(text)
+
+
+def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
+    """The counts, by a table that gives each distinct piece a number instead of ids."""
+    split, plain, number = splitter(pattern), Counter(), {}
+    table, waiting, total = None, [], np.zeros(0, np.int64)
+    if pattern in PATTERNS:
+        table = PieceTable(pattern, lambda p: (number.setdefault(p, len(number)),), np.uint32)
+
+    def counted():
+        new = np.bincount(np.concatenate([*waiting, []]).astype(np.int64), minlength=len(number))
+        new[: len(total)] += total
+        waiting.clear()
+        return new
+
+    for text in texts:
+        for block in blocks(text, BLOCK, pattern):
+            numbers = table.ids(block) if table and len(block) > SHORT_TEXT else None
+            if numbers is None:
+                plain.update(split(block))
+                continue
+            waiting.append(numbers)
+            if sum(map(len, waiting)) > 2**20 + len(number):
+                total = counted()
+    for piece, count in zip(number, counted().tolist()):
+        plain[piece] += count
+    return {piece.encode(): count for piece, count in plain.items()}
+
+
+# ---- checks ----
+
+
+def _grow(merges: Iterable[Pair]):
+    """The tokens of our numbering, the ranks of the pairs, and the ids that they become."""
+    tokens = dict(enumerate(BYTES))
+    id_of, total = {token: i for i, token in tokens.items()}, len(BYTES)
+    ranks: dict[Pair, int] = {}
+    merged: list[int] = []
+    for rank, pair in enumerate(merges):
+        left, right = _check_pair(rank, pair, ranks)
+        if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
+            raise ValueError(
+                f"merge {rank} is {short_repr(pair)}, but only ids 0 to {len(tokens) - 1} exist yet"
+            )
+        total += len(tokens[left]) + len(tokens[right])
+        if total > MAX_VOCABULARY_BYTES:
+            raise ValueError(f"merge {rank} takes the tokens beyond {MAX_VOCABULARY_BYTES:,} bytes")
+        token = tokens[left] + tokens[right]
+        new = id_of.setdefault(token, len(tokens))
+        tokens[new] = token
+        ranks[left, right] = rank
+        merged.append(new)
+    return tokens, ranks, merged
+
+
+def _rank(merges: Iterable[Pair], tokens: Mapping[int, bytes]):
+    """The ranks of the pairs among given tokens, and the ids that they become."""
+    id_of = {token: i for i, token in tokens.items()}
+    ranks: dict[Pair, int] = {}
+    merged: list[int] = []
+    for rank, pair in enumerate(merges):
+        left, right = _check_pair(rank, pair, ranks)
+        for part in (left, right):
+            if part not in tokens:
+                raise ValueError(f"merge {rank} is {short_repr(pair)}, but there is no id {part}")
+        token = tokens[left] + tokens[right]
+        if token not in id_of:
+            raise ValueError(f"merge {rank} makes {short_repr(token)}, which is not a token")
+        ranks[left, right] = rank
+        merged.append(id_of[token])
+    return ranks, merged
+
+
+def _check_pair(rank: int, pair: object, ranks: Mapping[Pair, int]) -> Pair:
+    """The pair, as a tuple of two ids that has no rank yet."""
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         raise ValueError(f"merge {rank} must be a pair of ids, not {short_repr(pair)}")
     for token_id in pair:
         if type(token_id) is not int:  # not isinstance: True is an int
             raise ValueError(f"merge {rank} must be a pair of ids, not {short_repr(pair)}")
-        if not 0 <= token_id < known:
+    pair = tuple(pair)
+    if pair in ranks:
+        raise ValueError(f"merge {rank} is {pair!r}, as merge {ranks[pair]}")
+    return pair
+
+
+def _check_tokens(tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]):
+    """The tokens in the order of their ids, if they are a vocabulary of bytes."""
+    _check_special_names(special_tokens)
+    for token_id in chain(tokens, special_tokens.values()):
+        if type(token_id) is not int or not 0 <= token_id < MAX_ID:
+            raise ValueError(f"an id is from 0 to {MAX_ID - 1:,}, not {short_repr(token_id)}")
+    special = {}
+    for name, token_id in special_tokens.items():
+        if token_id in tokens or token_id in special:
+            other = tokens.get(token_id) or special[token_id]
             raise ValueError(
-                f"merge {rank} is {short_repr(pair)}, but only ids 0 to {known - 1} exist yet"
+                f"id {token_id} is given to {short_repr(other)} and {short_repr(name)}"
             )
-    return pair[0], pair[1]
+        special[token_id] = name
+    id_of: dict[bytes, int] = {}
+    for token_id, token in tokens.items():
+        if not isinstance(token, bytes) or not token:
+            raise ValueError(
+                f"token {token_id} must be bytes, at least one, not {short_repr(token)}"
+            )
+        if token in id_of:
+            raise ValueError(f"{short_repr(token)} is token {id_of[token]} and token {token_id}")
+        id_of[token] = token_id
+    if sum(map(len, id_of)) > MAX_VOCABULARY_BYTES:
+        raise ValueError(f"the tokens have more than {MAX_VOCABULARY_BYTES:,} bytes together")
+    missing = [byte for byte in BYTES if byte not in id_of]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the 256 bytes are no token, {missing[0]!r} the first of them: "
+            f"not a byte-level vocabulary"
+        )
+    for token_id in range(max(tokens)):
+        if token_id not in tokens and token_id not in special:
+            raise ValueError(f"there is no token {token_id}, but there are higher ids: a gap")
+    return dict(sorted(tokens.items()))
 
 
 def _check_special_names(names: Iterable[str]) -> list[str]:

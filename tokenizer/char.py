@@ -2,11 +2,15 @@
 
 Follows nanoGPT's character-level Shakespeare (`data/shakespeare_char/prepare.py`): the distinct
 characters in code-point order are ids 0, 1, 2... Different: one id more, the last, stands for every
-character that was not in the training text, so that any prompt can be encoded.
+character that is not in the vocabulary, so that any prompt can be encoded.
+
+A character is a code point, as everywhere in Python: a combining mark is one of its own, so "é"
+written as two is two ids, and text comes back as it was.
 """
 
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from itertools import repeat
 
 from .base import Tokenizer, replace_surrogates
@@ -38,16 +42,30 @@ class CharTokenizer(Tokenizer):
         self.characters = characters
         self.unknown_id = len(characters)
         self._warned = False
-        super().__init__([c.encode() for c in characters + UNKNOWN], special_tokens={})
+        tokens = (character.encode() for character in characters + UNKNOWN)
+        super().__init__(dict(enumerate(tokens)), special_tokens={})
 
     @classmethod
-    def train(cls, text: str) -> "CharTokenizer":
-        """The tokenizer of the distinct characters of `text`, in code-point order.
+    def train(cls, texts: str | Iterable[str], vocab_size: int | None = None) -> "CharTokenizer":
+        """The tokenizer of the distinct characters of `texts`, in code-point order.
 
         >>> CharTokenizer.train("hello").characters
         'ehlo'
+        >>> CharTokenizer.train("hello", vocab_size=3).characters
+        'el'
+
+        `texts` is one text or any iterable of them, taken one at a time. With `vocab_size` there
+        are at most so many ids, that for unknown characters among them: the most frequent
+        characters are kept, of equally frequent ones those first in code-point order.
+        Raises ValueError if vocab_size is less than 1.
         """
-        return cls("".join(sorted(set(replace_surrogates(text)))))
+        if vocab_size is not None and vocab_size < 1:
+            raise ValueError(f"vocab_size is at least 1, the unknown character's, not {vocab_size}")
+        counts: Counter[str] = Counter()
+        for text in [texts] if isinstance(texts, str) else texts:
+            counts.update(replace_surrogates(text))
+        characters = sorted(counts, key=lambda c: (-counts[c], c))
+        return cls("".join(sorted(characters[: vocab_size and vocab_size - 1])))
 
     def encode_ordinary(self, text: str) -> list[int]:
         """One id per character; the first unknown ones are named in a warning, once.
@@ -67,10 +85,13 @@ class CharTokenizer(Tokenizer):
         self._warned = True
         first = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         warnings.warn(
-            f"{len(unknown)} characters were not in the tokenizer's training text and are encoded "
+            f"{len(unknown)} characters are not in the tokenizer's vocabulary and are encoded "
             f"as unknown (id {self.unknown_id}): {first}",
             stacklevel=3,
         )
+
+    def _cut(self, text: str, place: int) -> int:
+        return place
 
     def _description(self) -> dict:
         return {"type": "char", "characters": self.characters}

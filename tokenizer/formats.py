@@ -1,0 +1,459 @@
+"""Vocabularies in the files of other projects: read, checked, and written.
+
+| file | what it holds | first used by |
+|---|---|---|
+| `tensorlite-tokenizer.json` | all of a tokenizer of ours | `Tokenizer.save` |
+| `encoder.json` + `vocab.bpe` | token -> id; the merges, a line each | GPT-2 |
+| `vocab.json` + `merges.txt` | the same under other names | transformers |
+| `tokenizer.json` | vocabulary, merges, pattern, special tokens | Hugging Face tokenizers |
+| `NAME.tiktoken` | the tokens in base64, with their ranks, which are their ids | tiktoken |
+
+The second to fourth write a token's bytes as printable characters (`BYTE_OF`), as GPT-2 began to.
+
+All of it is data, never code, and all of it is checked: a file that does not fit raises ValueError,
+which names it and says what is wrong. (One thing cannot be checked: a regular expression that needs
+ages. A file's pattern is only as good as its source.)
+"""
+
+import base64
+import binascii
+import json
+import warnings
+from collections import Counter
+from pathlib import Path
+from reprlib import repr as short_repr  # a file may hold values of any size
+
+from .base import END_OF_TEXT, FILE_FORMAT, FILE_NAME, FILE_VERSION, Tokenizer, write_atomic
+from .bpe import BPETokenizer
+from .char import CharTokenizer
+from .pieces import PATTERNS
+
+# 200,000 merges take 3 MB. JSON grows about tenfold when it is read, so a file that is not a
+# tokenizer should be refused by its size, before it fills the memory.
+MAX_FILE_BYTES = 64 * 2**20
+
+TYPES: dict[str, type[Tokenizer]] = {"char": CharTokenizer, "bpe": BPETokenizer}
+
+ABOUT_RANKS = "tiktoken.json"  # the pattern and special tokens of the `.tiktoken` file beside it
+
+FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+# name -> pattern, how many ranks, special tokens; as in tiktoken_ext/openai_public.py
+PUBLISHED = {
+    "gpt2": ("gpt2", 50256, {END_OF_TEXT: 50256}),
+    "r50k_base": ("gpt2", 50256, {END_OF_TEXT: 50256}),
+    "p50k_base": ("gpt2", 50280, {END_OF_TEXT: 50256}),
+    "cl100k_base": (
+        "cl100k",
+        100256,
+        {
+            END_OF_TEXT: 100257,
+            **{name: 100258 + i for i, name in enumerate(FIM)},
+            "<|endofprompt|>": 100276,
+        },
+    ),
+    "o200k_base": ("o200k", 199998, {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+}
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> Tokenizer:
+    """The tokenizer in a directory, or in a file, of any format above.
+
+    >>> CharTokenizer.train("abc").save("out")
+    >>> load("out").encode("cab")
+    [2, 0, 1]
+
+    Of a pair of files either may be named. A directory that holds several formats is read as the
+    first of them in this order: ours, `tokenizer.json`, `vocab.json`, `encoder.json`, `.tiktoken`.
+    A `.tiktoken` file says nothing of pattern and special tokens: they come from the
+    `tiktoken.json` that `export` puts beside it, or by its name if that begins as a published one's
+    does (`cl100k_base`); else the pattern is cl100k's, with a warning.
+
+    Raises FileNotFoundError if there is none, ValueError with the file's name if it is not one of
+    these, or not whole, or asks for what is not byte-level BPE.
+    """
+    path = Path(path)
+    file = path
+    if path.is_dir():
+        names = [FILE_NAME, "tokenizer.json", "merges.txt", "vocab.bpe"]
+        found = [path / name for name in names] + sorted(path.glob("*.tiktoken"))
+        file = next((f for f in found if f.exists()), None)
+        if file is None:
+            raise FileNotFoundError(
+                f"no tokenizer at {path}: there is no {FILE_NAME} in it, nor "
+                f"{', '.join(names[1:])} or *.tiktoken"
+            )
+    if not file.exists():
+        raise FileNotFoundError(f"no tokenizer at {path}: there is no such file or directory")
+    try:
+        return _load(file)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _load(file: Path) -> Tokenizer:
+    pairs = [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")]
+    for vocabulary, merges in pairs:
+        if file.name == merges:
+            return read_merges(file.with_name(vocabulary), file)
+        if file.name == vocabulary and file.with_name(merges).exists():
+            return read_merges(file, file.with_name(merges))
+    if file.suffix == ".tiktoken":
+        return read_ranks(file)
+    description = read_json(file)
+    if isinstance(description, dict) and description.get("format") == FILE_FORMAT:
+        return read_ours(description)
+    if isinstance(description, dict) and isinstance(description.get("model"), dict):
+        return read_huggingface(description)
+    raise ValueError(
+        f'not a tensorlite tokenizer (no "format": "{FILE_FORMAT}"), nor a tokenizer.json (no '
+        f'"model"), nor named as the other formats are: vocab.json with merges.txt, encoder.json '
+        f"with vocab.bpe, NAME.tiktoken"
+    )
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's content, if it may be a tokenizer's."""
+    if not file.exists():
+        raise ValueError(f"there is no {file.name} beside it")
+    if not file.is_file():  # reading a pipe or a device might never end
+        raise ValueError("not a regular file")
+    size = file.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{size:,} bytes; a tokenizer has at most {MAX_FILE_BYTES:,}")
+    return file.read_bytes()
+
+
+def read_json(file: Path) -> object:
+    """The JSON in a file, whose objects name nothing twice."""
+    data = read_bytes(file)
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_name_twice)
+    except _Twice:
+        raise
+    except (ValueError, RecursionError) as error:  # RecursionError: [[[[[[...
+        raise ValueError(f"not JSON, or cut short ({error})") from None
+
+
+class _Twice(ValueError):
+    pass
+
+
+def _no_name_twice(pairs: list[tuple[str, object]]) -> dict:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _Twice(f"{short_repr(name)} stands in it twice")
+    return names
+
+
+def read_ours(description: dict) -> Tokenizer:
+    """What `Tokenizer.save` has written."""
+    version = description.get("version")
+    if type(version) is not int or version != FILE_VERSION:
+        raise ValueError(
+            f"version {short_repr(version)}; this program reads version {FILE_VERSION}"
+        )
+    kind = description.get("type")
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise ValueError(f"type {short_repr(kind)}; it must be one of {', '.join(TYPES)}")
+    return TYPES[kind]._from_description(description)
+
+
+# A token's bytes as characters that show: those of Latin-1 that do are themselves, the others are
+# the next ones from U+0100 on. After `bytes_to_unicode` in GPT-2's encoder.py.
+SHOWN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+HIDDEN = [byte for byte in range(256) if byte not in SHOWN]
+BYTE_OF = {chr(b): b for b in SHOWN} | {chr(256 + i): b for i, b in enumerate(HIDDEN)}
+CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
+
+
+def to_bytes(token: str) -> bytes:
+    """The bytes that a token of a byte-level vocabulary stands for.
+
+    >>> to_bytes("Ġlow")
+    b' low'
+
+    Raises ValueError if a character stands for no byte.
+    """
+    try:
+        return bytes(map(BYTE_OF.__getitem__, token))
+    except KeyError as error:
+        raise ValueError(
+            f"the token {short_repr(token)} has a character that stands for no byte, "
+            f"{error.args[0]!r}: not a byte-level vocabulary"
+        ) from None
+
+
+def to_characters(token: bytes) -> str:
+    """The inverse of `to_bytes`."""
+    return "".join(map(CHARACTER_OF.__getitem__, token))
+
+
+def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
+    """GPT-2's and transformers' pair of files.
+
+    A token that is neither a byte nor made by a merge is taken for a special token.
+    """
+    ids = read_json(vocabulary)
+    try:
+        lines = read_bytes(merges).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{merges.name} is not text: {error}") from None
+    if lines[0].startswith("#version"):
+        lines[0] = ""
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if line := line.removesuffix("\r"):
+            pair = line.split(" ")
+            if len(pair) != 2 or not all(pair):
+                raise ValueError(
+                    f"{merges.name}, line {number}: two tokens and a space between them, not "
+                    f"{short_repr(line)}"
+                )
+            pairs.append(pair)
+    return _from_names(ids, pairs, "gpt2", {}, False)
+
+
+def _from_names(ids, pairs, pattern, special_tokens, ignore_merges) -> BPETokenizer:
+    """A tokenizer from token -> id and merges whose tokens are written as characters."""
+    if not isinstance(ids, dict):
+        raise ValueError(f"a vocabulary is an object of token: id, not {short_repr(ids)}")
+    made = {left + right for left, right in pairs} | BYTE_OF.keys()
+    tokens, special_tokens = {}, dict(special_tokens)
+    for token, token_id in ids.items():
+        if type(token_id) is not int:
+            raise ValueError(f"the id of {short_repr(token)} is {short_repr(token_id)}")
+        if token in special_tokens:
+            if special_tokens[token] != token_id:
+                raise ValueError(f"{short_repr(token)} has ids {token_id}, {special_tokens[token]}")
+        elif token in made or ignore_merges:
+            if token_id in tokens:
+                other = to_characters(tokens[token_id])
+                raise ValueError(f"id {token_id} is given to {other!r} and {short_repr(token)}")
+            tokens[token_id] = to_bytes(token)
+        else:
+            special_tokens[token] = token_id
+    for rank, pair in enumerate(pairs):
+        for part in pair:
+            if part not in ids:
+                raise ValueError(f"merge {rank} has {short_repr(part)}, which is not a token")
+    merges = [(ids[left], ids[right]) for left, right in pairs]
+    return BPETokenizer(merges, pattern, special_tokens, tokens, ignore_merges)
+
+
+def read_huggingface(description: dict) -> BPETokenizer:
+    """`tokenizer.json`, if it is byte-level BPE and nothing is done to the text before or after."""
+    model = description["model"]
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"a model of type {short_repr(model['type'])}; only BPE can be read")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback"):
+        if model.get(name):
+            raise ValueError(f"{name} {short_repr(model[name])} cannot be read: not byte-level BPE")
+    if description.get("normalizer"):
+        kind = short_repr(_get(description["normalizer"], "type"))
+        raise ValueError(f"it changes the text first (normalizer {kind}), which is not done here")
+    ids, pairs = model.get("vocab"), model.get("merges")
+    if not isinstance(pairs, list):
+        raise ValueError(f"merges must be a list, not {short_repr(pairs)}")
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
+    for rank, pair in enumerate(pairs):
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(p, str) for p in pair)
+        ):
+            raise ValueError(f"merge {rank} must be two tokens, not {short_repr(pair)}")
+    added = description.get("added_tokens") or []
+    special_tokens = {}
+    for token in added if isinstance(added, list) else [added]:
+        name = _get(token, "content")
+        if not isinstance(name, str) or name in special_tokens:
+            raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
+        special_tokens[name] = _get(token, "id")
+    pattern = _huggingface_pattern(description.get("pre_tokenizer"))
+    return _from_names(ids, pairs, pattern, special_tokens, model.get("ignore_merges") is True)
+
+
+def _get(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _huggingface_pattern(pre_tokenizer: object) -> str | None:
+    """The pattern that a `pre_tokenizer` cuts by: that of ByteLevel, or of one Split before it."""
+    steps = [pre_tokenizer]
+    if _get(pre_tokenizer, "type") == "Sequence":
+        steps = _get(pre_tokenizer, "pretokenizers")
+        steps = steps if isinstance(steps, list) else [steps]
+    kinds = [_get(step, "type") for step in steps]
+    if kinds[-1:] == ["ByteLevel"]:
+        last = steps[-1]
+        if last.get("add_prefix_space"):
+            raise ValueError("it adds a space before the text, which is not done here")
+        by_regex = last.get("use_regex", True)
+        if kinds == ["ByteLevel"]:
+            return "gpt2" if by_regex else None
+        if kinds == ["Split", "ByteLevel"] and not by_regex:
+            pattern = _get(steps[0].get("pattern"), "Regex")
+            if isinstance(pattern, str) and steps[0].get("behavior") == "Isolated":
+                return _named(pattern)
+    raise ValueError(
+        f"pre_tokenizer {short_repr(kinds)} cannot be read; only ByteLevel, or one Split by a "
+        f"regular expression (Isolated) and ByteLevel after it"
+    )
+
+
+def _named(pattern: str) -> str:
+    """A pattern by its name, if it has one."""
+    return next((name for name, known in PATTERNS.items() if pattern == known), pattern)
+
+
+def read_ranks(file: Path) -> BPETokenizer:
+    """tiktoken's file: a line for each token, its bytes in base64 and its rank, which is its id."""
+    tokens: dict[int, bytes] = {}
+    for number, line in enumerate(read_bytes(file).splitlines(), 1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split(b" ")
+            token, rank = base64.b64decode(token, validate=True), int(rank)
+        except (ValueError, binascii.Error):
+            raise ValueError(
+                f"line {number}: a token in base64, a space and a rank, not {short_repr(line)}"
+            ) from None
+        if rank in tokens:
+            raise ValueError(f"line {number}: rank {rank} is given twice")
+        tokens[rank] = token
+    if not tokens:
+        raise ValueError("it holds no tokens")
+    beside = file.with_name(ABOUT_RANKS)
+    if beside.exists():
+        about = read_json(beside)
+        if not isinstance(about, dict) or not isinstance(about.get("special_tokens"), dict):
+            raise ValueError(f"{beside.name} beside it does not say pattern and special_tokens")
+        return BPETokenizer(None, about.get("pattern"), about["special_tokens"], tokens)
+    for name, (pattern, ranks, special_tokens) in PUBLISHED.items():
+        if file.name.startswith(name.split("_")[0]):
+            special_tokens = special_tokens if len(tokens) == ranks else {}
+            return BPETokenizer(None, pattern, special_tokens, tokens)
+    warnings.warn(
+        f"{file} does not say by which pattern it cuts a text into pieces; cl100k is taken",
+        stacklevel=4,
+    )
+    return BPETokenizer(None, "cl100k", {}, tokens)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def export(tokenizer: BPETokenizer, directory: Path, format: str) -> None:
+    """`BPETokenizer.export`."""
+    writers = {"huggingface": write_huggingface, "tiktoken": write_ranks}
+    if format not in writers:
+        raise ValueError(f"format is one of {', '.join(writers)}, not {format!r}")
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in writers[format](tokenizer).items():
+        write_atomic(directory / name, content)
+
+
+def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
+    """The files that `tokenizers` and `transformers` read.
+
+    Where any two tokens merge whose bytes together are one (tiktoken's rule), all pairs that do are
+    written as merges, as transformers' own converter does. (Of two overlapping pairs that make the
+    same token, tiktoken then merges the left one, and HF the one written first.)
+    """
+    tokens = tokenizer.tokens
+    characters = {i: to_characters(token) for i, token in tokens.items()}
+    merges = tokenizer.merges
+    if merges is None:
+        merges = joins(tokens)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+    if tokenizer.pattern == "gpt2":
+        pre_tokenizer = level | {"use_regex": True}
+    else:
+        pre_tokenizer = level = level | {"use_regex": False}
+    if tokenizer.pattern not in ("gpt2", None):
+        pattern = {"Regex": PATTERNS.get(tokenizer.pattern, tokenizer.pattern)}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, level]}
+    flags = ("single_word", "lstrip", "rstrip", "normalized")
+    by_id = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    tokenizer_json = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": name, **dict.fromkeys(flags, False), "special": True}
+            for name, i in by_id
+        ],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": level | {"use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": tokenizer.ignore_merges,
+            "vocab": {characters[i]: i for i in sorted(tokens)} | dict(by_id),
+            "merges": [[characters[left], characters[right]] for left, right in merges],
+        },
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 10**30,
+    }
+    if tokenizer.eos_token_id is not None:
+        config["eos_token"] = END_OF_TEXT
+    return {
+        "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
+        "tokenizer_config.json": json.dumps(config, indent=2).encode(),
+    }
+
+
+def joins(tokens: dict[int, bytes]) -> list[tuple[int, int]]:
+    """All pairs of tokens whose bytes together are a token, in the order of its id."""
+    id_of = {token: i for i, token in tokens.items()}
+    pairs = []
+    for token in id_of:  # in the order of ids
+        halves = ((id_of.get(token[:k]), id_of.get(token[k:])) for k in range(1, len(token)))
+        pairs += sorted(pair for pair in halves if None not in pair)
+    return pairs
+
+
+def write_ranks(tokenizer: BPETokenizer) -> dict[str, bytes]:
+    """The ranks that tiktoken reads, and what else it has to be told.
+
+    >>> about = json.loads(Path("tiktoken.json").read_text())           # doctest: +SKIP
+    >>> ranks = tiktoken.load.load_tiktoken_bpe("vocab.tiktoken")       # doctest: +SKIP
+    >>> tiktoken.Encoding("ours", pat_str=about["pat_str"], mergeable_ranks=ranks,
+    ...                   special_tokens=about["special_tokens"])       # doctest: +SKIP
+
+    tiktoken's rule needs a token's id to be its rank, and every token to be what its bytes alone
+    are encoded to, which holds for all that `train` has made.
+    """
+    tokens = tokenizer.tokens
+    if list(tokens) != list(range(len(tokens))):
+        raise ValueError("tiktoken numbers tokens by their ranks, from 0 on; these have gaps")
+    if tokenizer.merges is not None:
+        made = [tokens[left] + tokens[right] for left, right in tokenizer.merges]
+        order = list(tokens.values())[256:]
+        reached = all(tokenizer._merge(tokens[i]) == [i] for i in range(256, len(tokens)))
+        if made != order or not reached:
+            raise ValueError("the ids are not in the order of the merges, as tiktoken's ranks are")
+    lines = (base64.b64encode(token) + b" %d\n" % i for i, token in tokens.items())
+    pattern = tokenizer.pattern
+    about = {
+        "pattern": pattern,
+        "pat_str": r"[\s\S]+" if pattern is None else PATTERNS.get(pattern, pattern),
+        "special_tokens": tokenizer.special_tokens,
+    }
+    return {"vocab.tiktoken": b"".join(lines), ABOUT_RANKS: json.dumps(about, indent=2).encode()}
