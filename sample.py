@@ -56,7 +56,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less")
     add("--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated")
     add("--seed", type=int, default=1337, help="the same seed gives the same texts")
-    add("--tokenizer", metavar="PATH", help="for a model that was trained on .bin files")
+    add("--tokenizer", metavar="NAME", help="gpt2, or a path: for a model trained on .bin files")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--interactive", action="store_true", help="read prompts from the keyboard")
     add("--init_from", default="resume", help=argparse.SUPPRESS)  # nanoGPT's command lines
@@ -76,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
     model = GPT.from_pretrained(out).to(options.device)
     if options.tokenizer is None and not (out / tokenizers.base.FILE_NAME).exists():
         raise FileNotFoundError(
-            f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer PATH"
+            f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer"
         )
-    tokenizer = tokenizers.load(options.tokenizer or out)
+    tokenizer = tokenizers.find(options.tokenizer or str(out))
     prompt = options.start
     if prompt.startswith("FILE:"):
         try:

@@ -357,13 +357,13 @@ def read_data(settings: Settings, resumed: Path | None):
         )
     if is_tokens:
         name = None if trained_on_text(name) else name  # a preset's, meant for text
-        tokenizer = None if name is None else tokenizers.load(name)
+        tokenizer = None if name is None else make_tokenizer(name)
         return tokenizer, *data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
     text = data.read_text(settings.dataset, settings.encoding)
     train_text, val_text = data.split(text)
     tokenizer = make_tokenizer(name or "char", text, train_text)
-    encode = tokenizer.encode_ordinary
-    return tokenizer, np.asarray(encode(train_text)), np.asarray(encode(val_text))
+    ids = [tokenizer.encode_to_numpy(part, (), ()) for part in (train_text, val_text)]
+    return tokenizer, *ids
 
 
 def count_ids(settings: Settings, tokenizer) -> int:
@@ -390,7 +390,7 @@ def trained_on_text(name: str | None) -> bool:
     return name in (None, "char") or name.startswith("bpe:")
 
 
-def make_tokenizer(name: str, text: str, train_text: str):
+def make_tokenizer(name: str, text: str = "", train_text: str = ""):
     """The tokenizer that --tokenizer names, trained on this text or loaded."""
     if name == "char":
         return CharTokenizer.train(text)
@@ -398,9 +398,12 @@ def make_tokenizer(name: str, text: str, train_text: str):
         if not name[4:].isdigit():
             raise ValueError(f"--tokenizer bpe:N takes a number of ids, not {name[4:]!r}")
         return BPETokenizer.train(train_text, int(name[4:]))
-    if not Path(name).exists():
-        raise ValueError(f"--tokenizer is char, bpe:N or a saved tokenizer; there is no {name!r}")
-    return tokenizers.load(name)
+    try:
+        return tokenizers.find(name)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"--tokenizer is char, bpe:N, or a tokenizer's name or path: {error}"
+        ) from None
 
 
 def make_model(settings: Settings, given: dict, size: int, start: int):

@@ -29,7 +29,7 @@ class Settings:
     )
     encoding: str = _option("utf-8", "the encoding of text files")
     tokenizer: str | None = _option(
-        None, "char (the default for text), bpe:N (trained to N ids), or a saved tokenizer"
+        None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
     )
     vocab_size: int | None = _option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model

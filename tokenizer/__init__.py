@@ -17,6 +17,14 @@ from .base import StreamDecoder, Tokenizer
 from .bpe import BPETokenizer
 from .char import CharTokenizer
 from .formats import load
-from .pretrained import pretrained
+from .pretrained import find, pretrained
 
-__all__ = ["BPETokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "load", "pretrained"]
+__all__ = [
+    "BPETokenizer",
+    "CharTokenizer",
+    "StreamDecoder",
+    "Tokenizer",
+    "find",
+    "load",
+    "pretrained",
+]

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ FILE_VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 
 FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
+GROUP = 2**20  # characters of texts that go to a worker process together
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -163,14 +164,17 @@ class Tokenizer(ABC):
         >>> CharTokenizer.train("abc").encode_batch(["ab", "c"])
         [[0, 1], [2]]
 
-        Processes pay only for megabytes: starting them takes as long as encoding one or two.
+        Less than a megabyte for each of them is encoded here, before a process would have started.
         """
         if isinstance(texts, str):
             raise TypeError("encode_batch takes several texts, not one str; use encode(text)")
         special = allowed_special, disallowed_special
         if workers is None or workers == 1:
             return [self.encode(text, *special) for text in texts]
-        answers = in_processes(self._encode_group, groups(texts), workers, *special)
+        texts = groups(texts, GROUP)
+        first = list(islice(texts, max(workers, 0)))
+        workers = 1 if len(first) < workers else workers
+        answers = in_processes(self._encode_group, chain(first, texts), workers, *special)
         return [ids.tolist() for group in answers for ids in group]
 
     def _encode_group(self, texts: list[str], *special) -> list[np.ndarray]:
@@ -209,7 +213,7 @@ class Tokenizer(ABC):
         )
         with bar, atomic_file(target) as file:
             texts = file_blocks(source, self._cut, encoding, allowed, bar.update)
-            for ids in in_processes(self.encode_to_numpy, texts, workers or 1, allowed, ()):
+            for ids in in_processes(self.encode_to_numpy, texts, workers, allowed, ()):
                 file.write(ids.data)
                 total += len(ids)
             if not total:
@@ -364,6 +368,7 @@ def file_blocks(
     Raises ValueError if the file is not text in this encoding.
     """
     text, first, read = "", True, 0
+    longest = max(map(len, whole), default=0)
     try:
         with open(path, encoding=encoding, newline="") as file:  # line ends as they are
             while block := file.read(FILE_BLOCK):
@@ -374,7 +379,7 @@ def file_blocks(
                 end = cut(text, len(text) - len(block) // 2)
                 while any(_crosses(name, text, end) for name in whole):
                     end = cut(text, end + 1)
-                if end < len(text):
+                if end + longest < len(text):  # a name may be there by half as yet
                     yield text[:end]
                     text = text[end:]
     except (UnicodeDecodeError, LookupError) as error:
@@ -388,7 +393,7 @@ def _crosses(name: str, text: str, end: int) -> bool:
     return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
 
 
-def groups(texts: Iterable[str], size: int = 2**19) -> Iterator[list[str]]:
+def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Texts of about `size` characters together: a message to a process for each text is dear."""
     group, total = [], 0
     for text in texts:
@@ -401,11 +406,12 @@ def groups(texts: Iterable[str], size: int = 2**19) -> Iterator[list[str]]:
         yield group
 
 
-def in_processes(function: Callable, items: Iterable, workers: int, *args) -> Iterator:
-    """`function(item, *args)` of each item, in order, in so many processes (1: in this one).
+def in_processes(function: Callable, items: Iterable, workers: int | None, *args) -> Iterator:
+    """`function(item, *args)` of each item, in order, in so many processes (1, None: in this one).
 
     Items are taken as they are needed, a few at a time.
     """
+    workers = 1 if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers must be at least 1, or None, not {workers}")
     if workers == 1:

@@ -272,7 +272,7 @@ MAX_VOCABULARY_BYTES = 2**26
 MAX_ID = 2**24
 
 SHORT = 48  # bytes of a piece, measured: up to here `short_encode` is the faster one
-SHORT_TEXT = 500  # characters, measured: up to here a loop over pieces is faster than the table
+SHORT_TEXT = 750  # characters, measured: up to here a loop over pieces is faster than the table
 BLOCK = 2**16  # characters whose arrays stay in a core's cache
 
 
@@ -369,7 +369,7 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} "
                 f"special tokens need at least {256 + len(special_tokens)}"
             )
-        counts = count_pieces(texts, pattern, workers or 1)
+        counts = count_pieces(texts, pattern, workers)
         if max_piece_length is not None:
             counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
 
@@ -397,7 +397,7 @@ class BPETokenizer(Tokenizer):
         [256, 116]
         """
         text = replace_surrogates(text)
-        if len(text) > SHORT_TEXT and self.pattern in PATTERNS:
+        if self.pattern in PATTERNS and len(text) > SHORT_TEXT:
             return self._ordinary(text).tolist()
         return self._encode_plainly(text)
 
@@ -406,15 +406,17 @@ class BPETokenizer(Tokenizer):
         return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
 
     def _ordinary(self, text: str) -> np.ndarray:
-        text = replace_surrogates(text)
         if self._table is None and self.pattern in PATTERNS:
             self._table = PieceTable(self.pattern, self._cache.__getitem__, self.dtype)
-        ids = []
-        for block in blocks(text, BLOCK, self.pattern):
-            quickly = self._table.ids(block) if self._table else None
-            plainly = quickly is None
-            ids.append(np.array(self._encode_plainly(block), self.dtype) if plainly else quickly)
-        return np.concatenate(ids) if ids else np.zeros(0, self.dtype)
+        ids = [np.zeros(0, self.dtype)]
+        for block in blocks(replace_surrogates(text), BLOCK, self.pattern):
+            found = None
+            if self._table and len(block) > SHORT_TEXT:
+                found = self._table.ids(block)
+            if found is None:
+                found = np.array(self._encode_plainly(block), self.dtype)
+            ids.append(found)
+        return np.concatenate(ids)
 
     def _encode_piece(self, piece: str) -> list[int]:
         data = piece.encode()
@@ -500,7 +502,9 @@ def _token_bytes(i: int, token: object) -> bytes:
 
 
 def count_pieces(
-    texts: str | os.PathLike | Iterable[str | os.PathLike], pattern: str | None, workers: int = 1
+    texts: str | os.PathLike | Iterable[str | os.PathLike],
+    pattern: str | None,
+    workers: int | None = None,
 ) -> dict[bytes, int]:
     """How often each piece occurs in texts, and in the files that are given as Paths.
 
@@ -512,7 +516,7 @@ def count_pieces(
     splitter(pattern)  # a wrong one is refused before a file is read or a process started
     texts = _plain_texts([texts] if isinstance(texts, (str, os.PathLike)) else texts, pattern)
     with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
-        if workers == 1:
+        if workers in (None, 1):
             return _count(texts, pattern)
         total: Counter[bytes] = Counter()
         for counts in in_processes(_count, groups(texts, 2**22), workers, pattern):

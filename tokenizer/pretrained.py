@@ -4,6 +4,9 @@ They are OpenAI's, at the addresses and with the SHA-256 that tiktoken names in
 tiktoken_ext/openai_public.py (https://github.com/openai/tiktoken).
 """
 
+import os
+
+from .base import Tokenizer
 from .bpe import BPETokenizer
 from .fetch import cache_folder, fetch
 from .formats import load
@@ -54,3 +57,18 @@ def pretrained(name: str) -> BPETokenizer:
     for file, (where, sha256) in FILES[name].items():
         fetch(ADDRESS + where, sha256, folder / file)
     return load(folder)
+
+
+def find(name: str) -> Tokenizer:
+    """The tokenizer saved at a path (see `load`), or else the published one of this name.
+
+    Raises FileNotFoundError if it is neither.
+    """
+    if name in FILES and not os.path.exists(name):
+        return pretrained(name)
+    if not os.path.exists(name):
+        raise FileNotFoundError(
+            f"no tokenizer {name!r}: it is no file or folder here and none of the published "
+            f"vocabularies, {', '.join(FILES)}"
+        )
+    return load(name)

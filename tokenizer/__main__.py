@@ -1,0 +1,216 @@
+"""Tokenizers from the command line.
+
+    python -m tokenizer train corpus.txt --vocab_size 8192 --out words
+    python -m tokenizer encode words corpus.txt --out corpus.bin
+    python -m tokenizer decode words corpus.bin
+    python -m tokenizer inspect words "Which pieces is this cut into?"
+
+Where a tokenizer is asked for, take a folder or file that `train`, train.py, GPT-2, Hugging Face or
+tiktoken has written, or the name of a published vocabulary (gpt2, cl100k_base, o200k_base), which
+is fetched once.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from . import BPETokenizer, CharTokenizer
+from .base import END_OF_TEXT, StreamDecoder, Tokenizer, file_blocks
+from .pieces import PATTERNS, splitter
+from .pretrained import FILES, find
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    warnings.showwarning = lambda message, *_: print(f"tokenizer: {message}", file=sys.stderr)
+    try:
+        options = parser().parse_args(argv)
+        options.run(options)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # the reader has gone (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"tokenizer: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("python -m tokenizer", description=__doc__, formatter_class=raw)
+    commands = top.add_subparsers(required=True, metavar="train|encode|decode|inspect")
+
+    def command(run, description: str):
+        name = run.__name__
+        one = commands.add_parser(name, description=description, help=description.split(".")[0])
+        one.set_defaults(run=run)
+        return one.add_argument
+
+    add = command(train, "Train a tokenizer on text files and save it. The same files: the same.")
+    add("files", nargs="+", type=Path, metavar="FILE", help="text in UTF-8, read a part at a time")
+    add("--out", required=True, metavar="DIR", help="where to save it")
+    add("--vocab_size", type=int, metavar="N", help="how many ids, all told (default: 8192)")
+    add("--char", action="store_true", help="an id for each character, instead of BPE")
+    add(
+        "--pattern",
+        default="gpt2",
+        help=f"what a text is cut by before merging: {', '.join(PATTERNS)}, none, or a regular "
+        "expression (default: gpt2)",
+    )
+    add("--special", action="append", metavar="NAME", help=f"default: {END_OF_TEXT}; may repeat")
+    add("--min_frequency", type=int, default=1, metavar="N", help="merge pairs that occur N times")
+    add("--max_piece_length", type=int, metavar="N", help="leave out pieces of more than N bytes")
+    add("--workers", type=int, default=1, metavar="N", help="count pieces in N processes")
+
+    add = command(encode, "Text to ids: a file into a token file (.bin), or text to the screen.")
+    add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
+    add("text", help="a text file if --out is given, else the text itself, or - for the input")
+    add("--out", metavar="FILE", help="a .bin file: ids of 2 bytes (4 beyond 65,536 ids), no more")
+    add("--special", action="store_true", help="special tokens in the text count as such")
+    add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
+
+    add = command(decode, "Ids to text: of a token file (.bin), or of numbers.")
+    add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
+    add("ids", nargs="+", help="a .bin file, or ids, or - for ids in the input")
+
+    add = command(
+        inspect, "Show a text in coloured tokens with their ids. And how short it is."
+    )
+    add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
+    add("text", help="the text, FILE:path to read it from there, or - for the input")
+    add("--special", action="store_true", help="special tokens in the text count as such")
+    add("--max_tokens", type=int, default=2000, metavar="N", help="show N tokens (default: 2000)")
+    add("--color", choices=("auto", "always", "never"), default="auto")
+    return top
+
+
+# ---- the commands --------------------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> None:
+    missing = [str(file) for file in options.files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"there is no file {', '.join(missing)}")
+    if options.char:
+        blocks = (file_blocks(file, lambda text, place: place) for file in options.files)
+        tokenizer = CharTokenizer.train(chain.from_iterable(blocks), options.vocab_size)
+    else:
+        tokenizer = BPETokenizer.train(
+            options.files,
+            options.vocab_size or 8192,
+            None if options.pattern == "none" else options.pattern,
+            [END_OF_TEXT] if options.special is None else options.special,
+            options.min_frequency,
+            options.max_piece_length,
+            options.workers,
+        )
+    tokenizer.save(options.out)
+    print(f"{tokenizer.vocab_size:,} ids, saved in {options.out}")
+
+
+def encode(options: argparse.Namespace) -> None:
+    tokenizer = find(options.tokenizer)
+    allowed = "all" if options.special else ()
+    if options.out:
+        n = tokenizer.encode_file(options.text, options.out, allowed, options.workers)
+        size = Path(options.text).stat().st_size
+        print(f"{n:,} tokens of {tokenizer.dtype}, {size / n:.2f} bytes each, in {options.out}")
+    else:
+        print(*tokenizer.encode(_text(options.text), allowed, ()))
+
+
+def decode(options: argparse.Namespace) -> None:
+    tokenizer = find(options.tokenizer)
+    decoder = StreamDecoder(tokenizer)
+    for ids in _ids(options.ids, tokenizer):
+        for token_id in ids:
+            sys.stdout.write(decoder.push(token_id))
+    sys.stdout.write(decoder.finish())
+    if sys.stdout.isatty():
+        print()
+
+
+def inspect(options: argparse.Namespace) -> None:
+    tokenizer = find(options.tokenizer)
+    text = _text(options.text)
+    ids = tokenizer.encode(text, "all" if options.special else (), ())
+    color = options.color == "always"
+    if options.color == "auto":
+        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print("".join(_shown(tokenizer, ids[: options.max_tokens], color)))
+    if len(ids) > options.max_tokens:
+        print(f"... and {len(ids) - options.max_tokens:,} more (--max_tokens)")
+    size = len(text.encode("utf-8", "replace"))
+    print(f"\n{size:,} bytes, {len(text):,} characters", end="")
+    if isinstance(tokenizer, BPETokenizer):
+        print(f", {len(splitter(tokenizer.pattern)(text)):,} pieces", end="")
+    each = f": {size / len(ids):.2f} bytes per token" if ids else ""
+    print(f", {len(ids):,} tokens ({len(set(ids)):,} distinct){each}")
+
+
+COLORS = (194, 224, 189, 230, 219, 159)  # light backgrounds of the 256 colours of a terminal
+
+
+def _shown(tokenizer: Tokenizer, ids: list[int], color: bool) -> Iterator[str]:
+    """Each token's text, then its id; what is no whole character is shown by its bytes."""
+    for i, token_id in enumerate(ids):
+        token = tokenizer.decode_bytes([token_id])
+        try:
+            text = token.decode()
+        except UnicodeDecodeError:
+            text = "".join(f"\\x{byte:02x}" for byte in token)
+        text = "".join(_visible(c) for c in text)
+        end = "\n" if token.endswith(b"\n") else ""
+        if color:
+            background = COLORS[i % len(COLORS)]
+            yield f"\x1b[30;48;5;{background}m{text}\x1b[0m\x1b[2m{token_id}\x1b[0m{end}"
+        else:
+            yield f"[{text}]{token_id} {end}"
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "⏎"
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def _text(argument: str) -> str:
+    try:
+        if argument == "-":
+            return sys.stdin.buffer.read().decode()
+        if argument.startswith("FILE:"):
+            return Path(argument[5:]).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{argument} is no text in UTF-8: {error}") from None
+    return argument
+
+
+def _ids(arguments: list[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    if len(arguments) == 1 and arguments[0].endswith(".bin"):
+        size = Path(arguments[0]).stat().st_size
+        if size % tokenizer.dtype.itemsize:
+            raise ValueError(
+                f"{arguments[0]} has {size} bytes, no whole number of ids of {tokenizer.dtype}"
+            )
+        if size:
+            tokens = np.memmap(arguments[0], tokenizer.dtype, "r")
+            yield from (tokens[i : i + 2**16].tolist() for i in range(0, len(tokens), 2**16))
+        return
+    words = sys.stdin.read().split() if arguments == ["-"] else arguments
+    wrong = [word for word in words if not (word.isascii() and word.isdigit())]
+    if wrong:
+        raise ValueError(f"an id is a number, not {wrong[0]!r}; a token file's name ends in .bin")
+    yield [int(word) for word in words]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
