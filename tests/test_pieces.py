@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer import BPETokenizer, base, bpe, pieces, table
+from tokenizer import BPETokenizer, base, bpe, counting, pieces, table
 
 CORPUS = """It's low, lower, lowest: 1234 low prices!  He'll lower them, WE'RE told.
 
@@ -187,6 +187,7 @@ def test_pieces_are_counted(pattern, parts):
 
 def test_pieces_are_counted_in_files_and_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "FILE_BLOCK", 40)
+    monkeypatch.setattr(counting, "GROUP", 100)
     path = tmp_path / "corpus.txt"
     path.write_bytes(b"\xef\xbb\xbf" + CORPUS.encode())
     for pattern in ("gpt2", "o200k", None):

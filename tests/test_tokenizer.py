@@ -370,8 +370,9 @@ def test_answers_do_not_share_a_list_with_the_cache(trained):
 # ---- many texts ----
 
 
-@pytest.mark.parametrize("workers", [None, 1, 2])
-def test_encode_batch(trained, workers):
+@pytest.mark.parametrize("workers, group", [(None, 1), (1, 1), (2, 1), (2, 20), (2, 2**20)])
+def test_encode_batch(trained, workers, group, monkeypatch):
+    monkeypatch.setattr(base, "GROUP", group)  # characters that make a process worth its start
     texts = ["low", "", "lower é", f"x{EOS}"] * 5
     expected = [trained.encode(text, "all") for text in texts]
     assert trained.encode_batch(iter(texts), workers, allowed_special="all") == expected

@@ -82,9 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add("ids", nargs="+", help="a .bin file, or ids, or - for ids in the input")
 
-    add = command(
-        inspect, "Show a text in coloured tokens with their ids. And how short it is."
-    )
+    add = command(inspect, "Show a text in coloured tokens with their ids. And how short it is.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add("text", help="the text, FILE:path to read it from there, or - for the input")
     add("--special", action="store_true", help="special tokens in the text count as such")

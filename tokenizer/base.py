@@ -171,10 +171,7 @@ class Tokenizer(ABC):
         special = allowed_special, disallowed_special
         if workers is None or workers == 1:
             return [self.encode(text, *special) for text in texts]
-        texts = groups(texts, GROUP)
-        first = list(islice(texts, max(workers, 0)))
-        workers = 1 if len(first) < workers else workers
-        answers = in_processes(self._encode_group, chain(first, texts), workers, *special)
+        answers = in_processes(self._encode_group, groups(texts, GROUP), workers, *special)
         return [ids.tolist() for group in answers for ids in group]
 
     def _encode_group(self, texts: list[str], *special) -> list[np.ndarray]:
@@ -409,12 +406,16 @@ def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 def in_processes(function: Callable, items: Iterable, workers: int | None, *args) -> Iterator:
     """`function(item, *args)` of each item, in order, in so many processes (1, None: in this one).
 
-    Items are taken as they are needed, a few at a time.
+    Items are taken as they are needed, a few at a time. Fewer items than processes stay in this
+    one.
     """
     workers = 1 if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers must be at least 1, or None, not {workers}")
-    if workers == 1:
+    items = iter(items)
+    first = list(islice(items, workers))
+    items = chain(first, items)
+    if workers == 1 or len(first) < workers:
         yield from (function(item, *args) for item in items)
         return
 

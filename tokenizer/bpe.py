@@ -15,27 +15,35 @@ orders the bytes otherwise, so HF breaks ties otherwise: ours is below, at `simp
 
 Down the page: BPE in two short functions; the same two made fast; the tokenizer. The tests hold the
 fast ones equal to the simple ones. pieces.py cuts a text into pieces, table.py looks up thousands
-of them at once, and formats.py reads and writes the files of other projects.
+of them at once, counting.py counts them, checks.py says what a vocabulary must be, and formats.py
+reads and writes the files of other projects.
 """
 
 import heapq
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
-from reprlib import repr as short_repr  # a file may hold values of any size
 
 import numpy as np
 
-from .base import Tokenizer, file_blocks, groups, in_processes, replace_surrogates
-from .pieces import PATTERNS, blocks, next_cut, splitter
+from .base import Tokenizer, replace_surrogates
+from .checks import (
+    BYTES,
+    Pair,
+    check_special_ids,
+    check_special_names,
+    check_tokens,
+    grow,
+    rank_merges,
+    token_bytes,
+)
+from .counting import count_pieces
+from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
 from .table import PieceTable
 
-Pair = tuple[int, int]
-
-BYTES = [bytes([b]) for b in range(256)]  # the first 256 tokens of every vocabulary
 END = -1  # in the linked lists of the fast functions: no symbol here, so no pair
 
 
@@ -91,7 +99,7 @@ def simple_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[in
     >>> simple_encode(list(b"lowlo"), ranks={(108, 111): 0, (256, 119): 1}, merged=[256, 257])
     [257, 256]
 
-    Each merge looks at the whole piece, which is O(n^2), and yet fastest on a short one.
+    Each merge looks at the whole piece, which is O(n^2).
     """
     ids, never = list(ids), len(merged)
     while len(ids) > 1:
@@ -267,13 +275,7 @@ class _PieceCache(dict):
 
 # ---- the tokenizer ----
 
-# Forty merges of a token with itself would make a token of a terabyte.
-MAX_VOCABULARY_BYTES = 2**26
-MAX_ID = 2**24
-
 SHORT = 48  # bytes of a piece, measured: up to here `short_encode` is the faster one
-SHORT_TEXT = 750  # characters, measured: up to here a loop over pieces is faster than the table
-BLOCK = 2**16  # characters whose arrays stay in a core's cache
 
 
 class BPETokenizer(Tokenizer):
@@ -312,14 +314,14 @@ class BPETokenizer(Tokenizer):
         special_tokens = {} if special_tokens is None else special_tokens
         self._numbered = tokens is None  # as ours are: 256 bytes, merges, special tokens
         if tokens is None:
-            tokens, self._ranks, self._merged = _grow(merges)
-            _check_special_ids(special_tokens, first=len(tokens))
+            tokens, self._ranks, self._merged = grow(merges)
+            check_special_ids(special_tokens, first=len(tokens))
         else:
-            tokens = _check_tokens(tokens, special_tokens)
+            tokens = check_tokens(tokens, special_tokens)
             if merges is None:
                 self._ranks, self._merged = JoinRanks(tokens), range(max(tokens) + 1)
             else:
-                self._ranks, self._merged = _rank(merges, tokens)
+                self._ranks, self._merged = rank_merges(merges, tokens)
         super().__init__(tokens, special_tokens)
         self._id_of = {token: i for i, token in tokens.items()}
         self._bytes = [self._id_of[byte] for byte in BYTES]
@@ -362,7 +364,7 @@ class BPETokenizer(Tokenizer):
         Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
         Raises ValueError if vocab_size has no room for the bytes and special tokens.
         """
-        special_tokens = _check_special_names(special_tokens)
+        special_tokens = check_special_names(special_tokens)
         size = vocab_size - len(special_tokens)
         if size < 256:
             raise ValueError(
@@ -484,197 +486,6 @@ class BPETokenizer(Tokenizer):
         if tokens is not None:
             if not isinstance(tokens, list):
                 raise TypeError(f"tokens must be a list, not {type(tokens).__name__}")
-            tokens = {i: _token_bytes(i, t) for i, t in enumerate(tokens) if t is not None}
+            tokens = {i: token_bytes(i, t) for i, t in enumerate(tokens) if t is not None}
         ignore_merges = description.get("ignore_merges") is True
         return cls(merges, description["pattern"], special_tokens, tokens, ignore_merges)
-
-
-def _token_bytes(i: int, token: object) -> bytes:
-    try:
-        return token.encode("latin-1")
-    except (AttributeError, UnicodeEncodeError):
-        raise ValueError(
-            f"token {i} must be a str of characters up to U+00FF, not {short_repr(token)}"
-        ) from None
-
-
-# ---- counting pieces, for training ----
-
-
-def count_pieces(
-    texts: str | os.PathLike | Iterable[str | os.PathLike],
-    pattern: str | None,
-    workers: int | None = None,
-) -> dict[bytes, int]:
-    """How often each piece occurs in texts, and in the files that are given as Paths.
-
-    >>> count_pieces(["to be", " or not to be"], "gpt2")
-    {b'to': 1, b' be': 2, b' or': 1, b' not': 1, b' to': 1}
-    """
-    from tqdm import tqdm
-
-    splitter(pattern)  # a wrong one is refused before a file is read or a process started
-    texts = _plain_texts([texts] if isinstance(texts, (str, os.PathLike)) else texts, pattern)
-    with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
-        if workers in (None, 1):
-            return _count(texts, pattern)
-        total: Counter[bytes] = Counter()
-        for counts in in_processes(_count, groups(texts, 2**22), workers, pattern):
-            total.update(counts)
-        return dict(total)
-
-
-def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Iterator[str]:
-    for text in texts:
-        if isinstance(text, os.PathLike):
-            yield from file_blocks(Path(text), lambda block, at: next_cut(block, at, pattern))
-        else:
-            yield replace_surrogates(text)
-
-
-def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
-    """The counts, by a table that gives each distinct piece a number instead of ids."""
-    split, plain, number = splitter(pattern), Counter(), {}
-    table, waiting, total = None, [], np.zeros(0, np.int64)
-    if pattern in PATTERNS:
-        table = PieceTable(pattern, lambda p: (number.setdefault(p, len(number)),), np.uint32)
-
-    def counted():
-        new = np.bincount(np.concatenate([*waiting, []]).astype(np.int64), minlength=len(number))
-        new[: len(total)] += total
-        waiting.clear()
-        return new
-
-    for text in texts:
-        for block in blocks(text, BLOCK, pattern):
-            numbers = table.ids(block) if table and len(block) > SHORT_TEXT else None
-            if numbers is None:
-                plain.update(split(block))
-                continue
-            waiting.append(numbers)
-            if sum(map(len, waiting)) > 2**20 + len(number):
-                total = counted()
-    for piece, count in zip(number, counted().tolist()):
-        plain[piece] += count
-    return {piece.encode(): count for piece, count in plain.items()}
-
-
-# ---- checks ----
-
-
-def _grow(merges: Iterable[Pair]):
-    """The tokens of our numbering, the ranks of the pairs, and the ids that they become."""
-    tokens = dict(enumerate(BYTES))
-    id_of, total = {token: i for i, token in tokens.items()}, len(BYTES)
-    ranks: dict[Pair, int] = {}
-    merged: list[int] = []
-    for rank, pair in enumerate(merges):
-        left, right = _check_pair(rank, pair, ranks)
-        if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
-            raise ValueError(
-                f"merge {rank} is {short_repr(pair)}, but only ids 0 to {len(tokens) - 1} exist yet"
-            )
-        total += len(tokens[left]) + len(tokens[right])
-        if total > MAX_VOCABULARY_BYTES:
-            raise ValueError(f"merge {rank} takes the tokens beyond {MAX_VOCABULARY_BYTES:,} bytes")
-        token = tokens[left] + tokens[right]
-        new = id_of.setdefault(token, len(tokens))
-        tokens[new] = token
-        ranks[left, right] = rank
-        merged.append(new)
-    return tokens, ranks, merged
-
-
-def _rank(merges: Iterable[Pair], tokens: Mapping[int, bytes]):
-    """The ranks of the pairs among given tokens, and the ids that they become."""
-    id_of = {token: i for i, token in tokens.items()}
-    ranks: dict[Pair, int] = {}
-    merged: list[int] = []
-    for rank, pair in enumerate(merges):
-        left, right = _check_pair(rank, pair, ranks)
-        for part in (left, right):
-            if part not in tokens:
-                raise ValueError(f"merge {rank} is {short_repr(pair)}, but there is no id {part}")
-        token = tokens[left] + tokens[right]
-        if token not in id_of:
-            raise ValueError(f"merge {rank} makes {short_repr(token)}, which is not a token")
-        ranks[left, right] = rank
-        merged.append(id_of[token])
-    return ranks, merged
-
-
-def _check_pair(rank: int, pair: object, ranks: Mapping[Pair, int]) -> Pair:
-    """The pair, as a tuple of two ids that has no rank yet."""
-    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-        raise ValueError(f"merge {rank} must be a pair of ids, not {short_repr(pair)}")
-    for token_id in pair:
-        if type(token_id) is not int:  # not isinstance: True is an int
-            raise ValueError(f"merge {rank} must be a pair of ids, not {short_repr(pair)}")
-    pair = tuple(pair)
-    if pair in ranks:
-        raise ValueError(f"merge {rank} is {pair!r}, as merge {ranks[pair]}")
-    return pair
-
-
-def _check_tokens(tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]):
-    """The tokens in the order of their ids, if they are a vocabulary of bytes."""
-    _check_special_names(special_tokens)
-    for token_id in chain(tokens, special_tokens.values()):
-        if type(token_id) is not int or not 0 <= token_id < MAX_ID:
-            raise ValueError(f"an id is from 0 to {MAX_ID - 1:,}, not {short_repr(token_id)}")
-    special = {}
-    for name, token_id in special_tokens.items():
-        if token_id in tokens or token_id in special:
-            other = tokens.get(token_id) or special[token_id]
-            raise ValueError(
-                f"id {token_id} is given to {short_repr(other)} and {short_repr(name)}"
-            )
-        special[token_id] = name
-    id_of: dict[bytes, int] = {}
-    for token_id, token in tokens.items():
-        if not isinstance(token, bytes) or not token:
-            raise ValueError(
-                f"token {token_id} must be bytes, at least one, not {short_repr(token)}"
-            )
-        if token in id_of:
-            raise ValueError(f"{short_repr(token)} is token {id_of[token]} and token {token_id}")
-        id_of[token] = token_id
-    if sum(map(len, id_of)) > MAX_VOCABULARY_BYTES:
-        raise ValueError(f"the tokens have more than {MAX_VOCABULARY_BYTES:,} bytes together")
-    missing = [byte for byte in BYTES if byte not in id_of]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of the 256 bytes are no token, {missing[0]!r} the first of them: "
-            f"not a byte-level vocabulary"
-        )
-    for token_id in range(max(tokens)):
-        if token_id not in tokens and token_id not in special:
-            raise ValueError(f"there is no token {token_id}, but there are higher ids: a gap")
-    return dict(sorted(tokens.items()))
-
-
-def _check_special_names(names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):  # would be a list of letters
-        raise TypeError(f"special_tokens must be a list of names, not one str; write [{names!r}]")
-    names, seen = list(names), set()
-    for name in names:
-        if not isinstance(name, str) or not name or replace_surrogates(name) != name:
-            raise ValueError(
-                f"special token {short_repr(name)}: must be a str of at least one character, "
-                f"no surrogates"
-            )
-        if name in seen:
-            raise ValueError(f"special token {name!r} is given twice")
-        seen.add(name)
-    return names
-
-
-def _check_special_ids(special_tokens: Mapping[str, int], first: int) -> None:
-    _check_special_names(special_tokens)
-    ids = list(special_tokens.values())
-    expected = range(first, first + len(ids))
-    if any(type(i) is not int for i in ids) or sorted(ids) != list(expected):
-        raise ValueError(
-            f"special tokens must have the {len(ids)} ids from {first} on, each once, "
-            f"not {short_repr(ids)}"
-        )

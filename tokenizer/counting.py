@@ -1,0 +1,75 @@
+"""How often each piece of a text occurs: what BPE is trained on.
+
+The counts of the distinct pieces are all that is kept, so the texts may be larger than the memory.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .base import file_blocks, groups, in_processes, replace_surrogates
+from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
+from .table import PieceTable
+
+GROUP = 2**24  # characters that a process counts before it reports
+
+
+def count_pieces(
+    texts: str | os.PathLike | Iterable[str | os.PathLike],
+    pattern: str | None,
+    workers: int | None = None,
+) -> dict[bytes, int]:
+    """How often each piece occurs in texts, and in the files that are given as Paths.
+
+    >>> count_pieces(["to be", " or not to be"], "gpt2")
+    {b'to': 1, b' be': 2, b' or': 1, b' not': 1, b' to': 1}
+    """
+    from tqdm import tqdm
+
+    splitter(pattern)  # a wrong one is refused before a file is read or a process started
+    texts = _plain_texts([texts] if isinstance(texts, (str, os.PathLike)) else texts, pattern)
+    with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
+        if workers in (None, 1):
+            return _count(texts, pattern)
+        total: Counter[bytes] = Counter()
+        for counts in in_processes(_count, groups(texts, GROUP), workers, pattern):
+            total.update(counts)
+        return dict(total)
+
+
+def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Iterator[str]:
+    for text in texts:
+        if isinstance(text, os.PathLike):
+            yield from file_blocks(Path(text), lambda block, at: next_cut(block, at, pattern))
+        else:
+            yield replace_surrogates(text)
+
+
+def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
+    """The counts, by a table that gives each distinct piece a number instead of ids."""
+    split, plain, number = splitter(pattern), Counter(), {}
+    table, waiting, total = None, [], np.zeros(0, np.int64)
+    if pattern in PATTERNS:
+        table = PieceTable(pattern, lambda p: (number.setdefault(p, len(number)),), np.uint32)
+
+    def counted():
+        new = np.bincount(np.concatenate([*waiting, []]).astype(np.int64), minlength=len(number))
+        new[: len(total)] += total
+        waiting.clear()
+        return new
+
+    for text in texts:
+        for block in blocks(text, BLOCK, pattern):
+            numbers = table.ids(block) if table and len(block) > SHORT_TEXT else None
+            if numbers is None:
+                plain.update(split(block))
+                continue
+            waiting.append(numbers)
+            if sum(map(len, waiting)) > 2**20 + len(number):
+                total = counted()
+    for piece, count in zip(number, counted().tolist()):
+        plain[piece] += count
+    return {piece.encode(): count for piece, count in plain.items()}
