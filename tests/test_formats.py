@@ -534,6 +534,13 @@ def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
     )
     shown = capsys.readouterr().out
     assert shown.count("\x1b[30;48;5;") == 3 and "more (--max_tokens)" in shown
+    assert main(["encode", "words", "corpus.txt"]) == 0
+    assert "FILE:corpus.txt, or --out, encodes the file" in capsys.readouterr().err
+    Path("folder", "inner").mkdir(parents=True)
+    Path("folder", ".hidden").write_bytes(b"\xff")
+    Path("folder", "inner", "a.txt").write_bytes(CORPUS.encode())
+    assert main(["train", "folder", "--vocab_size", "300", "--out", "words2"]) == 0
+    assert tokenizer.load("words2").merges == tokenizer.load("words").merges
     assert main(["train", "corpus.txt", "--char", "--out", "letters"]) == 0
     assert tokenizer.load("letters").characters == CharTokenizer.train(CORPUS).characters
 
@@ -548,7 +555,13 @@ def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
         (["decode", "words", "none.bin"], "No such file"),
         (["encode", "words", "none.txt", "--out", "x.bin"], "No such file"),
         (["inspect", "words", "FILE:odd.bin"], "no text in UTF-8"),
-        (["train", "none.txt", "--out", "x"], "there is no file none.txt"),
+        (["train", "none.txt", "--out", "x"], "there is no file or folder none.txt"),
+        (["train", "empty", "--out", "x"], "empty: no text to train on"),
+        (["train", "text", "--out", "x", "--min_frequency", "0"], "min_frequency is at least 1"),
+        (
+            ["encode", "words", "text", "--out", "no/x.bin"],
+            "there is no folder no to write x.bin to",
+        ),
         (["train", "odd.bin", "--out", "x"], "is not utf-8 text"),
         (["train", "text", "--out", "x", "--vocab_size", "9"], "vocab_size 9 is too small"),
         (["train", "text", "--out", "x", "--pattern", "("], "nor a regular expression"),
@@ -560,6 +573,7 @@ def test_faults_are_one_line(tmp_path, capsys, monkeypatch, arguments, message):
     BPETokenizer([]).save("words")
     Path("odd.bin").write_bytes(b"a\xffb")
     Path("text").write_text("text")
+    Path("empty").touch()
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("tokenizer: error: ") and message in error and error.count("\n") == 1

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print(f"tokenizer: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -51,12 +51,12 @@ def parser() -> argparse.ArgumentParser:
 
     def command(run, description: str):
         name = run.__name__
-        one = commands.add_parser(name, description=description, help=description.split(".")[0])
+        one = commands.add_parser(name, description=description, help=description.split(". ")[0])
         one.set_defaults(run=run)
         return one.add_argument
 
     add = command(train, "Train a tokenizer on text files and save it. The same files: the same.")
-    add("files", nargs="+", type=Path, metavar="FILE", help="text in UTF-8, read a part at a time")
+    add("files", nargs="+", type=Path, metavar="FILE", help="text in UTF-8, or folders of it")
     add("--out", required=True, metavar="DIR", help="where to save it")
     add("--vocab_size", type=int, metavar="N", help="how many ids, all told (default: 8192)")
     add("--char", action="store_true", help="an id for each character, instead of BPE")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(encode, "Text to ids: a file into a token file (.bin), or text to the screen.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
-    add("text", help="a text file if --out is given, else the text itself, or - for the input")
+    add("text", help="a text file if --out is given; else the text, FILE:path, or - for the input")
     add("--out", metavar="FILE", help="a .bin file: ids of 2 bytes (4 beyond 65,536 ids), no more")
     add("--special", action="store_true", help="special tokens in the text count as such")
     add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
@@ -95,15 +95,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train(options: argparse.Namespace) -> None:
-    missing = [str(file) for file in options.files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f"there is no file {', '.join(missing)}")
+    files = []
+    for path in options.files:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file or folder {path}")
+        files += _files(path) if path.is_dir() else [path]
+    if not any(file.stat().st_size for file in files):
+        raise ValueError(f"{', '.join(map(str, options.files))}: no text to train on")
     if options.char:
-        blocks = (file_blocks(file, lambda text, place: place) for file in options.files)
+        blocks = (file_blocks(file, lambda text, place: place) for file in files)
         tokenizer = CharTokenizer.train(chain.from_iterable(blocks), options.vocab_size)
     else:
         tokenizer = BPETokenizer.train(
-            options.files,
+            files,
             options.vocab_size or 8192,
             None if options.pattern == "none" else options.pattern,
             [END_OF_TEXT] if options.special is None else options.special,
@@ -115,6 +119,12 @@ def train(options: argparse.Namespace) -> None:
     print(f"{tokenizer.vocab_size:,} ids, saved in {options.out}")
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder and those in it, without hidden ones, in the order of paths."""
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [folder / path for path in paths if not any(part[0] == "." for part in path.parts)]
+
+
 def encode(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
     allowed = "all" if options.special else ()
@@ -122,8 +132,11 @@ def encode(options: argparse.Namespace) -> None:
         n = tokenizer.encode_file(options.text, options.out, allowed, options.workers)
         size = Path(options.text).stat().st_size
         print(f"{n:,} tokens of {tokenizer.dtype}, {size / n:.2f} bytes each, in {options.out}")
-    else:
-        print(*tokenizer.encode(_text(options.text), allowed, ()))
+        return
+    if os.path.isfile(options.text):
+        hint = f"as text; FILE:{options.text}, or --out, encodes the file"
+        print(f"tokenizer: {options.text!r} is encoded {hint}", file=sys.stderr)
+    print(*tokenizer.encode(_text(options.text), allowed, ()))
 
 
 def decode(options: argparse.Namespace) -> None:

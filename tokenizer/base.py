@@ -13,6 +13,7 @@ import codecs
 import json
 import os
 import re
+import signal
 import uuid
 from abc import ABC, abstractmethod
 from collections import deque
@@ -61,6 +62,9 @@ class Tokenizer(ABC):
             self.vocabulary[token_id] = name.encode()
         self.vocab_size = max(self.vocabulary, default=-1) + 1
         self.dtype = token_dtype(self.vocab_size)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.vocabulary):,} tokens>"
 
     @property
     def eos_token_id(self) -> int | None:
@@ -321,6 +325,8 @@ def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
 def atomic_file(path: str | os.PathLike) -> Iterator:
     """A file to write to, which is there, whole, once the block has ended well."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     # In the same folder, since a rename is atomic only within one file system; and not by
     # tempfile, whose files only their owner may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -422,7 +428,8 @@ def in_processes(function: Callable, items: Iterable, workers: int | None, *args
     from concurrent.futures import ProcessPoolExecutor
 
     # The function, and the tokenizer with it, goes to a process once, when that starts.
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args)) as pool:
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args))
+    try:
         pending = deque()
         for item in items:
             pending.append(pool.submit(_work, item))
@@ -430,10 +437,13 @@ def in_processes(function: Callable, items: Iterable, workers: int | None, *args
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(*function_and_arguments) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
     _worker = function_and_arguments
 
 

@@ -362,7 +362,8 @@ class BPETokenizer(Tokenizer):
 
         If the texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
         Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
-        Raises ValueError if vocab_size has no room for the bytes and special tokens.
+        Raises ValueError if vocab_size has no room for the bytes and special tokens, if
+        min_frequency or max_piece_length is less than 1, or for a file that is not text.
         """
         special_tokens = check_special_names(special_tokens)
         size = vocab_size - len(special_tokens)
@@ -371,6 +372,12 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} "
                 f"special tokens need at least {256 + len(special_tokens)}"
             )
+        for name, least in (
+            ("min_frequency", min_frequency),
+            ("max_piece_length", max_piece_length),
+        ):
+            if least is not None and least < 1:
+                raise ValueError(f"{name} is at least 1, not {least}")
         counts = count_pieces(texts, pattern, workers)
         if max_piece_length is not None:
             counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
