@@ -193,7 +193,7 @@ HOSTILE = [
     ("a.tiktoken", ranks({3: [b"Aw== 3 3"]}), "line 4: a token in base64"),
     ("a.tiktoken", ranks({3: [b"Aw== -3"]}), "an id is from 0 to 16,777,215, not -3"),
     ("a.tiktoken", ranks({3: [b"Aw== " + b"9" * 5000]}), "line 4"),
-    ("a.tiktoken", ranks({3: [b" 3"]}), "token 3 must be bytes, at least one"),
+    ("a.tiktoken", ranks({3: [b" 3"]}), "line 4: a token in base64"),
     ("a.tiktoken", ranks()[:-9], "line 255|no token"),
     ("a.tiktoken", b"x" * 10**6, "line 1: .{,120}$"),
     ("a.tiktoken", bytes(range(256)), "line 1"),
@@ -242,7 +242,24 @@ HOSTILE = [
     ),
     ("tokenizer.json", huggingface(added_tokens=[{"id": 3, "content": "xyz"}]), "id 3 is given to"),
     ("tokenizer.json", huggingface(added_tokens=[{"id": 5, "content": EOS}]), "has ids 269, 5"),
+    (
+        "tokenizer.json",
+        huggingface(added_tokens=[{"id": 270, "content": "  ", "special": False}]),
+        "added token '  ' is not special",
+    ),
+    (
+        "tokenizer.json",
+        huggingface(added_tokens=[{"id": 270, "content": "<m>", "lstrip": True}]),
+        "added token '<m>' with lstrip",
+    ),
+    (
+        "tokenizer.json",
+        b"[" + b"0," * 6_000_000 + b"0]",
+        "about 6,000,001 values; a tokenizer has at",
+    ),
     # pairs of files
+    ("merges.txt", ({"at</w>": 0}, b"a t</w>\n"), "'at</w>' ends a word: not a byte-level"),
+    ("merges.txt", (vocabulary(語=258), b"a b\n"), "'語' has a character that stands for no byte"),
     ("vocab.json", (vocabulary(), None), "a tensorlite tokenizer"),
     ("merges.txt", (None, b"a b\n"), "there is no vocab.json beside it"),
     ("merges.txt", (vocabulary(), b"#version: 0.2\na b\na\n"), "line 3: two tokens and a space"),
@@ -256,7 +273,7 @@ HOSTILE = [
     ("merges.txt", (vocabulary(ab=300), b"a b\n"), "no token 256.* a gap"),
     ("merges.txt", (vocabulary(ab=True), b"a b\n"), "the id of 'ab' is True"),
     ("merges.txt", ([1], b"a b\n"), "object of token: id"),
-    ("merges.txt", (vocabulary(**{"a b": 258, "\ud800": 259}), b"a b\n"), "no surrogates"),
+    ("merges.txt", (vocabulary(**{"<\ud800>": 258}), b"a b\n"), "no surrogates"),
     # ours
     (base.FILE_NAME, dict(tokens="ab"), "tokens must be a list, not str"),
     (base.FILE_NAME, dict(tokens=[3]), "token 0 must be a str of characters up to U.00FF, not 3"),
@@ -282,6 +299,64 @@ def test_hostile_files_give_one_clear_error(tmp_path, name, content, message):
         tokenizer.load(tmp_path / name)
     assert str(error.value).startswith(f"{tmp_path / name}: ")
     assert len(str(error.value)) < len(str(tmp_path)) + 400
+
+
+def test_a_token_that_no_merge_makes_is_no_special_token(tmp_path):
+    description = json.loads(huggingface())
+    description["model"]["vocab"]["Ġunreachable"] = 270
+    tokens = formats.read_huggingface(description)
+    assert tokens.decode([270]) == " unreachable" and tokens.special_tokens == {EOS: 269}
+    assert 270 not in tokens.encode("x Ġunreachable unreachable")
+    gpt2_files(BPETokenizer.train(CORPUS, 270), tmp_path)
+    ids = json.loads((tmp_path / "encoder.json").read_text())
+    ids |= {"Ġunreachable": 270, "<|end|>": 271, "<": ids["<"]}
+    (tmp_path / "encoder.json").write_text(json.dumps(ids))
+    tokens = tokenizer.load(tmp_path)
+    assert tokens.decode([270]) == " unreachable" and tokens.special_tokens == {"<|end|>": 271}
+
+
+def test_byte_order_marks_and_line_ends_of_other_systems(tmp_path, trained):
+    gpt2_files(trained, tmp_path)
+    expected = tokenizer.load(tmp_path).encode(CORPUS)
+    for name in ("encoder.json", "vocab.bpe"):
+        data = (tmp_path / name).read_bytes().replace(b"\n", b"\r\n").rstrip()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + data)
+    assert tokenizer.load(tmp_path).encode(CORPUS) == expected
+    trained.export(tmp_path / "ranks", "tiktoken")
+    file = tmp_path / "ranks" / "vocab.tiktoken"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b" \r\n"))
+    assert tokenizer.load(file).encode(CORPUS) == trained.encode(CORPUS)
+
+
+def test_split_that_removes_what_is_not_a_piece():
+    split = {"type": "Split", "behavior": "Removed", "invert": True}
+    split["pattern"] = {"Regex": formats.PATTERNS["cl100k"]}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    steps = {"type": "Sequence", "pretokenizers": [split, level]}
+    assert (
+        formats.read_huggingface(json.loads(huggingface(pre_tokenizer=steps))).pattern == "cl100k"
+    )
+
+
+def test_the_file_beside_a_rank_file_is_for_that_one_only(tmp_path, trained):
+    trained.export(tmp_path, "tiktoken")
+    other = BPETokenizer.train(CORPUS, 280, "gpt2")
+    other.export(tmp_path / "other", "tiktoken")
+    (tmp_path / "other" / "vocab.tiktoken").rename(tmp_path / "o200k_base.tiktoken")
+    assert tokenizer.load(tmp_path / "o200k_base.tiktoken").pattern == "o200k"
+    assert tokenizer.load(tmp_path / "vocab.tiktoken").special_tokens == trained.special_tokens
+    with pytest.raises(
+        ValueError, match="several vocabularies, o200k_base.tiktoken, vocab.tiktoken"
+    ):
+        tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", [r"(?r)\w+", "x*", r"a\Kb", "(?V1)[[a-z]--[b]]+", r"(a)|b*"])
+def test_patterns_that_only_python_knows_are_not_exported(tmp_path, pattern):
+    tokens = BPETokenizer([], pattern)
+    for name in ("huggingface", "tiktoken"):
+        with pytest.raises(ValueError, match="the pattern .* (only Python's|matches nothing)"):
+            tokens.export(tmp_path, name)
 
 
 def test_json_bombs_and_giants_are_refused_at_once(tmp_path):
@@ -504,6 +579,8 @@ def test_disallowed_special(trained, allowed):
         trained.encode(text, allowed, {"<|end|>"})
     assert trained.encode(text, (), ()) == trained.encode_ordinary(text)
     assert trained.encode_to_numpy(text, {EOS}, ()).tolist() == trained.encode(text, {EOS}, ())
+    with pytest.raises(ValueError, match="contains the special token 'foo'"):
+        trained.encode("a foo", (), {"foo"})  # as tiktoken, also what is no special token here
     with pytest.raises(ValueError, match="disallowed_special must be"):
         trained.encode(text, allowed, EOS)
 
@@ -556,6 +633,8 @@ def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
         (["encode", "words", "none.txt", "--out", "x.bin"], "No such file"),
         (["inspect", "words", "FILE:odd.bin"], "no text in UTF-8"),
         (["train", "none.txt", "--out", "x"], "there is no file or folder none.txt"),
+        (["train", "text", "--out", "x", "--vocab_size", "0"], "vocab_size 0 is too small"),
+        (["inspect", "words", "x", "--max_tokens", "-1"], "--max_tokens is at least 0, not -1"),
         (["train", "empty", "--out", "x"], "empty: no text to train on"),
         (["train", "text", "--out", "x", "--min_frequency", "0"], "min_frequency is at least 1"),
         (
@@ -585,6 +664,18 @@ def test_as_a_module_with_a_pipe(tmp_path):
     root = Path(tokenizer.__file__).parents[1]
     help_ = subprocess.run([*run, "--help"], cwd=root, capture_output=True, text=True, check=True)
     assert "inspect" in help_.stdout
+    command = f"cat | {sys.executable} -m tokenizer encode {tmp_path} - --out {tmp_path}/ids.bin"
+    subprocess.run(command, shell=True, cwd=root, input=CORPUS, text=True, check=True)
+    assert bytes(np.fromfile(tmp_path / "ids.bin", np.uint16).tolist()) == CORPUS.encode()
+    closed = subprocess.run(
+        f"{sys.executable} -m tokenizer encode {tmp_path} hi >&-",
+        shell=True,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert closed.returncode == 2 and closed.stderr.count("\n") == 1
     script = f"{sys.executable} -m tokenizer inspect {tmp_path} - | head -c 5"
     text = "abc" * 10**6
     piped = subprocess.run(

@@ -59,11 +59,20 @@ def both(name: str):
             file.write_bytes(gzip.decompress(Path(packed).read_bytes()))
             ours = tokenizer.load(file)
     ranks = {token: i for i, token in ours.tokens.items()}
-    pattern = pieces.PATTERNS[ours.pattern]
+    pattern = published_pattern(name) if name != "ours" else pieces.PATTERNS[ours.pattern]
     theirs = tiktoken.Encoding(
         name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=ours.special_tokens
     )
     return ours, theirs
+
+
+def published_pattern(name: str) -> str:
+    """As tiktoken writes it today, which is not letter for letter as ours."""
+    public = pytest.importorskip("tiktoken_ext.openai_public")
+    with pytest.MonkeyPatch.context() as patch:  # it would fetch the ranks
+        patch.setattr(public, "load_tiktoken_bpe", lambda *_, **__: {})
+        patch.setattr(public, "data_gym_to_mergeable_bpe_ranks", lambda *_, **__: {})
+        return public.ENCODING_CONSTRUCTORS[name]()["pat_str"]
 
 
 @cache
@@ -195,6 +204,26 @@ def test_exported_ranks_give_the_same_ids(corpus, text):
     )
     ids = theirs.encode_ordinary(text)
     assert tokens.encode_ordinary(text) == again.encode_ordinary(text) == ids
+
+
+@settings(max_examples=100)
+@given(text=st.one_of(every_text, st.text("ab 1\n!", max_size=40)))
+@pytest.mark.parametrize("pattern", [r"\w+", r"\w+|\s", r"(?<=a)b|.", r"[a-z]{1,3}", None])
+def test_a_pattern_of_the_users_is_exported(pattern, text):
+    """What it does not match is a piece here, for HF, and by the expression that we write."""
+    tokens = BPETokenizer.train("ab abab 1 b1b1 hello, hello\n" * 9, 275, pattern)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens.export(folder, "tiktoken")
+        tokens.export(folder, "huggingface")
+        ranks = tiktoken_load.load_tiktoken_bpe(f"{folder}/vocab.tiktoken")
+        about = json.loads(Path(folder, "tiktoken.json").read_text())
+        hf = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    rust = tiktoken.Encoding(
+        "x", pat_str=about["pat_str"], mergeable_ranks=ranks, special_tokens={}
+    )
+    ids = tokens.encode_ordinary(text)
+    assert rust.encode_ordinary(text) == ids
+    assert hf.encode(text).ids == ids
 
 
 @settings(max_examples=300)

@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"tokenizer: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(argv)
+        if sys.stdout is None:
+            raise ValueError("there is no output to write to")
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
         options.run(options)
         sys.stdout.flush()
         return 0
@@ -73,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(encode, "Text to ids: a file into a token file (.bin), or text to the screen.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
-    add("text", help="a text file if --out is given; else the text, FILE:path, or - for the input")
+    add(
+        "text", help="a text file if --out is given; else the text or FILE:path; or - for the input"
+    )
     add("--out", metavar="FILE", help="a .bin file: ids of 2 bytes (4 beyond 65,536 ids), no more")
     add("--special", action="store_true", help="special tokens in the text count as such")
     add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
@@ -100,7 +105,7 @@ def train(options: argparse.Namespace) -> None:
         if not path.exists():
             raise FileNotFoundError(f"there is no file or folder {path}")
         files += _files(path) if path.is_dir() else [path]
-    if not any(file.stat().st_size for file in files):
+    if not any(file.stat().st_size or not file.is_file() for file in files):  # a pipe's is 0
         raise ValueError(f"{', '.join(map(str, options.files))}: no text to train on")
     if options.char:
         blocks = (file_blocks(file, lambda text, place: place) for file in files)
@@ -108,7 +113,7 @@ def train(options: argparse.Namespace) -> None:
     else:
         tokenizer = BPETokenizer.train(
             files,
-            options.vocab_size or 8192,
+            8192 if options.vocab_size is None else options.vocab_size,
             None if options.pattern == "none" else options.pattern,
             [END_OF_TEXT] if options.special is None else options.special,
             options.min_frequency,
@@ -129,9 +134,11 @@ def encode(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
     allowed = "all" if options.special else ()
     if options.out:
-        n = tokenizer.encode_file(options.text, options.out, allowed, options.workers)
-        size = Path(options.text).stat().st_size
-        print(f"{n:,} tokens of {tokenizer.dtype}, {size / n:.2f} bytes each, in {options.out}")
+        source = "/dev/stdin" if options.text == "-" else options.text
+        n = tokenizer.encode_file(source, options.out, allowed, options.workers)
+        size = Path(source).stat().st_size
+        each = f", {size / n:.2f} bytes each" if size else ""  # a pipe's is 0
+        print(f"{n:,} tokens of {tokenizer.dtype}{each}, in {options.out}")
         return
     if os.path.isfile(options.text):
         hint = f"as text; FILE:{options.text}, or --out, encodes the file"
@@ -153,6 +160,8 @@ def decode(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
     text = _text(options.text)
+    if options.max_tokens < 0:
+        raise ValueError(f"--max_tokens is at least 0, not {options.max_tokens}")
     ids = tokenizer.encode(text, "all" if options.special else (), ())
     color = options.color == "always"
     if options.color == "auto":

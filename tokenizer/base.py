@@ -92,9 +92,9 @@ class Tokenizer(ABC):
         >>> tokenizer.encode("A<|endoftext|>", allowed_special={"<|endoftext|>"})
         [65, 256]
 
-        Where two special tokens begin at the same place, the longer one counts. Names that are not
-        special tokens here are ignored, as tiktoken does.
-        Raises ValueError if a special token in `disallowed_special` ("all": all that are not
+        Where two special tokens begin at the same place, the longer one counts. Allowed names that
+        are not special tokens here are ignored, as tiktoken does.
+        Raises ValueError if a name in `disallowed_special` ("all": all special tokens that are not
         allowed) occurs anywhere in `text`. One that is neither allowed nor disallowed is text.
         """
         parts = self._parts(text, allowed_special, disallowed_special)
@@ -127,11 +127,13 @@ class Tokenizer(ABC):
 
     def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
         """`text` cut at its special tokens: their ids, and the plain texts between."""
-        allowed = self._names(allowed, "allowed_special")
-        if isinstance(disallowed, str) and disallowed == "all":
-            disallowed = self.special_tokens.keys() - allowed
+        everything = isinstance(disallowed, str) and disallowed == "all"
+        allowed = self._names(allowed, "allowed_special") & self.special_tokens.keys()
+        disallowed = self._names(disallowed, "disallowed_special") - (
+            allowed if everything else set()
+        )
         text = replace_surrogates(text)
-        for name in self._names(disallowed, "disallowed_special"):
+        for name in disallowed:
             if name in text:
                 raise ValueError(
                     f"the text contains the special token {name!r}, which is not allowed here; "
@@ -146,7 +148,7 @@ class Tokenizer(ABC):
         return [self.special_tokens[part] if i % 2 else part for i, part in enumerate(parts)]
 
     def _names(self, names: Collection[str], what: str) -> set[str]:
-        """Those of `names`, or of "all" there are, that are special tokens."""
+        """`names` as a set, "all" meaning all special tokens."""
         if isinstance(names, str):
             if names != "all":  # set("<|endoftext|>") would be a set of letters
                 raise ValueError(
@@ -154,7 +156,7 @@ class Tokenizer(ABC):
                     f"{names!r}; write {{{names!r}}}"
                 )
             return set(self.special_tokens)
-        return self.special_tokens.keys() & set(names)
+        return set(names)
 
     def encode_batch(
         self,
@@ -192,21 +194,22 @@ class Tokenizer(ABC):
         """Encode a text file into a `.bin` token file of `dtype`; returns the number of tokens.
 
         The ids are those of `encode_ordinary` of the whole text, where the special tokens in
-        `allowed_special` count, and a byte order mark at the start does not. Memory is bounded:
-        the text is read and written a few megabytes at a time, for BPE with a published pattern
-        and for characters. (With a pattern of your own the whole file is one text.) `workers` > 1
-        encodes in so many processes. A progress bar appears where stderr is a terminal. `target`
-        appears whole or not at all.
+        `allowed_special` count, and a byte order mark at the start does not. The text is read and
+        written a few megabytes at a time, for characters and for BPE with a published pattern. (But
+        what has no place to be divided, see `pieces.blocks`, is held whole: megabytes of one word;
+        and with a pattern of your own, or none, the file.) `workers` > 1 encodes in so many
+        processes. A progress bar appears where stderr is a terminal. `target` appears whole or not
+        at all.
 
         Raises ValueError if the file is not text in this encoding, or empty.
         """
         from tqdm import tqdm
 
         source, target = Path(source), Path(target)
-        allowed = self._names(allowed_special, "allowed_special")
+        allowed = self._names(allowed_special, "allowed_special") & self.special_tokens.keys()
         total = 0
         bar = tqdm(
-            total=source.stat().st_size,
+            total=source.stat().st_size or None,  # a pipe's is 0
             desc=f"encoding {source.name}",
             unit="B",
             unit_scale=True,
@@ -375,8 +378,9 @@ def file_blocks(
     try:
         with open(path, encoding=encoding, newline="") as file:  # line ends as they are
             while block := file.read(FILE_BLOCK):
-                advance(file.buffer.tell() - read)
-                read = file.buffer.tell()
+                if file.seekable():  # not a pipe
+                    advance(file.buffer.tell() - read)
+                    read = file.buffer.tell()
                 text += block.removeprefix("\ufeff") if first else block
                 first = False
                 end = cut(text, len(text) - len(block) // 2)
@@ -400,8 +404,8 @@ def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Texts of about `size` characters together: a message to a process for each text is dear."""
     group, total = [], 0
     for text in texts:
-        group.append(text)
-        total += len(text)
+        group.append(replace_surrogates(text))
+        total += len(text) + 64  # what an object takes beside its characters
         if total >= size:
             yield group
             group, total = [], 0

@@ -45,7 +45,7 @@ def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Ite
         if isinstance(text, os.PathLike):
             yield from file_blocks(Path(text), lambda block, at: next_cut(block, at, pattern))
         else:
-            yield replace_surrogates(text)
+            yield text
 
 
 def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
@@ -62,7 +62,7 @@ def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
         return new
 
     for text in texts:
-        for block in blocks(text, BLOCK, pattern):
+        for block in blocks(replace_surrogates(text), BLOCK, pattern):
             numbers = table.ids(block) if table and len(block) > SHORT_TEXT else None
             if numbers is None:
                 plain.update(split(block))

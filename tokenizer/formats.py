@@ -31,6 +31,7 @@ from .pieces import PATTERNS
 # 200,000 merges take 3 MB. JSON grows about tenfold when it is read, so a file that is not a
 # tokenizer should be refused by its size, before it fills the memory.
 MAX_FILE_BYTES = 64 * 2**20
+MAX_VALUES = 5_000_000  # in JSON; o200k's 200,000 tokens and 470,000 merges are two million
 
 TYPES: dict[str, type[Tokenizer]] = {"char": CharTokenizer, "bpe": BPETokenizer}
 
@@ -78,8 +79,13 @@ def load(path: str | Path) -> Tokenizer:
     file = path
     if path.is_dir():
         names = [FILE_NAME, "tokenizer.json", "merges.txt", "vocab.bpe"]
-        found = [path / name for name in names] + sorted(path.glob("*.tiktoken"))
-        file = next((f for f in found if f.exists()), None)
+        ranks = sorted(path.glob("*.tiktoken"))
+        file = next((f for f in [path / name for name in names] + ranks if f.exists()), None)
+        if file in ranks[:1] and len(ranks) > 1:
+            raise ValueError(
+                f"{path} has several vocabularies, {', '.join(r.name for r in ranks)}: "
+                "name one of these files"
+            )
         if file is None:
             raise FileNotFoundError(
                 f"no tokenizer at {path}: there is no {FILE_NAME} in it, nor "
@@ -129,8 +135,11 @@ def read_bytes(file: Path) -> bytes:
 def read_json(file: Path) -> object:
     """The JSON in a file, whose objects name nothing twice."""
     data = read_bytes(file)
+    values = sum(data.count(sign) for sign in (b",", b"[", b"{"))
+    if values > MAX_VALUES:
+        raise ValueError(f"about {values:,} values; a tokenizer has at most {MAX_VALUES:,}")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_name_twice)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_no_name_twice)
     except _Twice:
         raise
     except (ValueError, RecursionError) as error:  # RecursionError: [[[[[[...
@@ -195,11 +204,14 @@ def to_characters(token: bytes) -> str:
 def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
     """GPT-2's and transformers' pair of files.
 
-    A token that is neither a byte nor made by a merge is taken for a special token.
+    A token that is neither a byte nor made by a merge, and is named `<...>`, is a special token.
     """
-    ids = read_json(vocabulary)
     try:
-        lines = read_bytes(merges).decode("utf-8").split("\n")
+        ids = read_json(vocabulary)
+    except ValueError as error:
+        raise ValueError(f"{vocabulary.name}: {error}") from None
+    try:
+        lines = read_bytes(merges).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{merges.name} is not text: {error}") from None
     if lines[0].startswith("#version"):
@@ -214,31 +226,37 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
                     f"{short_repr(line)}"
                 )
             pairs.append(pair)
-    return _from_names(ids, pairs, "gpt2", {}, False)
+    made = {left + right for left, right in pairs}
+    names = (
+        [name for name in ids if name[:1] == "<" and name[-1:] == ">"]
+        if isinstance(ids, dict)
+        else []
+    )
+    special_tokens = {name: ids[name] for name in names if name not in made and len(name) > 1}
+    return _from_names(ids, pairs, "gpt2", special_tokens, False)
 
 
 def _from_names(ids, pairs, pattern, special_tokens, ignore_merges) -> BPETokenizer:
     """A tokenizer from token -> id and merges whose tokens are written as characters."""
     if not isinstance(ids, dict):
         raise ValueError(f"a vocabulary is an object of token: id, not {short_repr(ids)}")
-    made = {left + right for left, right in pairs} | BYTE_OF.keys()
-    tokens, special_tokens = {}, dict(special_tokens)
+    tokens = {}
     for token, token_id in ids.items():
         if type(token_id) is not int:
             raise ValueError(f"the id of {short_repr(token)} is {short_repr(token_id)}")
         if token in special_tokens:
             if special_tokens[token] != token_id:
                 raise ValueError(f"{short_repr(token)} has ids {token_id}, {special_tokens[token]}")
-        elif token in made or ignore_merges:
-            if token_id in tokens:
-                other = to_characters(tokens[token_id])
-                raise ValueError(f"id {token_id} is given to {other!r} and {short_repr(token)}")
-            tokens[token_id] = to_bytes(token)
+        elif token.endswith("</w>"):
+            raise ValueError(f"{short_repr(token)} ends a word: not a byte-level vocabulary")
+        elif token_id in tokens:
+            other = to_characters(tokens[token_id])
+            raise ValueError(f"id {token_id} is given to {other!r} and {short_repr(token)}")
         else:
-            special_tokens[token] = token_id
+            tokens[token_id] = to_bytes(token)
     for rank, pair in enumerate(pairs):
         for part in pair:
-            if part not in ids:
+            if part not in ids or part in special_tokens:
                 raise ValueError(f"merge {rank} has {short_repr(part)}, which is not a token")
     merges = [(ids[left], ids[right]) for left, right in pairs]
     return BPETokenizer(merges, pattern, special_tokens, tokens, ignore_merges)
@@ -273,6 +291,16 @@ def read_huggingface(description: dict) -> BPETokenizer:
         if not isinstance(name, str) or name in special_tokens:
             raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
         special_tokens[name] = _get(token, "id")
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if token.get(flag):
+                raise ValueError(
+                    f"added token {short_repr(name)} with {flag}, which is not done here"
+                )
+        if token.get("special") is False:
+            raise ValueError(
+                f"added token {short_repr(name)} is not special: it would be cut out of any text, "
+                f"which is not done here"
+            )
     pattern = _huggingface_pattern(description.get("pre_tokenizer"))
     return _from_names(ids, pairs, pattern, special_tokens, model.get("ignore_merges") is True)
 
@@ -297,11 +325,15 @@ def _huggingface_pattern(pre_tokenizer: object) -> str | None:
             return "gpt2" if by_regex else None
         if kinds == ["Split", "ByteLevel"] and not by_regex:
             pattern = _get(steps[0].get("pattern"), "Regex")
-            if isinstance(pattern, str) and steps[0].get("behavior") == "Isolated":
-                return _named(pattern)
+            how = steps[0].get("behavior"), bool(steps[0].get("invert"))
+            if isinstance(pattern, str):
+                name = _named(pattern)
+                # What no piece matches: kept, or removed, where the published ones leave nothing.
+                if how == ("Isolated", False) or how == ("Removed", True) and name in PATTERNS:
+                    return name
     raise ValueError(
         f"pre_tokenizer {short_repr(kinds)} cannot be read; only ByteLevel, or one Split by a "
-        f"regular expression (Isolated) and ByteLevel after it"
+        f"regular expression (Isolated, not inverted) and ByteLevel after it"
     )
 
 
@@ -313,11 +345,11 @@ def _named(pattern: str) -> str:
 def read_ranks(file: Path) -> BPETokenizer:
     """tiktoken's file: a line for each token, its bytes in base64 and its rank, which is its id."""
     tokens: dict[int, bytes] = {}
-    for number, line in enumerate(read_bytes(file).splitlines(), 1):
+    for number, line in enumerate(read_bytes(file).removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if not line:
             continue
         try:
-            token, rank = line.split(b" ")
+            token, rank = line.split()
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except (ValueError, binascii.Error):
             raise ValueError(
@@ -329,10 +361,10 @@ def read_ranks(file: Path) -> BPETokenizer:
     if not tokens:
         raise ValueError("it holds no tokens")
     beside = file.with_name(ABOUT_RANKS)
-    if beside.exists():
-        about = read_json(beside)
-        if not isinstance(about, dict) or not isinstance(about.get("special_tokens"), dict):
-            raise ValueError(f"{beside.name} beside it does not say pattern and special_tokens")
+    about = read_json(beside) if beside.exists() else {}
+    if _get(about, "ranks") == file.name:
+        if not isinstance(about.get("special_tokens"), dict):
+            raise ValueError(f"{beside.name} beside it has no special_tokens")
         return BPETokenizer(None, about.get("pattern"), about["special_tokens"], tokens)
     for name, (pattern, ranks, special_tokens) in PUBLISHED.items():
         if file.name.startswith(name.split("_")[0]):
@@ -376,7 +408,7 @@ def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
     else:
         pre_tokenizer = level = level | {"use_regex": False}
     if tokenizer.pattern not in ("gpt2", None):
-        pattern = {"Regex": PATTERNS.get(tokenizer.pattern, tokenizer.pattern)}
+        pattern = {"Regex": PATTERNS.get(tokenizer.pattern) or _plain(tokenizer.pattern)}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, level]}
     flags = ("single_word", "lstrip", "rstrip", "normalized")
@@ -419,6 +451,19 @@ def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
     }
 
 
+def _plain(pattern: str) -> str:
+    """A user's pattern, if it means the same to the libraries in Rust, as far as can be told."""
+    import regex
+
+    if regex.search(r"\(\?[a-zA-Z]*[rVbe]|\\K|\[\[|\(\?[|R0-9&P]|\\[GmMXRL]", pattern):
+        raise ValueError(f"the pattern {pattern!r} uses what only Python's regex module knows")
+    if regex.fullmatch(pattern, "") is not None:
+        raise ValueError(
+            f"the pattern {pattern!r} matches nothing at all, which others do otherwise"
+        )
+    return pattern
+
+
 def joins(tokens: dict[int, bytes]) -> list[tuple[int, int]]:
     """All pairs of tokens whose bytes together are a token, in the order of its id."""
     id_of = {token: i for i, token in tokens.items()}
@@ -450,10 +495,17 @@ def write_ranks(tokenizer: BPETokenizer) -> dict[str, bytes]:
         if made != order or not reached:
             raise ValueError("the ids are not in the order of the merges, as tiktoken's ranks are")
     lines = (base64.b64encode(token) + b" %d\n" % i for i, token in tokens.items())
-    pattern = tokenizer.pattern
+    pattern = pat_str = tokenizer.pattern
+    if pattern is None:
+        pat_str = r"[\s\S]+"
+    elif pattern in PATTERNS:
+        pat_str = PATTERNS[pattern]
+    else:  # what it does not match is a piece here, and nothing to tiktoken
+        pat_str = rf"(?:{_plain(pattern)})|(?:(?!{pattern})[\s\S])+"
     about = {
+        "ranks": "vocab.tiktoken",
         "pattern": pattern,
-        "pat_str": r"[\s\S]+" if pattern is None else PATTERNS.get(pattern, pattern),
+        "pat_str": pat_str,
         "special_tokens": tokenizer.special_tokens,
     }
     return {"vocab.tiktoken": b"".join(lines), ABOUT_RANKS: json.dumps(about, indent=2).encode()}

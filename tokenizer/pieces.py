@@ -91,9 +91,10 @@ def _split(compiled, text: str) -> list[str]:
 def blocks(text: str, size: int, pattern: str | None) -> Iterator[str]:
     """`text` in blocks of `size` characters or a few more, whose pieces are those of the text.
 
-    It is divided where a letter or digit is followed by what is neither, nor a mark, nor an
-    apostrophe: all published patterns begin a piece there, whatever stands around it. For other
-    patterns no such place is known, and the text is one block.
+    It is divided where all published patterns begin a piece, whatever stands around the place:
+    between a letter or digit and what is neither, nor a mark, nor an apostrophe; before a blank
+    that does not follow another; behind a single line end before anything but a blank or a slash.
+    For other patterns no such place is known, and the text is one block.
 
     >>> list(blocks("one two three four", 5, "gpt2"))
     ['one two', ' three', ' four']
@@ -117,7 +118,11 @@ def next_cut(text: str, place: int, pattern: str | None) -> int:
 def _cut():
     import regex
 
-    return regex.compile(r"[\p{L}\p{N}](?=[^\p{L}\p{N}\p{M}'])")
+    return regex.compile(
+        r"[\p{L}\p{N}](?=[^\p{L}\p{N}\p{M}'])"  # the match ends where the text may be divided
+        r"|\S(?=[^\S\r\n])"
+        r"|(?<=\S)\n(?=[^\s/])"
+    )
 
 
 # ---- the same with NumPy ----
