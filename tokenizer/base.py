@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -174,14 +174,29 @@ class Tokenizer(ABC):
         """
         if isinstance(texts, str):
             raise TypeError("encode_batch takes several texts, not one str; use encode(text)")
-        special = allowed_special, disallowed_special
-        if workers is None or workers == 1:
-            return [self.encode(text, *special) for text in texts]
-        answers = in_processes(self._encode_group, groups(texts, GROUP), workers, *special)
-        return [ids.tolist() for group in answers for ids in group]
+        if not isinstance(disallowed_special, str):
+            disallowed_special = set(disallowed_special)
+        special = self._names(allowed_special, "allowed_special"), disallowed_special
+        answers = []
+        for ids, ends in in_processes(self._encode_group, groups(texts, GROUP), workers, *special):
+            ids = ids.tolist()
+            answers += [ids[first:end] for first, end in pairwise([0, *ends.tolist()])]
+        return answers
 
-    def _encode_group(self, texts: list[str], *special) -> list[np.ndarray]:
-        return [self.encode_to_numpy(text, *special) for text in texts]
+    def _encode_group(self, texts: list[str], allowed, disallowed) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts (tokens,), and where those of each end (texts,)."""
+        together = "\0".join(texts)
+        if any(
+            name in together for name in allowed | self._names(disallowed, "disallowed_special")
+        ):
+            answers = [self.encode_to_numpy(text, allowed, disallowed) for text in texts]
+        else:
+            answers = self._ordinary_batch(texts)
+        return np.concatenate(answers), np.cumsum([len(ids) for ids in answers])
+
+    def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """`encode_ordinary` of each as an array."""
+        return [self._ordinary(text) for text in texts]
 
     def encode_file(
         self,

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Tokenizer, replace_surrogates
+from .base import Tokenizer, groups, replace_surrogates
 from .checks import (
     BYTES,
     Pair,
@@ -327,7 +327,9 @@ class BPETokenizer(Tokenizer):
         self._bytes = [self._id_of[byte] for byte in BYTES]
         self.ignore_merges = ignore_merges or merges is None
         self._cache = _PieceCache(self._encode_piece)
-        self._table = None  # made for the first long text
+        self._table = None
+        if pattern in PATTERNS:
+            self._table = PieceTable(pattern, self._cache.__getitem__, self.dtype)
 
     @property
     def merges(self) -> list[Pair] | None:
@@ -415,17 +417,24 @@ class BPETokenizer(Tokenizer):
         return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
 
     def _ordinary(self, text: str) -> np.ndarray:
-        if self._table is None and self.pattern in PATTERNS:
-            self._table = PieceTable(self.pattern, self._cache.__getitem__, self.dtype)
         ids = [np.zeros(0, self.dtype)]
         for block in blocks(replace_surrogates(text), BLOCK, self.pattern):
             found = None
             if self._table and len(block) > SHORT_TEXT:
-                found = self._table.ids(block)
-            if found is None:
-                found = np.array(self._encode_plainly(block), self.dtype)
-            ids.append(found)
+                found = self._table.ids([block])
+            ids += found or [np.array(self._encode_plainly(block), self.dtype)]
         return np.concatenate(ids)
+
+    def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """`_ordinary` of each, short ones together."""
+        answers = []
+        for group in groups(texts, BLOCK):
+            found, full = None, [text for text in group if text]
+            if self._table and len(full) > 1 and SHORT_TEXT < sum(map(len, full)) < 2 * BLOCK:
+                found = self._table.ids(full)
+            found = iter(found or map(self._ordinary, full))
+            answers += [next(found) if text else np.zeros(0, self.dtype) for text in group]
+        return answers
 
     def _encode_piece(self, piece: str) -> list[int]:
         data = piece.encode()

@@ -6,11 +6,12 @@ The counts of the distinct pieces are all that is kept, so the texts may be larg
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from .base import file_blocks, groups, in_processes, replace_surrogates
+from .base import file_blocks, groups, in_processes
 from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
 from .table import PieceTable
 
@@ -51,7 +52,7 @@ def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Ite
 def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
     """The counts, by a table that gives each distinct piece a number instead of ids."""
     split, plain, number = splitter(pattern), Counter(), {}
-    table, waiting, total = None, [], np.zeros(0, np.int64)
+    table, waiting, n_waiting, total = None, [], 0, np.zeros(0, np.int64)
     if pattern in PATTERNS:
         table = PieceTable(pattern, lambda p: (number.setdefault(p, len(number)),), np.uint32)
 
@@ -61,15 +62,21 @@ def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
         waiting.clear()
         return new
 
-    for text in texts:
-        for block in blocks(replace_surrogates(text), BLOCK, pattern):
-            numbers = table.ids(block) if table and len(block) > SHORT_TEXT else None
+    for group in groups(texts, BLOCK):
+        short = [text for text in group if 0 < len(text) <= BLOCK]
+        long = (blocks(text, BLOCK, pattern) for text in group if len(text) > BLOCK)
+        for together in [short, *([block] for block in chain.from_iterable(long))]:
+            numbers = None
+            if table and sum(map(len, together)) > SHORT_TEXT:
+                numbers = table.ids(together)
             if numbers is None:
-                plain.update(split(block))
+                for text in together:
+                    plain.update(split(text))
                 continue
-            waiting.append(numbers)
-            if sum(map(len, waiting)) > 2**20 + len(number):
-                total = counted()
+            waiting += numbers
+            n_waiting += sum(map(len, numbers))
+            if n_waiting > 2**20 + len(number):
+                total, n_waiting = counted(), 0
     for piece, count in zip(number, counted().tolist()):
         plain[piece] += count
-    return {piece.encode(): count for piece, count in plain.items()}
+    return {piece.encode(): count for piece, count in plain.items() if count}

@@ -158,11 +158,13 @@ def _kind_of(pattern: str, n: int) -> np.ndarray:
     return np.array(KINDS[pattern], np.uint8)[kinds]
 
 
-def piece_starts(text: str, pattern: str) -> np.ndarray | None:
+def piece_starts(text: str, pattern: str, walls: np.ndarray | None = None) -> np.ndarray | None:
     """Where the pieces of `text` begin, (pieces,) places of characters; `pattern` in PATTERNS.
 
-    `text` holds no surrogates. None where this cannot tell and `splitter` must: for o200k, text
-    with marks or with letters that have no case, and a few rare sequences.
+    `text` holds no surrogates. The characters at `walls`, no two of them neighbours, stand between
+    texts: each is a piece, and what is on one side of it does not matter on the other. None where
+    this cannot tell and `splitter` must: for o200k, text with marks or with letters that have no
+    case, and a few rare sequences.
 
     >>> piece_starts("It's 10  o'clock", "gpt2")
     array([ 0,  2,  4,  7,  8, 10, 11])
@@ -178,6 +180,8 @@ def piece_starts(text: str, pattern: str) -> np.ndarray | None:
     codes[:n] = np.frombuffer(text.encode(encoding), dtype)
     kinds = np.full(n + 2, NOTHING, np.uint8)  # one more on either side
     np.take(_kind_of(pattern, characters), codes[:n], out=kinds[1:-1])
+    if walls is not None:
+        kinds[1 + walls] = NOTHING
     start = (_gpt2_starts if pattern == "gpt2" else _later_starts)(codes, kinds, pattern)
     return None if start is None else np.flatnonzero(start)
 
@@ -189,7 +193,7 @@ def _gpt2_starts(codes, kinds, pattern) -> np.ndarray:
     takes what is behind it along.
     """
     start = kinds[1:-1] != kinds[:-2]
-    last_blank = start[1:] & (kinds[1:-2] == BLANK)
+    last_blank = start[1:] & (kinds[1:-2] == BLANK) & (kinds[2:-1] != NOTHING)
     start[1:] ^= last_blank & (codes[:-3] == SPACE)
     start[:-1] |= last_blank
     quotes = np.flatnonzero(start & (codes[:-2] == APOSTROPHE))

@@ -46,14 +46,17 @@ class PieceTable:
         self.pool, self.used = np.zeros(room, dtype), 0
         self.lock = threading.Lock()
 
-    def ids(self, text: str) -> np.ndarray | None:
-        """The ids of the pieces of `text` (tokens,), which holds no surrogates.
+    def ids(self, texts: list[str]) -> list[np.ndarray] | None:
+        """The ids of the pieces of each text (tokens,); no text is empty or holds surrogates.
 
         None where `piece_starts` gives None, and while another thread has the table.
         """
-        start = piece_starts(text, self.pattern)
-        if start is None or not len(start):
-            return start if start is None else np.zeros(0, self.dtype)
+        text = "\0".join(texts)
+        walls = np.cumsum([len(one) + 1 for one in texts])[:-1] - 1  # where the joints are
+        start = piece_starts(text, self.pattern, walls)
+        if start is None:
+            return None
+        joints = np.searchsorted(start, walls)  # which pieces they are
         data = text.encode()
         n = len(data)
         padded = np.frombuffer(data + bytes(WIDTH), np.uint8)
@@ -74,11 +77,15 @@ class PieceTable:
         if not self.lock.acquire(blocking=False):
             return None
         try:
-            return self._look_up(data, start, size, words, row)
+            ids, ends, count = self._look_up(data, start, size, words, row)
         finally:
             self.lock.release()
+        past = ends[joints]
+        bounds = zip([0, *past.tolist()], [*(past - count[joints]).tolist(), len(ids)])
+        return [ids[first:end] for first, end in bounds]
 
-    def _look_up(self, data, start, size, words, row) -> np.ndarray:
+    def _look_up(self, data, start, size, words, row):
+        """The ids of all pieces, and of each piece their end and their number."""
         if self.used > self.room // 2:
             self.rows[:], self.pool, self.used = 0, np.zeros(self.room, self.dtype), 0
         found = np.take(self.rows, row, axis=0, mode="clip")
@@ -101,7 +108,7 @@ class PieceTable:
         ends = np.cumsum(count)
         index = np.arange(ends[-1])
         index += np.repeat(place - ends + count, count)
-        return np.take(self.pool, index, mode="clip")
+        return np.take(self.pool, index, mode="clip"), ends, count
 
     def _put(self, answers) -> int:
         """Adds ids to the pool; where they begin."""
