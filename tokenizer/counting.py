@@ -57,7 +57,8 @@ def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
         table = PieceTable(pattern, lambda p: (number.setdefault(p, len(number)),), np.uint32)
 
     def counted():
-        new = np.bincount(np.concatenate([*waiting, []]).astype(np.int64), minlength=len(number))
+        numbers = np.concatenate([np.zeros(0, np.uint32), *waiting])
+        new = np.bincount(numbers, minlength=len(number))
         new[: len(total)] += total
         waiting.clear()
         return new
@@ -65,7 +66,7 @@ def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
     for group in groups(texts, BLOCK):
         short = [text for text in group if 0 < len(text) <= BLOCK]
         long = (blocks(text, BLOCK, pattern) for text in group if len(text) > BLOCK)
-        for together in [short, *([block] for block in chain.from_iterable(long))]:
+        for together in chain([short], ([block] for block in chain.from_iterable(long))):
             numbers = None
             if table and sum(map(len, together)) > SHORT_TEXT:
                 numbers = table.ids(together)
