@@ -19,7 +19,10 @@ from .device import row_blocks
 from .ops import (
     broadcast_to,
     erf,
+    erfcx,
     exp,
+    exp_minus_square,
+    exp_rows,
     log,
     masked_fill,
     matmul,
@@ -27,10 +30,10 @@ from .ops import (
     mean,
     rsqrt,
     sigmoid,
+    sigmoid_sides,
     sum,
     swapaxes,
     take_along_axis,
-    tanh,
 )
 from .tensor import Tensor, _array, op, tensor
 
@@ -55,20 +58,29 @@ def softmax_composed(x, axis=-1):
 def softmax(x, *, axis=-1, needs):
     """exp(x) / sum(exp(x)) along one axis, safe for large x."""
     x2, shape = _rows_along(x, axis)
-    y2 = np.empty_like(x2)
+    y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
+    largest = np.argmax(x2, axis=1) if x2.size else None
     for block in row_blocks(x2) if x2.size else ():
-        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
-        np.exp(yb, out=yb)
-        yb /= np.sum(yb, axis=1, keepdims=True)
+        at = np.arange(len(x2[block]), like=x2), largest[block]
+        yb, others, total, _ = exp_rows(x2[block], x2[block][at][:, None], at, out=y2[block])
+        yb /= total
+        rest[block] = others / total
 
     def vjp(g):
-        # gx = (g - sum(g y)) y
+        # gx = (g - sum(g y)) y. For the largest y, which may be nearly 1, that is the difference of
+        # two nearly equal numbers, unless its own part of the sum is taken out: g - g y = g rest.
         g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
-        for block in row_blocks(g2):
-            gb, yb = g2[block], y2[block]
-            np.subtract(gb, np.einsum("ij,ij->i", gb, yb)[:, None], out=gx[block])
-            gx[block] *= yb
+        for block in row_blocks(g2) if g2.size else ():
+            gb, yb, rows = g2[block], y2[block], gx[block]
+            at = np.arange(len(gb), like=gb), largest[block]
+            g_top, y_top = gb[at][:, None], yb[at][:, None]
+            np.multiply(gb, yb, out=rows)
+            rows[at] = 0
+            others = np.sum(rows, axis=1, keepdims=True)
+            np.subtract(gb, others + g_top * y_top, out=rows)
+            rows *= yb
+            rows[at] = ((g_top * rest[block] - others) * y_top)[:, 0]
         return (_from_rows(gx, shape, axis),)
 
     return _from_rows(y2, shape, axis), vjp
@@ -93,21 +105,36 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that."""
+    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that.
+
+    Keeps softmax(x) for the gradient: computed from the rounded logarithm it would be less exact.
+    """
     x2, shape = _rows_along(x, axis)
-    y2 = np.empty_like(x2)
+    y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
+    p2 = np.empty_like(x2) if needs[0] else None
+    largest = np.argmax(x2, axis=1) if x2.size else None
     for block in row_blocks(x2) if x2.size else ():
-        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
-        yb -= np.log(np.sum(np.exp(yb), axis=1, keepdims=True))
+        at = np.arange(len(x2[block]), like=x2), largest[block]
+        top, out = x2[block][at][:, None], p2[block] if needs[0] else None
+        pb, others, total, scale = exp_rows(x2[block], top, at, out=out)
+        yb = np.subtract(x2[block], top, out=y2[block])
+        yb -= np.log1p(others * scale)  # the log of the sum of exp(x - top)
+        if needs[0]:
+            pb /= total
+            rest[block] = others / total
 
     def vjp(g):
-        # gx = g - softmax(x) sum(g)
+        # gx = g - softmax(x) sum(g); at the largest, g - g p = g rest, as in softmax.
         g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
-        for block in row_blocks(g2):
-            p = np.exp(y2[block], out=gx[block])
-            p *= np.sum(g2[block], axis=1, keepdims=True)
-            np.subtract(g2[block], p, out=p)
+        for block in row_blocks(g2) if g2.size else ():
+            gb, pb, rows = g2[block], p2[block], gx[block]
+            at = np.arange(len(gb), like=gb), largest[block]
+            g_top, p_top = gb[at][:, None], pb[at][:, None]
+            total = np.sum(gb, axis=1, keepdims=True)
+            np.multiply(pb, total, out=rows)
+            np.subtract(gb, rows, out=rows)
+            rows[at] = (g_top * rest[block] - p_top * (total - g_top))[:, 0]
         return (_from_rows(gx, shape, axis),)
 
     return _from_rows(y2, shape, axis), vjp
@@ -124,7 +151,8 @@ _A = 0.044715
 def gelu_composed(x, approximate="tanh"):
     if approximate == "none":
         return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
-    return x * (1 + tanh(_C * (x + _A * x * x * x))) * 0.5
+    # The paper has (1 + tanh(u)) / 2, which is sigmoid(2 u).
+    return x * sigmoid(2 * _C * (x + _A * x * x * x))
 
 
 @op(composed=gelu_composed, fresh=True)
@@ -132,46 +160,57 @@ def gelu(x, *, approximate="tanh", needs):
     """The Gaussian error linear unit, x times the normal distribution function of x.
 
     approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016. The
-    derivative is computed along with the value, while tanh is at hand, and kept instead of x.
+    derivative is computed along with the value, while its parts are at hand, and kept instead of x.
     """
-    if approximate == "none":
-        return _gelu_exact(x)
-    if approximate != "tanh":
+    if approximate not in ("tanh", "none"):
         raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
     x2 = _rows(x)
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        # y = x p with p = (1 + tanh(u)) / 2 and u = C (x + A x^3): y' = p + 2 y (1 - p) u'
         xb = x2[block]
+        sb = slope[block] if needs[0] else None
+        if approximate == "none":
+            _gelu_exact(xb, y[block], sb)
+            continue
+        # y = x sigmoid(w) with w = 2 C (x + A x^3)
         square = xb * xb
-        p = square * (_A * _C)
-        p += _C
-        p *= xb
-        np.tanh(p, out=p)
-        p += 1
-        p *= 0.5
-        np.multiply(xb, p, out=y[block])
+        w = square * (-2 * _A * _C)
+        w -= 2 * _C
+        w *= np.abs(xb)  # -|w|
         if needs[0]:
             square *= 6 * _A * _C
-            square += 2 * _C  # 2 u'
-            square *= 1 - p
-            square *= y[block]
-            np.add(square, p, out=slope[block])
+            square += 2 * _C  # w'
+        _gate(xb, w, square, y[block], sb)
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
 
-def _gelu_exact(x):
-    cdf = erf.body(x * math.sqrt(0.5))[0]
-    cdf += 1
-    cdf *= 0.5
+def _gate(x, w, w_slope, y, slope):
+    """x sigmoid(w) into y; into slope, if not None, its derivative. `w` is given as -|w|.
 
-    def vjp(g):
-        density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return (g * (cdf + x * density),)
+    y' = p + x p (1 - p) w' where p = sigmoid(w). The smaller of p and 1 - p is the `low` one.
+    """
+    low, high = sigmoid_sides(w)
+    p = np.where(x < 0, low, high)
+    np.multiply(x, p, out=y)
+    if slope is not None:
+        np.multiply(x, w_slope, out=slope)
+        low *= high
+        slope *= low
+        slope += p
 
-    return x * cdf, vjp
+
+def _gelu_exact(x, y, slope):
+    """x times the normal distribution function of x into y; into slope its derivative."""
+    bell = exp_minus_square(x, 0.5)
+    low = bell * (0.5 * erfcx(np.abs(x) * math.sqrt(0.5)))  # the distribution function of -|x|
+    p = np.where(x < 0, low, 1 - low)
+    np.multiply(x, p, out=y)
+    if slope is not None:  # p + x times the density
+        np.multiply(x, bell, out=slope)
+        slope *= 1 / math.sqrt(2 * math.pi)
+        slope += p
 
 
 def silu_composed(x):
@@ -185,12 +224,7 @@ def silu(x, *, needs):
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        s = sigmoid.body(x2[block])[0]
-        np.multiply(x2[block], s, out=y[block])
-        if needs[0]:  # y' = s + y (1 - s)
-            sb = np.subtract(1, s, out=slope[block])
-            sb *= y[block]
-            sb += s
+        _gate(x2[block], -np.abs(x2[block]), 1, y[block], slope[block] if needs[0] else None)
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
@@ -378,37 +412,44 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     x2 = _rows(logits)
     rows, n_classes = x2.shape
     t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index, like=x2)
-    loss = np.empty_like(x2, shape=rows)
-    # Kept apart: beside a large top, the log of the total would be rounded away.
-    top, log_total = np.empty_like(x2, shape=(rows, 1)), np.empty_like(x2, shape=(rows, 1))
+    loss, top = np.empty_like(x2, shape=rows), np.empty_like(x2, shape=(rows, 1))
     for block in row_blocks(x2):
-        top[block] = np.max(x2[block], axis=1, keepdims=True)
-        shifted = x2[block] - top[block]
-        right = np.take_along_axis(shifted, t[block, None], axis=1)[:, 0]
-        loss[block] = -(1 - label_smoothing) * right
+        xb, at = x2[block], (np.arange(len(x2[block]), like=x2), t[block])
+        top[block] = np.max(xb, axis=1, keepdims=True)
+        right = xb[at] - top[block, 0]
+        _, others, _, scale = exp_rows(xb, top[block], at)
+        loss[block] = _log_of_total(right, others, scale) - (1 - label_smoothing) * right
         if label_smoothing:
-            loss[block] -= label_smoothing * np.mean(shifted, axis=1)
-        np.exp(shifted, out=shifted)
-        log_total[block] = np.log(np.sum(shifted, axis=1, keepdims=True))
-        loss[block] += log_total[block, 0]
+            loss[block] -= label_smoothing * np.mean(xb - top[block], axis=1)
     share = _share(counted, reduction, x2.dtype)
     shape = logits.shape
 
     def vjp(g):
-        # softmax(logits) minus the target distribution, row by row times the row's share of g
+        # softmax(logits) minus the target distribution, row by row times the row's share of g. At
+        # the target that is p - 1, the negative sum of the others, which is not computed from p.
         weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
         gx = np.empty_like(x2)
         for block in row_blocks(x2):
-            p = np.subtract(x2[block], top[block], out=gx[block])
-            p -= log_total[block]
-            np.exp(p, out=p)
+            at, w = (np.arange(len(x2[block]), like=x2), t[block]), weight[block]
+            p, others, total, _ = exp_rows(x2[block], top[block], at, out=gx[block])
+            p *= w / total
+            rest = others / total
             if label_smoothing:
-                p -= label_smoothing / n_classes
-            p[np.arange(len(p), like=p), t[block]] -= 1 - label_smoothing
-            p *= weight[block]
+                p -= w * (label_smoothing / n_classes)
+                rest -= label_smoothing - label_smoothing / n_classes
+            p[at] = -(w * rest)[:, 0]
         return np.reshape(gx, shape)
 
     return _reduce(loss, counted, reduction, shape[:-1]), vjp
+
+
+def _log_of_total(right, others, scale):
+    """log(sum(exp(x - top))) of rows, where `right` is the target's x - top: all of them (r,).
+
+    `others`, the sum without the target, and `scale` are what `exp_rows` gives. Where the target is
+    the largest, this is the logarithm of 1 and what may be very little more.
+    """
+    return np.log1p(others[:, 0] * scale[:, 0] + np.expm1(right))
 
 
 def _targets(targets, shape, n_classes, ignore_index, like):
@@ -482,14 +523,13 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
             for block in row_blocks(p):
                 pb, part = p[block], share[chunk][block]
                 picked = np.arange(len(pb), like=pb), t[chunk][block]
-                pb -= np.max(pb, axis=1, keepdims=True)
-                right = pb[picked]
-                np.exp(pb, out=pb)
-                total = np.sum(pb, axis=1)
-                loss[chunk][block] = np.log(total) - right
+                top = np.max(pb, axis=1, keepdims=True)
+                right = pb[picked] - top[:, 0]
+                _, others, total, scale = exp_rows(pb, top, picked, out=pb)
+                loss[chunk][block] = _log_of_total(right, others, scale) - right
                 if needs[0] or needs[1]:
-                    pb *= part / total[:, None]
-                    pb[picked] -= part[:, 0]
+                    pb *= part / total
+                    pb[picked] = -(part * others / total)[:, 0]
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:
