@@ -202,15 +202,20 @@ def _gate(x, w, w_slope, y, slope):
 
 
 def _gelu_exact(x, y, slope):
-    """x times the normal distribution function of x into y; into slope its derivative."""
-    bell = exp_minus_square(x, 0.5)
-    low = bell * (0.5 * erfcx(np.abs(x) * math.sqrt(0.5)))  # the distribution function of -|x|
-    p = np.where(x < 0, low, 1 - low)
-    np.multiply(x, p, out=y)
-    if slope is not None:  # p + x times the density
-        np.multiply(x, bell, out=slope)
-        slope *= 1 / math.sqrt(2 * math.pi)
-        slope += p
+    """x times the normal distribution function of x into y; into slope its derivative.
+
+    With the distribution function of -|x| as half * bell, bell = exp(-x^2 / 2), multiplied by x
+    before it becomes too small to have all its digits.
+    """
+    inner = np.clip(x, -50, 50)  # bell is 0 beyond
+    bell = exp_minus_square(inner, 0.5)
+    half = 0.5 * erfcx(np.abs(inner) * math.sqrt(0.5))
+    half = np.where(x < 0, half, -half)  # above 0 the function is 1 - half * bell
+    np.multiply(inner * half, bell, out=y)
+    y += np.maximum(x, 0)
+    if slope is not None:  # the distribution function, and x times the density
+        np.multiply(half + inner * (1 / math.sqrt(2 * math.pi)), bell, out=slope)
+        slope += x >= 0
 
 
 def silu_composed(x):
