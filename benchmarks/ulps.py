@@ -32,18 +32,18 @@ mp.dps = 60
 DTYPES = np.float32, np.float64
 
 
-def error(got, exact: list, dtype) -> float:
-    """The distance of `got` from the sum of `exact`, in units in the last place of `dtype`.
+def error(got, terms: list, dtype, sizes=()) -> float:
+    """The distance of `got` from the sum of the terms, in units in the last place of `dtype`.
 
-    The unit is that of the largest of the terms; below the smallest normal number, where floats
-    are equally spaced, it is that spacing. A result that overflows is exact where it should.
+    The unit is that of the largest of the terms (and `sizes`); below the smallest normal number,
+    where floats are equally spaced, it is that spacing. What should overflow must be infinite.
     """
-    info, total = np.finfo(dtype), mp.fsum(exact)
+    info, total = np.finfo(dtype), mp.fsum(terms)
     if abs(total) >= mpmath.mpf(float(info.max)) * (1 + mpmath.mpf(float(info.eps)) / 4):
         return 0.0 if np.isinf(got) else float("inf")
     if not np.isfinite(got):
         return float("inf")
-    exponent = mp.frexp(max(map(abs, exact)))[1] - 1
+    exponent = mp.frexp(max(map(abs, (*terms, *sizes))))[1] - 1
     unit = mp.ldexp(1, max(exponent, int(info.minexp)) - int(info.nmant))
     return float(abs(mpmath.mpf(float(got)) - total) / unit)
 
@@ -203,15 +203,17 @@ def measure(name: str, dtype, n: int, theirs: bool = False) -> tuple[np.ndarray,
 
 
 class Normaliser(NamedTuple):
-    """As `Function`, of rows: `exact` gives the terms of each value and of each gradient."""
+    """As `Function`, of rows."""
 
     ours: Callable
     theirs: Callable | None
-    exact: Callable  # of a row x, its gradient g, and the target -> (terms, terms of gradients)
+    # Of a row x, its gradient g and the target: `error`'s terms and sizes of each value, and of
+    # each element of the gradient.
+    exact: Callable
 
 
 def _probabilities(x) -> tuple[list, list]:
-    """softmax of a row of mpf, and what is left to 1 of each."""
+    """softmax of a row of mpf, and what each lacks of 1."""
     e = [mp.exp(a - max(x)) for a in x]
     total = mp.fsum(e)
     return [a / total for a in e], [mp.fsum(e[:i] + e[i + 1 :]) / total for i in range(len(e))]
@@ -221,34 +223,39 @@ def _log(p, rest):
     return mp.log1p(-rest) if rest < 0.5 else mp.log(p)
 
 
+def _without(terms: list, i: int) -> list:
+    return terms[:i] + terms[i + 1 :]
+
+
 def _softmax(x, g, _):
     p, rest = _probabilities(x)
-    gradients = [
-        [p[i] * rest[i] * g[i], *(-p[i] * p[j] * g[j] for j in range(len(x)) if j != i)]
-        for i in range(len(x))
-    ]
-    return [[a] for a in p], gradients
+    gradients = []
+    for i in range(len(x)):
+        others = _without([-p[i] * a * b for a, b in zip(p, g)], i)
+        gradients.append(([p[i] * rest[i] * g[i], *others], [mp.fsum(map(abs, others))]))
+    return [([a], ()) for a in p], gradients
 
 
 def _log_softmax(x, g, _):
     p, rest = _probabilities(x)
-    gradients = [
-        [rest[i] * g[i], *(-p[i] * g[j] for j in range(len(x)) if j != i)] for i in range(len(x))
-    ]
-    return [[_log(a, r)] for a, r in zip(p, rest)], gradients
+    gradients = []
+    for i in range(len(x)):
+        others = _without([-p[i] * a for a in g], i)
+        gradients.append(([rest[i] * g[i], *others], [mp.fsum(map(abs, others))]))
+    return [([_log(a, r)], ()) for a, r in zip(p, rest)], gradients
 
 
 def _logsumexp(x, g, _):
     p, rest = _probabilities(x)
     top = max(x)
-    return [[top, -mp.log1p(-rest[x.index(top)])]], [[a * g[0]] for a in p]
+    return [([top, -mp.log1p(-rest[x.index(top)])], ())], [([a * g[0]], ()) for a in p]
 
 
 def _cross_entropy(x, g, target):
     p, rest = _probabilities(x)
-    gradients = [[a * g[0]] for a in p]
-    gradients[target] = [-rest[target] * g[0]]
-    return [[-_log(p[target], rest[target])]], gradients
+    gradients = [([a * g[0]], ()) for a in p]
+    gradients[target] = ([-rest[target] * g[0]], ())
+    return [([-_log(p[target], rest[target])], ())], gradients
 
 
 def _ours_of_targets(x):
@@ -273,7 +280,7 @@ NORMALISERS = {
 ROWS = {
     "": [(0.1, 0), (1, 0), (3, 0), (10, 0)],
     ", one dominates": [(1, "top"), (5, "top")],
-    ", large numbers": [(30, 0), (100, 0), (3, 100), (3, -100)],
+    ", any numbers": [(30, 0), (100, 0), (3, 100), (3, -100)],
 }
 
 
@@ -287,6 +294,8 @@ def draw_rows(scale, shift, dtype, n: int, rng) -> np.ndarray:
         x -= lead[:, None]
         x[i, i % 9] = rng.uniform(0, 5, n)
         return x.astype(dtype)
+    if not shift and scale <= 10:  # where exp needs no shift
+        x = x[(x.max(axis=1) > 0) & (x.max(axis=1) < 30)]
     return (x + shift).astype(dtype)
 
 
@@ -308,8 +317,10 @@ def measure_rows(name: str, kind: str, dtype, n: int, theirs: bool = False):
         for i, row in enumerate(x):
             numbers = [[mpmath.mpf(float(a)) for a in part] for part in (row, gs[i])]
             exact, exact_gradients = function.exact(*numbers, i % len(row))
-            values.append([error(a, terms, dtype) for a, terms in zip(y[i], exact)])
-            slopes.append([error(a, terms, dtype) for a, terms in zip(gx[i], exact_gradients)])
+            values.append([error(a, t, dtype, sizes) for a, (t, sizes) in zip(y[i], exact)])
+            slopes.append(
+                [error(a, t, dtype, sizes) for a, (t, sizes) in zip(gx[i], exact_gradients)]
+            )
             below.append(np.max(row) - row)
     return below, values, slopes
 

@@ -30,7 +30,6 @@ from .ops import (
     mean,
     rsqrt,
     sigmoid,
-    sigmoid_sides,
     sum,
     swapaxes,
     take_along_axis,
@@ -105,36 +104,31 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that.
-
-    Keeps softmax(x) for the gradient: computed from the rounded logarithm it would be less exact.
-    """
+    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that."""
     x2, shape = _rows_along(x, axis)
     y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
-    p2 = np.empty_like(x2) if needs[0] else None
     largest = np.argmax(x2, axis=1) if x2.size else None
     for block in row_blocks(x2) if x2.size else ():
         at = np.arange(len(x2[block]), like=x2), largest[block]
-        top, out = x2[block][at][:, None], p2[block] if needs[0] else None
-        pb, others, total, scale = exp_rows(x2[block], top, at, out=out)
+        top = x2[block][at][:, None]
+        _, others, total, scale = exp_rows(x2[block], top, at, out=y2[block])
+        rest[block] = others / total
         yb = np.subtract(x2[block], top, out=y2[block])
         yb -= np.log1p(others * scale)  # the log of the sum of exp(x - top)
-        if needs[0]:
-            pb /= total
-            rest[block] = others / total
 
     def vjp(g):
         # gx = g - softmax(x) sum(g); at the largest, g - g p = g rest, as in softmax.
         g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2) if g2.size else ():
-            gb, pb, rows = g2[block], p2[block], gx[block]
+            gb = g2[block]
             at = np.arange(len(gb), like=gb), largest[block]
-            g_top, p_top = gb[at][:, None], pb[at][:, None]
-            total = np.sum(gb, axis=1, keepdims=True)
-            np.multiply(pb, total, out=rows)
-            np.subtract(gb, rows, out=rows)
-            rows[at] = (g_top * rest[block] - p_top * (total - g_top))[:, 0]
+            total, g_top = np.sum(gb, axis=1, keepdims=True), gb[at][:, None]
+            p = np.exp(y2[block], out=gx[block])
+            p_top = p[at][:, None]
+            p *= total
+            np.subtract(gb, p, out=p)
+            p[at] = (g_top * rest[block] - p_top * (total - g_top))[:, 0]
         return (_from_rows(gx, shape, axis),)
 
     return _from_rows(y2, shape, axis), vjp
@@ -173,32 +167,31 @@ def gelu(x, *, approximate="tanh", needs):
         if approximate == "none":
             _gelu_exact(xb, y[block], sb)
             continue
-        # y = x sigmoid(w) with w = 2 C (x + A x^3)
+        # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + y (1 - p) w'
         square = xb * xb
-        w = square * (-2 * _A * _C)
-        w -= 2 * _C
-        w *= np.abs(xb)  # -|w|
+        w = square * (2 * _A * _C)
+        w += 2 * _C
+        w *= xb
+        p, rest = _sigmoid_and_rest(w, out=w)
+        np.multiply(xb, p, out=y[block])
         if needs[0]:
             square *= 6 * _A * _C
             square += 2 * _C  # w'
-        _gate(xb, w, square, y[block], sb)
+            square *= rest
+            square *= y[block]
+            np.add(square, p, out=sb)
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
 
-def _gate(x, w, w_slope, y, slope):
-    """x sigmoid(w) into y; into slope, if not None, its derivative. `w` is given as -|w|.
-
-    y' = p + x p (1 - p) w' where p = sigmoid(w). The smaller of p and 1 - p is the `low` one.
-    """
-    low, high = sigmoid_sides(w)
-    p = np.where(x < 0, low, high)
-    np.multiply(x, p, out=y)
-    if slope is not None:
-        np.multiply(x, w_slope, out=slope)
-        low *= high
-        slope *= low
-        slope += p
+def _sigmoid_and_rest(x, out=None):
+    """sigmoid(x), and 1 minus it, which is computed before the one is rounded."""
+    p = np.clip(x, -1000, 80, out=out)  # 1 to the last bit beyond; exp does not overflow
+    np.exp(p, out=p)
+    rest = 1 + p
+    np.divide(1, rest, out=rest)
+    p *= rest
+    return p, rest
 
 
 def _gelu_exact(x, y, slope):
@@ -229,7 +222,11 @@ def silu(x, *, needs):
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        _gate(x2[block], -np.abs(x2[block]), 1, y[block], slope[block] if needs[0] else None)
+        p, rest = _sigmoid_and_rest(x2[block])
+        np.multiply(x2[block], p, out=y[block])
+        if needs[0]:  # y' = p + y (1 - p)
+            np.multiply(rest, y[block], out=slope[block])
+            slope[block] += p
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 

@@ -111,7 +111,7 @@ def cos(x):
 
 @op
 def tanh(x):
-    # tanh(x) = 2 sigmoid(2x) - 1. Where tanh is flat, 1 - y * y would be what rounding left over.
+    # tanh(x) = 2 sigmoid(2 x) - 1
     return np.tanh(x), lambda g: g * (4 * _sigmoid_slope(2 * x))
 
 
@@ -124,27 +124,20 @@ def sigmoid(x):
 def _sigmoid(x):
     if isinstance(x, Tensor):
         return sigmoid(x)
-    low, high = sigmoid_sides(-np.abs(x))
-    return np.where(x < 0, low, high)
+    # exp(x) / (1 + exp(x)) below 0 and 1 / (1 + exp(-x)) above: each keeps all its digits there.
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 def _sigmoid_slope(x):
-    """sigmoid(x) sigmoid(-x), which is the derivative of sigmoid."""
+    """sigmoid(x) sigmoid(-x), the derivative of sigmoid.
+
+    Not y (1 - y): subtracted from 1, a number that is nearly 1 leaves nothing but its own rounding.
+    """
     if isinstance(x, Tensor):
         return sigmoid(x) * sigmoid(-x)
-    low, high = sigmoid_sides(-np.abs(x))
-    return low * high
-
-
-def sigmoid_sides(x):
-    """sigmoid(x) and sigmoid(-x) for x <= 0, the second being 1 minus the first.
-
-    Each is computed from exp(x), which cannot overflow here, and keeps all its digits: subtracted
-    from 1, a number that is nearly 1 leaves nothing but its own rounding.
-    """
-    e = np.exp(x)
+    e = np.exp(-np.abs(x))
     high = 1 / (1 + e)
-    return e * high, high
+    return e * high * high
 
 
 @op
