@@ -347,13 +347,12 @@ def logsumexp(x, *, axis=None, keepdims=False):
     if not x.size:  # no largest element: the logarithm of nothing
         y = np.log(np.sum(x, axis=axis, keepdims=keepdims))
         return y, lambda g: x
-    rows, back = _reduced_rows(x, axis)
+    rows, shape, back = _reduced_rows(x, axis, keepdims)
     at = np.arange(len(rows), like=rows), np.argmax(rows, axis=1)
     largest = rows[at][:, None]
     top = np.where(np.isinf(largest), 0, largest)
     e, others, total, scale = exp_rows(rows, top, at)
     y = largest + np.log1p(others * scale)
-    shape = np.max(x, axis=axis, keepdims=keepdims).shape
 
     def vjp(g):
         return back(np.reshape(g, (-1, 1)) / total * e)
@@ -361,14 +360,20 @@ def logsumexp(x, *, axis=None, keepdims=False):
     return np.reshape(y, shape), vjp
 
 
-def _reduced_rows(x, axis):
-    """x as (rows, columns) with the axes that are reduced along the columns, and the way back."""
-    reduced = list(range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim))
-    order = [a for a in range(x.ndim) if a not in reduced] + reduced
-    moved = np.transpose(x, order)
-    shape = moved.shape
-    rows = np.reshape(moved, (-1, math.prod(shape[x.ndim - len(reduced) :])))
-    return rows, lambda rows: np.transpose(np.reshape(rows, shape), np.argsort(order).tolist())
+def _reduced_rows(x, axis, keepdims):
+    """x as (rows, columns) with the axes that are reduced along the columns.
+
+    And the shape of what is left, one number for each row; and the way back, from rows to x.
+    """
+    if axis is None or not x.ndim:
+        axis = range(x.ndim)
+    reduced = normalize_axis_tuple(axis, x.ndim)
+    left = [a for a in range(x.ndim) if a not in reduced]
+    order = [*left, *reduced]
+    moved, back = tuple(x.shape[a] for a in order), np.argsort(order).tolist()
+    rows = np.reshape(np.transpose(x, order), (-1, math.prod(x.shape[a] for a in reduced)))
+    shape = tuple(n if a in left else 1 for a, n in enumerate(x.shape) if keepdims or a in left)
+    return rows, shape, lambda rows: np.transpose(np.reshape(rows, moved), back)
 
 
 _UNSHIFTED = 30  # exp of it, 1e13, leaves room in float32 for sums and for gradients
