@@ -162,36 +162,30 @@ def gelu(x, *, approximate="tanh", needs):
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        xb = x2[block]
-        sb = slope[block] if needs[0] else None
+        xb, yb, sb = x2[block], y[block], slope[block] if needs[0] else None
         if approximate == "none":
-            _gelu_exact(xb, y[block], sb)
+            _gelu_exact(xb, yb, sb)
             continue
-        # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + y (1 - p) w'
-        square = xb * xb
-        w = square * (2 * _A * _C)
-        w += 2 * _C
-        w *= xb
-        p, rest = _sigmoid_and_rest(w, out=w)
-        np.multiply(xb, p, out=y[block])
+        # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + x p (1 - p) w'
+        inner = np.clip(xb, -40, 9)  # p is 0 or 1 beyond, and exp must not overflow
+        square = np.multiply(inner, inner, out=sb)
+        p = square * (2 * _A * _C)
+        p += 2 * _C
+        p *= inner  # w
+        np.exp(p, out=p)
+        rest = np.add(1, p, out=yb)
+        np.divide(1, rest, out=rest)  # 1 - p, which would be lost where p is rounded to 1
+        p *= rest
         if needs[0]:
-            square *= 6 * _A * _C
-            square += 2 * _C  # w'
-            square *= rest
-            square *= y[block]
-            np.add(square, p, out=sb)
+            sb *= 6 * _A * _C
+            sb += 2 * _C  # w'
+            sb *= rest
+            sb *= p
+            sb *= inner
+            sb += p
+        np.multiply(xb, p, out=yb)
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
-
-
-def _sigmoid_and_rest(x, out=None):
-    """sigmoid(x), and 1 minus it, which is computed before the one is rounded."""
-    p = np.clip(x, -1000, 80, out=out)  # 1 to the last bit beyond; exp does not overflow
-    np.exp(p, out=p)
-    rest = 1 + p
-    np.divide(1, rest, out=rest)
-    p *= rest
-    return p, rest
 
 
 def _gelu_exact(x, y, slope):
@@ -222,10 +216,17 @@ def silu(x, *, needs):
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        p, rest = _sigmoid_and_rest(x2[block])
-        np.multiply(x2[block], p, out=y[block])
-        if needs[0]:  # y' = p + y (1 - p)
-            np.multiply(rest, y[block], out=slope[block])
+        xb = x2[block]
+        e = np.exp(-np.abs(xb))
+        high = 1 / (1 + e)  # sigmoid(|x|)
+        e *= high  # sigmoid(-|x|), which is 1 minus it
+        # p = np.where(x < 0, e, high), several times as fast; where |x| < 1e-16 they are equal.
+        p = xb * 1e16
+        p = np.minimum(np.maximum(p, e, out=p), high, out=p)
+        np.multiply(xb, p, out=y[block])
+        if needs[0]:  # y' = p + x p (1 - p)
+            e *= high
+            np.multiply(xb, e, out=slope[block])
             slope[block] += p
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
