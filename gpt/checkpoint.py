@@ -30,6 +30,7 @@ from .model import GPT
 
 MODEL, CONFIG, RUN = "model.safetensors", "config.json", "run.json"
 PREFIX = "transformer."
+UPDATES = "updates"  # in an optimizer's state: how many steps changed each parameter
 
 # =================================================================================================
 # Models
@@ -160,8 +161,8 @@ def save_run(directory: str | Path, model: GPT, optimizer, step: int) -> None:
     directory = Path(directory)
     state = optimizer.state_dict()
     tensors = {
-        f"{slot}.{name}": array
-        for slot in optimizer.slots
+        f"{slot}.{name}": np.asarray(array) if slot == UPDATES else array
+        for slot in (UPDATES, *optimizer.slots)
         for name, array in zip(_names(model, optimizer), state[slot])
     }
     path = _optimizer_path(directory, step)
@@ -177,9 +178,14 @@ def load_optimizer(directory: str | Path, model: GPT, optimizer, step: int) -> N
     path = _optimizer_path(Path(directory), step)
     names = _names(model, optimizer)
     with open_tensors(path) as file:
-        if set(file.keys()) != {f"{slot}.{name}" for slot in optimizer.slots for name in names}:
+        # Earlier versions did not count the updates of each parameter: then it is all the steps.
+        counted = [UPDATES] if f"{UPDATES}.{names[0]}" in file.keys() else []
+        slots = [*counted, *optimizer.slots]
+        if set(file.keys()) != {f"{slot}.{name}" for slot in slots for name in names}:
             raise ValueError(f"{path} is not the state of this model's optimizer")
-        state = {s: [file.get_tensor(f"{s}.{n}") for n in names] for s in optimizer.slots}
+        state = {s: [file.get_tensor(f"{s}.{n}") for n in names] for s in slots}
+    if counted:
+        state[UPDATES] = [count.item() for count in state[UPDATES]]
     optimizer.load_state_dict({"steps": step, **state})
 
 

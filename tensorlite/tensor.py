@@ -24,12 +24,13 @@ the forward pass.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
+import functools
 import heapq
 import inspect
 import itertools
 import os
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -63,11 +64,11 @@ class Tensor:
     user took before can still write through. One taken meanwhile stays read-only; copy it.
     """
 
-    __slots__ = ("data", "grad", "node", "_requires_grad", "__weakref__")
+    __slots__ = ("data", "_grad", "node", "_requires_grad", "__weakref__")
 
     def __init__(self, data, requires_grad: bool = False, node: Node | None = None):
         self.data = data
-        self.grad = None
+        self._grad = None
         self.node = node
         self._requires_grad = requires_grad
 
@@ -83,6 +84,28 @@ class Tensor:
                 f"'{self.node.op}': use .detach() to cut it from its graph"
             )
         self._requires_grad = bool(value) and _differentiable(self.data)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient of a leaf, a tensor of its shape on its device, or None.
+
+        Raises TypeError when something else than a tensor is assigned, ValueError for another
+        shape or device.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise TypeError(f".grad is a tensor or None, not {kind}: assign tl.tensor(...)")
+            if value.shape != self.shape or value.device != self.device:
+                raise ValueError(
+                    f"a gradient of shape {value.shape} on {value.device} was assigned to a tensor "
+                    f"of shape {self.shape} on {self.device}; both must be the same"
+                )
+        self._grad = value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,12 +160,17 @@ class Tensor:
 
         With `ready`, no `.grad` is written: `ready(leaf, g)` is given the gradient of a leaf, an
         array to keep, as soon as it is complete, while backward goes on below.
+
+        Threads may call backward on graphs of their own that share leaves: every gradient is added
+        whole, in the order in which the threads come.
         """
-        for leaf, (g, owned) in _backward(self, gradient, retain_graph, ready=ready).items():
-            if leaf.grad is not None:
-                leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
-            else:
-                leaf.grad = Tensor(g if owned else g.copy())
+        gradients = _backward(self, gradient, retain_graph, ready=ready)
+        with _adding:  # or of two threads that read .grad at once, one's addition would be lost
+            for leaf, (g, owned) in gradients.items():
+                if leaf.grad is not None:
+                    leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
+                else:
+                    leaf.grad = Tensor(g if owned else g.copy())
 
     def __array__(self, dtype=None, copy=None):
         if self.requires_grad:
@@ -175,10 +203,20 @@ class Tensor:
         return bool(self.data)
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(self._number())
 
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self._number())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number(), spec) if spec else str(self)
+
+    def _number(self) -> int | float | bool:
+        if self.size != 1:
+            raise TypeError(
+                f"only a tensor of one element can be used as a number; this has shape {self.shape}"
+            )
+        return self.item()
 
     def __index__(self) -> int:
         return self.numpy().__index__()  # CuPy's arrays have none
@@ -189,6 +227,9 @@ class Tensor:
         device = "" if self.device == "cpu" else f", device='{self.device}'"
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}{dtype}{device}{grad})"
+
+
+_adding = threading.RLock()  # held while gradients are added to `.grad`
 
 
 def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
@@ -322,17 +363,71 @@ class Mode(NamedTuple):
 _mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
 
 
-@contextlib.contextmanager
-def _in_mode(**changes) -> Iterator[None]:
-    token = _mode.set(_mode.get()._replace(**changes))
-    try:
-        yield
-    finally:
-        _mode.reset(token)
+class _in_mode:
+    """A block, or a decorated function, in which these fields of the mode are different."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+        self.tokens = []  # one for each time that the block was entered and not left
+
+    def __enter__(self) -> None:
+        self.tokens.append(_mode.set(_mode.get()._replace(**self.changes)))
+
+    def __exit__(self, *exception) -> None:
+        _mode.reset(self.tokens.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        changes = self.changes  # every call has a block of its own
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"a mode cannot decorate the asynchronous generator '{function.__name__}': "
+                "put the `with` block inside it, without a yield in the block"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            async def inside(*args, **kwargs):
+                with _in_mode(**changes):
+                    return await function(*args, **kwargs)
+
+        elif inspect.isgeneratorfunction(function):
+
+            def inside(*args, **kwargs):
+                return _generate_in_mode(function(*args, **kwargs), changes)
+
+        else:
+
+            def inside(*args, **kwargs):
+                with _in_mode(**changes):
+                    return function(*args, **kwargs)
+
+        return functools.wraps(function)(inside)
+
+
+def _generate_in_mode(generator, changes: dict):
+    """What `generator` yields, where its own code runs in the mode, and its caller's does not."""
+    resume, sent = generator.send, None
+    while True:
+        try:
+            with _in_mode(**changes):
+                value = resume(sent)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            resume, sent = generator.send, (yield value)
+        except GeneratorExit:
+            with _in_mode(**changes):
+                generator.close()
+            raise
+        except BaseException as error:
+            resume, sent = generator.throw, error
 
 
 def no_grad():
-    """A block, or a function under `@no_grad()`, in which nothing is recorded."""
+    """A block, or a function under `@no_grad()`, in which nothing is recorded.
+
+    A generator function under it records nothing in its own code; its caller's code, which runs
+    between the values, is as it was. The same holds for `higher_order` and `detect_anomaly`.
+    """
     return _in_mode(record=False)
 
 
@@ -386,6 +481,13 @@ class Op:
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
         parameters = inspect.signature(body).parameters.values()
+        kinds = [p.kind for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        several = inspect.Parameter.VAR_POSITIONAL in kinds and len(kinds) > 1
+        if not kinds or several or inspect.Parameter.VAR_KEYWORD in kinds:
+            raise TypeError(
+                f"the op '{self.name}' has the signature {inspect.signature(body)}; it must have "
+                "named arrays, or one *arrays, before its named static parameters"
+            )
         self.joint = any(p.name == "needs" for p in parameters)
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -428,7 +530,7 @@ class Op:
             static["needs"] = tuple(parent is not None for parent in parents)
 
         try:
-            value, *vjps = self.body(*values, **static) if static else self.body(*values)
+            result = self.body(*values, **static) if static else self.body(*values)
         except (TypeError, AttributeError):
             _check_devices(values, self.name)
             if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
@@ -436,8 +538,14 @@ class Op:
             static.pop("needs", None)  # nothing but Python numbers: as tensors
             return self(*(v if v is None else tensor(v) for v in values), **static)
 
-        if isinstance(value, (np.generic, int, float)):
-            value = np.asarray(value)  # NumPy turns 0-d results into scalars
+        if result.__class__ is not tuple or len(result) < 2:
+            raise TypeError(self._wrong_result(result, len(values)))
+        value, *vjps = result
+        if value.__class__ is not np.ndarray:
+            if isinstance(value, (np.generic, int, float)):
+                value = np.asarray(value)  # NumPy turns 0-d results into scalars
+            elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
+                raise TypeError(self._wrong_value(value))
         dtype = value.dtype
         if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, values):
             value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
@@ -446,6 +554,8 @@ class Op:
         origin = _check(value, self.name) if check else ""
         if not needed or dtype.kind != "f":
             return Tensor(value)
+        if len(vjps) != (1 if self.joint else len(parents)):
+            raise TypeError(self._wrong_result(result, len(values)))
         if self.joint:
             (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
         else:
@@ -454,7 +564,16 @@ class Op:
                     vjps[i] = None
                 elif vjps[i] is None:
                     raise TypeError(self._no_gradient(self._input(i)))
-        node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
+        try:
+            node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
+        except AttributeError:
+            for vjp in [vjps] if self.joint else vjps:
+                if vjp is not None and not hasattr(vjp, "__closure__"):
+                    raise TypeError(
+                        f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
+                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
+                    ) from None
+            raise
         return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
@@ -474,6 +593,23 @@ class Op:
                     raise TypeError(self._no_gradient(name))
                 bound[name] = value.data
         return (arrays[0] if self.variadic else arrays), bound
+
+    def _wrong_result(self, result, n: int) -> str:
+        gave = f"an object of type {type(result).__name__}"
+        if type(result) is tuple:
+            gave = f"a tuple of {len(result)}"
+        wanted = "one vjp that gives all gradients" if self.joint else "one vjp for each input"
+        length = 2 if self.joint else n + 1
+        return (
+            f"the body of op '{self.name}' gave {gave}; it must give its value and {wanted}, "
+            f"here a tuple of {length}"
+        )
+
+    def _wrong_value(self, value) -> str:
+        return (
+            f"the body of op '{self.name}' gave a value of type {type(value).__name__}; the value "
+            "must be one array, computed from arrays by NumPy's functions"
+        )
 
     def _no_gradient(self, name: str) -> str:
         return f"{self.name}: no gradient flows into '{name}'; pass it detached"
@@ -495,10 +631,24 @@ def op(
     given floating-point arrays of one dtype, integers as float32 unless it takes `integers`.
     `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
     holds: the engine adds to them in place.
+
+    Raises ValueError for the name of one of the engine's own operations, and TypeError for a
+    signature that does not fit; the operation raises TypeError when the body does not give a value
+    and its vjps.
     """
     if body is None:
         return lambda body: op(body, composed=composed, integers=integers, fresh=fresh)
     made = Op(body, composed, integers, fresh)
+    there = OPS.get(made.name)
+    if (
+        there
+        and there.__module__.startswith(f"{__package__}.")
+        and (there.__module__ != made.__module__)
+    ):
+        raise ValueError(
+            f"an op named '{made.name}' exists already, in {there.__module__}, and the engine may "
+            "depend on it: give the function another name"
+        )
     OPS[made.name] = made
     return made
 
@@ -661,6 +811,11 @@ def _backward(
                 together = node.recorded_gradients(g)
         else:
             together = None if type(vjps) is list else vjps(g)
+        if together is not None and not isinstance(together, (tuple, list)):
+            raise TypeError(
+                f"the vjp of '{node.op}' gave an object of type {type(together).__name__}; it must "
+                "give a tuple of gradients, one for each input, since its body has `needs`"
+            )
         if together is not None and len(together) != len(node.parents):
             raise ValueError(
                 f"the vjp of '{node.op}' gave {len(together)} gradients for "
@@ -754,7 +909,14 @@ def _accumulate(held, new, parent, node: Node, i: int):
         return total, True
     if isinstance(new, Tensor):
         new = new.data
-    if new.shape != parent.shape or new.dtype != parent.dtype:
+    try:
+        fits = new.shape == parent.shape and new.dtype == parent.dtype
+    except AttributeError:
+        raise TypeError(
+            f"the vjp of '{node.op}' gave input {i} an object of type {type(new).__name__}; "
+            "a gradient is an array"
+        ) from None
+    if not fits:
         new = _fit(new, parent, node, i)
     fresh = node.fresh and not isinstance(new, np.generic)
     if held is None:
