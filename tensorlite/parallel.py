@@ -366,8 +366,8 @@ class Sharded:
         """Update this rank's share, and wait for the others'. Raises as an `Optimizer` does."""
         if self.used is None:
             self._finish()
-        for name, p in zip(self.names, self.params):
-            check_writeable(name, p.data)  # what the optimizer writes to is another view of it
+        # The optimizer writes through views of its own, whose permission nothing takes away.
+        check_writeable("the memory of all parameters", self.weights)
         for i, _, tensor in self.tensors:
             if not self.used[i]:
                 tensor.grad = None

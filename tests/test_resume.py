@@ -12,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+import tensorlite as tl
 import train
-from gpt import GPT
+from gpt import GPT, GPTConfig, checkpoint
+from gpt.settings import Settings
+from gpt.trainer import make_optimizer
+from tensorlite.optim import AdamW
 
 from .test_train import ENVIRONMENT, TINY, command, corpus, files, ok, refused, short_end, text
 
@@ -282,6 +287,44 @@ def damaged(content: bytes):
     yield np.random.default_rng(0).bytes(1000)
     yield b"[" * 100_000
     yield from (b"{}", b"[]", b"null")
+
+
+def test_a_run_saved_before_updates_were_counted_resumes(text, tmp_path, capsys):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for out in (a, b):
+        ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    path = b / "optimizer-5.safetensors"
+    state = load_file(path)
+    old = {name: x for name, x in state.items() if not name.startswith("updates.")}
+    assert len(state) * 2 == len(old) * 3 and {n.split(".")[0] for n in old} == {"m", "v"}
+    save_file(old, path, {"step": "5"})
+    for out in (a, b):
+        ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=10")
+    assert_same(a, b)
+
+
+def test_the_updates_of_each_parameter_are_saved(tmp_path):
+    """By name: the divided optimizer has another order of parameters than the one that is whole."""
+
+    def begin():
+        model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4), seed=0)
+        return model, make_optimizer(model, Settings())
+
+    model, optimizer = begin()
+    names = dict(model.named_parameters())
+    late = "h.0.attn.c_attn.weight"
+    for i in range(5):
+        for name, p in names.items():
+            p.grad = None if name == late and i < 3 else tl.tensor(np.ones(p.shape), np.float32)
+        optimizer.step()
+    checkpoint.save_run(tmp_path, model, optimizer, 5)
+    again, other = begin()
+    for other in (other, AdamW(reversed(again.parameters()))):
+        checkpoint.load_optimizer(tmp_path, again, other, 5)
+        found = dict(zip((id(p) for p in other.params), other.updates))
+        assert {name: found[id(p)] for name, p in again.named_parameters()} == {
+            name: 2 if name == late else 5 for name in names
+        }
 
 
 @pytest.mark.parametrize(
