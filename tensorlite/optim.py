@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -180,7 +180,7 @@ def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tup
 
     Raises ValueError or TypeError, and copies nothing, where it does not fit.
     """
-    if not isinstance(state, dict):
+    if not isinstance(state, Mapping):
         raise TypeError(f"an optimizer's state is a dictionary, not {_about(state)}")
     if unknown := state.keys() - slots.keys() - {"steps", "updates"}:
         raise ValueError(f"this optimizer's state has {sorted(slots)}, not {sorted(unknown)}")
@@ -246,6 +246,11 @@ class SGD(Optimizer):
         if any(group["momentum"] for group in self.groups):
             self.slots = ("v",)
             self.state = {"v": [np.zeros_like(p.data) for p in self.params]}
+
+    def step(self):
+        if not self.slots and any(group["momentum"] for group in self.groups):
+            raise ValueError("momentum was 0 when this SGD was made: make another one with momentum")
+        super().step()
 
     def update(self, group, t, p, g, v=None):
         if group["weight_decay"]:

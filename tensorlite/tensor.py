@@ -639,12 +639,8 @@ def op(
     if body is None:
         return lambda body: op(body, composed=composed, integers=integers, fresh=fresh)
     made = Op(body, composed, integers, fresh)
-    there = OPS.get(made.name)
-    if (
-        there
-        and there.__module__.startswith(f"{__package__}.")
-        and (there.__module__ != made.__module__)
-    ):
+    there, ours = OPS.get(made.name), f"{__package__}."
+    if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
         raise ValueError(
             f"an op named '{made.name}' exists already, in {there.__module__}, and the engine may "
             "depend on it: give the function another name"

@@ -378,6 +378,10 @@ def test_what_an_optimizer_is_given():
         a.grad = None
         optimizer.step()
     assert a.item() == pytest.approx(0.8) and b.item() == pytest.approx(1 - 0.1 - 0.15)
+    optimizer = SGD([a], 0.1)
+    optimizer.groups[0]["momentum"] = 0.5
+    with pytest.raises(ValueError, match="momentum was 0"):
+        optimizer.step()
     for wrong, kind, words in [
         (a, TypeError, "not an object of type Tensor"),
         (net, TypeError, r"type Net: say .parameters\(\)"),

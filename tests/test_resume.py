@@ -319,9 +319,9 @@ def test_the_updates_of_each_parameter_are_saved(tmp_path):
         optimizer.step()
     checkpoint.save_run(tmp_path, model, optimizer, 5)
     again, other = begin()
-    for other in (other, AdamW(reversed(again.parameters()))):
-        checkpoint.load_optimizer(tmp_path, again, other, 5)
-        found = dict(zip((id(p) for p in other.params), other.updates))
+    for optimizer in (other, AdamW(reversed(again.parameters()))):
+        checkpoint.load_optimizer(tmp_path, again, optimizer, 5)
+        found = dict(zip((id(p) for p in optimizer.params), optimizer.updates))
         assert {name: found[id(p)] for name, p in again.named_parameters()} == {
             name: 2 if name == late else 5 for name in names
         }
