@@ -110,10 +110,11 @@ class Optimizer(ABC):
         for group in self.groups:
             self.check_options(group)
             for p in group["params"]:
-                if _trains(p):
-                    arrays = [p.data, p.grad.data, *(self.state[name][i] for name in self.slots)]
-                    self._check(i, arrays)
-                    ready.append((i, group, arrays))
+                grad = p.grad
+                if grad is not None and p.requires_grad:
+                    state = [self.state[name][i] for name in self.slots]
+                    self._check(i, p.data, grad.data, state)
+                    ready.append((i, group, [p.data, grad.data, *state]))
                 i += 1
         self.steps += 1
         for i, group, arrays in ready:
@@ -127,18 +128,17 @@ class Optimizer(ABC):
                 self.update(group, self.updates[i], p_block, g, *state)
         self.scale = None
 
-    def _check(self, i: int, arrays: list) -> None:
+    def _check(self, i: int, data, g, state: list) -> None:
         """Raise ValueError where the update of a parameter would fail."""
-        data, g, *state = arrays
-        on_cpu = isinstance(data, np.ndarray)
-        for array in arrays[1:]:
-            if array.shape != data.shape or isinstance(array, np.ndarray) != on_cpu:
+        shape, kind = data.shape, type(data)
+        for array in (g, *state):
+            if array.shape != shape or (type(array) is not kind and not _together(array, data)):
                 raise ValueError(
-                    f"{self.names[i]} has the shape {data.shape}, but its gradient or the "
+                    f"{self.names[i]} has the shape {shape}, but its gradient or the "
                     f"optimizer's state is of shape {array.shape} or on another device: make the "
                     "optimizer after the parameters are changed or moved"
                 )
-        if on_cpu:
+        if isinstance(data, np.ndarray):
             for array in (data, *state):
                 if not array.flags.writeable:
                     check_writeable(self.names[i], array)
@@ -212,6 +212,11 @@ def _is_count(n) -> bool:
     return isinstance(n, (int, np.integer)) and n >= 0
 
 
+def _together(a, b) -> bool:
+    """Whether two arrays are both on the CPU or both on a GPU."""
+    return isinstance(a, np.ndarray) == isinstance(b, np.ndarray)
+
+
 def _listed(params) -> list:
     """The entries of a sequence of parameters or groups."""
     if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
@@ -234,10 +239,6 @@ def _check_range(name: str, value, below: float = math.inf) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a finite number, at least 0{limit}")
 
 
-def _trains(p: Tensor) -> bool:
-    return p.grad is not None and p.requires_grad
-
-
 class SGD(Optimizer):
     """Gradient descent, with momentum: v = momentum * v + g; p -= lr * v."""
 
@@ -248,8 +249,8 @@ class SGD(Optimizer):
             self.state = {"v": [np.zeros_like(p.data) for p in self.params]}
 
     def step(self):
-        if not self.slots and any(group["momentum"] for group in self.groups):
-            raise ValueError("momentum was 0 when this SGD was made: make another one with momentum")
+        if not self.slots and any(group["momentum"] > 0 for group in self.groups):
+            raise ValueError("momentum was 0 when this SGD was made: make a new one with momentum")
         super().step()
 
     def update(self, group, t, p, g, v=None):
