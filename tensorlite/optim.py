@@ -42,26 +42,13 @@ class Optimizer(ABC):
             if unknown := group.keys() - options.keys() - {"params"}:
                 raise ValueError(f"unknown options {sorted(unknown)}; there are {sorted(options)}")
             params = group["params"]
-            pairs = [
-                p if isinstance(p, tuple) and len(p) == 2 else (None, p)
-                for p in ([params] if isinstance(params, Tensor) else _listed(params))
-            ]
-            for name, p in pairs:
-                name = name or f"parameter {len(self.params)}"
-                if not isinstance(p, Tensor):
-                    raise TypeError(f"{name} is {_about(p)}; an optimizer takes tensors")
-                if p.node is not None or p.dtype.kind != "f":
-                    raise ValueError(
-                        f"{name} is a result or an integer tensor; an optimizer takes leaves of "
-                        "floating point"
-                    )
-                if p.dtype == np.float16:
-                    raise ValueError(
-                        "updates are too small for float16: keep the parameters in float32"
-                    )
-                self.params.append(p)
-                self.names.append(name)
-            self.groups.append(options | group | {"params": [p for _, p in pairs]})
+            params = [params] if isinstance(params, Tensor) else _listed(params)
+            first = len(self.params)
+            for p in params:
+                name, p = p if isinstance(p, tuple) and len(p) == 2 else (None, p)
+                self.names.append(name or f"parameter {len(self.params)}")
+                self.params.append(_trainable(self.names[-1], p))
+            self.groups.append(options | group | {"params": self.params[first:]})
         if not self.params:
             raise ValueError("the optimizer was given no parameters")
         check_distinct(self.names, self.params)
@@ -210,6 +197,19 @@ def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tup
 
 def _is_count(n) -> bool:
     return isinstance(n, (int, np.integer)) and n >= 0
+
+
+def _trainable(name: str, p) -> Tensor:
+    """Raises for what an optimizer cannot update."""
+    if not isinstance(p, Tensor):
+        raise TypeError(f"{name} is {_about(p)}; an optimizer takes tensors")
+    if p.node is not None:
+        raise ValueError(f"{name} is the result of '{p.node.op}'; an optimizer takes leaves")
+    if p.dtype.kind != "f":
+        raise ValueError(f"{name} is of dtype {p.dtype}; an optimizer takes floating-point tensors")
+    if p.dtype == np.float16:
+        raise ValueError("updates are too small for float16: keep the parameters in float32")
+    return p
 
 
 def _together(a, b) -> bool:

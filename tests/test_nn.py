@@ -391,7 +391,7 @@ def test_what_an_optimizer_is_given():
         ([a, None], TypeError, "parameter 1 is an object of type NoneType"),
         ([a, {"params": [leaf([1.0])]}], ValueError, "where one entry is a group, all are"),
         ([{"lr": 0.1}], ValueError, r"dictionaries with 'params'.*\{'lr': 0.1\}"),
-        ([tl.tensor([1])], ValueError, "leaves of floating point"),
+        ([tl.tensor([1])], ValueError, "parameter 0 is of dtype int64; .*floating-point"),
         ([tl.tensor([1.0])], ValueError, "none of these does"),
     ]:
         with pytest.raises(kind, match=words):
