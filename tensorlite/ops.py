@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .device import place
-from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, op, tensor, wide_sum
+from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, add_at, op, tensor, wide_sum
 
 # =================================================================================================
 # Arithmetic
@@ -592,7 +592,7 @@ def _plain(index):
 def scatter_add(g, *, shape, index):
     """Zeros of `shape` to which `g` is added at `index`: the partner of getitem."""
     total = np.zeros(shape, g.dtype, like=_array(g))
-    np.add.at(total, index, _array(g))
+    add_at(total, index, _array(g))
     return total, lambda h: h[index]
 
 

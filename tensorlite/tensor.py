@@ -811,6 +811,14 @@ def wide_sum(x, axis, keepdims: bool = False):
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
+def add_at(total, index, g) -> None:
+    """total[index] += g, in which an element that the index names twice is added to twice."""
+    if isinstance(total, np.ndarray):
+        np.add.at(total, index, g)
+    else:  # CuPy's np.add.at takes no tuple of indices; this method takes every index
+        total.scatter_add(index, g)
+
+
 class Part:
     """A gradient that is `g` at `index` and zero elsewhere: what the vjp of `x[index]` gives.
 
@@ -826,10 +834,10 @@ class Part:
     def add_to(self, total) -> None:
         if self.repeated and total.dtype == np.float16:  # stored in 16 bits, summed in 32
             wide = total.astype(np.float32)
-            np.add.at(wide, self.index, self.g.astype(np.float32))
+            add_at(wide, self.index, self.g.astype(np.float32))
             total[...] = wide
         elif self.repeated:
-            np.add.at(total, self.index, self.g)
+            add_at(total, self.index, self.g)
         else:
             total[self.index] += self.g
 

@@ -181,6 +181,8 @@ class StrictArray:
     def _at(self, ufunc, x, index, *values):
         if ufunc is not np.add or x.dtype.char not in ADD_AT:
             raise TypeError(f"cupy.{ufunc.__name__}.at does not take {x.dtype}")
+        if isinstance(index, tuple):
+            raise TypeError("cupy.add.at takes no tuple of indices; scatter_add does")
         ufunc.at(_plain(x), _index(index), *_plain(values))
 
     def __array_function__(self, function, types, args, kwargs):
@@ -198,6 +200,8 @@ class StrictArray:
                 raise TypeError("cupy.where takes a condition on the device")
             if len(args) + len(kwargs) == 1:
                 _wait("one-argument where")
+        if name.endswith("_like") and kwargs.get("shape", 1) in (0, ()):
+            raise ValueError(f"cupy.{name} ignores shape={kwargs['shape']}; (0,) is not ignored")
         if name in WAITING or (name == "repeat" and isinstance(args[1], StrictArray)):
             _wait(name)
         if name in ("copyto", "put_along_axis", "fill_diagonal"):
@@ -231,6 +235,11 @@ class StrictArray:
         if not isinstance(value, (StrictArray, int, float, complex, np.generic)):
             raise ValueError(f"{type(value).__name__} cannot be assigned: move it to the device")
         self._array[_index(index)] = _plain(value)
+
+    def scatter_add(self, slices, value):
+        if self.dtype.char not in ADD_AT:
+            raise TypeError(f"cupy.ndarray.scatter_add does not take {self.dtype}")
+        np.add.at(self._array, _index(slices), _plain(value))
 
     def __len__(self):
         return len(self._array)
