@@ -22,8 +22,8 @@ import string
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from .device import place
-from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, add_at, op, tensor, wide_sum
+from .device import add_at, place
+from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, op, tensor, wide_sum
 
 # =================================================================================================
 # Arithmetic

@@ -38,7 +38,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .device import place
+from .device import add_at, place
 from .protect import captured, protect, release
 
 # =================================================================================================
@@ -809,14 +809,6 @@ def wide_sum(x, axis, keepdims: bool = False):
     if x.dtype == np.float16 and not isinstance(x, Tensor):
         return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
     return np.sum(x, axis=axis, keepdims=keepdims)
-
-
-def add_at(total, index, g) -> None:
-    """total[index] += g, in which an element that the index names twice is added to twice."""
-    if isinstance(total, np.ndarray):
-        np.add.at(total, index, g)
-    else:  # CuPy's np.add.at takes no tuple of indices; this method takes every index
-        total.scatter_add(index, g)
 
 
 class Part:

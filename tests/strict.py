@@ -182,7 +182,7 @@ class StrictArray:
         if ufunc is not np.add or x.dtype.char not in ADD_AT:
             raise TypeError(f"cupy.{ufunc.__name__}.at does not take {x.dtype}")
         if isinstance(index, tuple):
-            raise TypeError("cupy.add.at takes no tuple of indices; scatter_add does")
+            raise TypeError("NumPy hands no tuple of indices on to CuPy; cupy.add.at takes one")
         ufunc.at(_plain(x), _index(index), *_plain(values))
 
     def __array_function__(self, function, types, args, kwargs):
@@ -235,11 +235,6 @@ class StrictArray:
         if not isinstance(value, (StrictArray, int, float, complex, np.generic)):
             raise ValueError(f"{type(value).__name__} cannot be assigned: move it to the device")
         self._array[_index(index)] = _plain(value)
-
-    def scatter_add(self, slices, value):
-        if self.dtype.char not in ADD_AT:
-            raise TypeError(f"cupy.ndarray.scatter_add does not take {self.dtype}")
-        np.add.at(self._array, _index(slices), _plain(value))
 
     def __len__(self):
         return len(self._array)
@@ -374,6 +369,18 @@ for _name, _ufunc in dict(neg=np.negative, abs=np.absolute, invert=np.invert).it
     setattr(StrictArray, f"__{_name}__", lambda x, ufunc=_ufunc: ufunc(x))
 
 
+def add_at(x: StrictArray, index, value) -> None:
+    """cupy.add.at, which takes every index, unlike np.add.at of an array on the device."""
+    if x.dtype.char not in ADD_AT:
+        raise TypeError(f"cupy.add.at does not take {x.dtype}")
+    np.add.at(_plain(x), _index(index), _plain(value))
+
+
 def stand_in() -> SimpleNamespace:
     """As much of a module `cupy` as tensorlite asks for by name."""
-    return SimpleNamespace(ndarray=StrictArray, asarray=to_device, asnumpy=StrictArray.get)
+    return SimpleNamespace(
+        ndarray=StrictArray,
+        asarray=to_device,
+        asnumpy=StrictArray.get,
+        add=SimpleNamespace(at=add_at),
+    )
