@@ -68,7 +68,11 @@ def place(array, device: str | None):
 
 def add_at(total, index, g) -> None:
     """total[index] += g, where an element that the index names twice is added to twice."""
-    if isinstance(total, np.ndarray):
+    if total.dtype == np.float16:  # stored in 16 bits, summed in 32
+        wide = total.astype(np.float32)
+        add_at(wide, index, g.astype(np.float32))
+        total[...] = wide
+    elif isinstance(total, np.ndarray):
         np.add.at(total, index, g)
     else:
         import cupy

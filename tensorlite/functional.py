@@ -14,6 +14,7 @@ import builtins
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from .device import row_blocks
 from .ops import (
@@ -23,7 +24,6 @@ from .ops import (
     log,
     masked_fill,
     matmul,
-    max,
     mean,
     rsqrt,
     sigmoid,
@@ -31,6 +31,7 @@ from .ops import (
     swapaxes,
     take_along_axis,
     tanh,
+    top_of,
 )
 from .tensor import Tensor, _array, op, tensor
 
@@ -47,7 +48,7 @@ def _rows(x):
 
 
 def softmax_composed(x, axis=-1):
-    e = exp(x - max(x, axis=axis, keepdims=True).detach())  # no overflow; the shift cancels
+    e = exp(x - top_of(x, axis))  # no overflow; the shift cancels
     return e / sum(e, axis=axis, keepdims=True)
 
 
@@ -76,6 +77,7 @@ def softmax(x, *, axis=-1, needs):
 
 def _rows_along(x, axis):
     """x as (rows, columns), its `axis` along the columns, and its shape with that axis last."""
+    normalize_axis_index(axis, builtins.max(x.ndim, 1))  # a number is a row of one
     moved = np.moveaxis(x, axis, -1) if x.ndim else x
     return _rows(moved), moved.shape
 
@@ -87,7 +89,7 @@ def _from_rows(x2, shape, axis):
 
 
 def log_softmax_composed(x, axis=-1):
-    shifted = x - max(x, axis=axis, keepdims=True).detach()
+    shifted = x - top_of(x, axis)
     return shifted - log(sum(exp(shifted), axis=axis, keepdims=True))
 
 
@@ -435,7 +437,9 @@ def _share(counted, reduction, dtype):
     """The part of the reduced loss's gradient that each row gets (rows, 1)."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    share = counted / np.sum(counted) if reduction == "mean" else counted
+    share = counted
+    if reduction == "mean":  # where none counts, the loss is no number and its gradient 0
+        share = counted / np.maximum(np.sum(counted), 1)
     return share[:, None].astype(dtype)
 
 
