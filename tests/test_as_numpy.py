@@ -2,6 +2,7 @@
 
 import array
 import collections
+import contextlib
 import inspect
 import math
 
@@ -343,3 +344,29 @@ def test_pytorchs_tensors_are_refused():
     for use in (lambda i: x[i], lambda i: tl.take(x, i), lambda i: x * i, tl.tensor):
         with pytest.raises(TypeError, match="torch.Tensor"):
             use(torch.tensor([0, 0, 1]))
+
+
+# ---- losses of nothing ----
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scope", [contextlib.nullcontext, tl.higher_order])
+@pytest.mark.parametrize("composed", [False, True])
+def test_all_targets_ignored_changes_no_weight(composed, scope, smoothing):
+    """PyTorch: the loss is NaN and its gradient 0."""
+    targets = np.array([-100, -100])
+    x = tl.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    w = tl.tensor([[1.0, 2.0], [0.0, 1.0], [5.0, 6.0]], requires_grad=True)
+    names = "cross_entropy", "linear_cross_entropy"
+    with_logits, with_weight = (tl.OPS[n].composed if composed else tl.OPS[n] for n in names)
+    second = scope is tl.higher_order
+    with scope():
+        for y, leaves in (
+            (with_logits(x, targets, label_smoothing=smoothing), [x]),
+            (with_weight(x, w, targets), [x, w]),
+        ):
+            assert np.isnan(y.item())
+            for g, leaf in zip(tl.grad(y, leaves, create_graph=second), leaves):
+                np.testing.assert_array_equal(g.data, np.zeros(leaf.shape))
+        assert with_logits(x, targets, reduction="sum").item() == 0
