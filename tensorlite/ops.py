@@ -35,6 +35,7 @@ from .tensor import (
     op,
     tensor,
     type_name,
+    whole,
     wide_sum,
 )
 
@@ -475,8 +476,7 @@ def _einsum(*operands, subscripts):
 
 def _einsum_gradient(target, known, operands, sizes, shape):
     """The gradient of the operand with the letters `target`: an einsum of g and the others."""
-    like = _array(operands[0])
-    like = np.asarray(like) if isinstance(like, np.generic) else like
+    like = whole(_array(operands[0]))
     # A letter that none of them has was summed over in this operand alone: its gradient is the
     # same everywhere along it, as if they were multiplied by ones.
     long = {c for s, x in zip(known, operands) for c, n in zip(s, x.shape) if n == sizes[c]}
@@ -755,7 +755,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
 
 def _without_gradient(function, *args, **kwargs) -> Tensor:
     y = function(*map(_array, args), **{name: _array(value) for name, value in kwargs.items()})
-    return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
+    return Tensor(whole(y))
 
 
 def _comparison(function):

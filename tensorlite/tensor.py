@@ -140,7 +140,7 @@ class Tensor:
         """
         for leaf, (g, owned) in _backward(self, gradient, retain_graph, ready=ready).items():
             if leaf.grad is not None:
-                leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
+                leaf.grad = Tensor(whole(leaf.grad.data + g))
             else:
                 leaf.grad = Tensor(g if owned else g.copy())
 
@@ -209,8 +209,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
     array = array.astype(_number_dtype(dtype or array.dtype), copy=True)
-    array = np.asarray(array) if isinstance(array, np.generic) else array
-    return Tensor(place(array, device), requires_grad and _differentiable(array))
+    return Tensor(place(whole(array), device), requires_grad and _differentiable(array))
 
 
 def _number_dtype(dtype) -> np.dtype:
@@ -729,7 +728,7 @@ def _backward(
                         _hand_over(leaf, *held.pop(leaf), ready)
         if not retain_graph:
             node.free()
-    gradients = held | found
+    gradients = {key: (whole(g), owned) for key, (g, owned) in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
@@ -738,7 +737,7 @@ def _backward(
 
 
 def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
-    ready(leaf, g if owned else g.copy())
+    ready(leaf, whole(g) if owned else whole(g.copy()))
 
 
 def _count_uses(root) -> Counter:
@@ -782,27 +781,28 @@ def _accumulate(held, new, parent, node: Node, i: int):
         if held is None:
             total = np.zeros(parent.shape, parent.dtype, like=new.g)
         else:
-            total = held[0] if held[1] else held[0].copy()
+            total = held[0] if held[1] else whole(held[0].copy())
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
         new = new.data
     if new.shape != parent.shape or new.dtype != parent.dtype:
         new = _fit(new, parent, node, i)
+    fresh = node.fresh and not isinstance(new, np.generic)
     if held is None:
-        return _whole(new), node.fresh
+        return new, fresh
     g, owned = held
     if owned:
         g += new
         return held
-    if node.fresh:
-        new = _whole(new)
+    if fresh:
         new += g
         return new, True
-    return _whole(g + new), True
+    total = g + new
+    return total, not isinstance(total, np.generic)
 
 
-def _whole(x):
+def whole(x):
     """An array, also where NumPy has made a scalar of a 0-d result."""
     return np.asarray(x) if isinstance(x, np.generic) else x
 
@@ -856,7 +856,7 @@ class Part:
     """
 
     def __init__(self, g, index, repeated: bool):
-        self.g = _whole(g)
+        self.g = whole(g)
         self.index = index
         self.repeated = repeated  # may the index name an element twice? += would add it once
 
