@@ -39,7 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .device import place
+from .device import add_at, place
 from .protect import captured, protect, release
 
 # =================================================================================================
@@ -168,7 +168,7 @@ class Tensor:
         with _adding:  # or of two threads that read .grad at once, one's addition would be lost
             for leaf, (g, owned) in gradients.items():
                 if leaf.grad is not None:
-                    leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
+                    leaf.grad = Tensor(whole(leaf.grad.data + g))
                 else:
                     leaf.grad = Tensor(g if owned else g.copy())
 
@@ -240,6 +240,8 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     """
     if isinstance(data, Tensor):
         data = data.data
+    if hasattr(data, "dtype") and not is_array(data):
+        raise TypeError(f"a tensor is made of numbers and arrays, not {type_name(data)}")
     if dtype is None and not hasattr(data, "dtype"):
         array = np.asarray(data)
         dtype = np.float32 if array.dtype == np.float64 else array.dtype
@@ -248,8 +250,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
     array = array.astype(_number_dtype(dtype or array.dtype), copy=True)
-    array = np.asarray(array) if isinstance(array, np.generic) else array
-    return Tensor(place(array, device), requires_grad and _differentiable(array))
+    return Tensor(place(whole(array), device), requires_grad and _differentiable(array))
 
 
 def _number_dtype(dtype) -> np.dtype:
@@ -471,13 +472,13 @@ class Op:
     which the input broadcasts, or a `Part`.
     """
 
-    def __init__(self, body: Callable, composed: Callable | None, integers: bool, fresh: bool):
+    def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
         # With an underscore where a function of that name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
         self.fresh = fresh
-        self.floats = composed is not None and not integers
+        self.floats = floats
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
         parameters = inspect.signature(body).parameters.values()
@@ -519,12 +520,14 @@ class Op:
                         needed = True
                 a = a.data
             elif type(a) is not float:
-                a = _operand(a, self.name)
+                a = _operand(a, self.name, args)
             values.append(a)
             parents.append(parent)
-        half = False
-        if self.floats:
-            values, half = _floats_of_one_dtype(values)
+        given, stored = values, None
+        if self.composed is not None:
+            values, stored = _of_one_dtype(values, self.floats)
+        elif self.floats:
+            values = [_as_float(v) for v in values]
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
@@ -547,10 +550,10 @@ class Op:
             elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
                 raise TypeError(self._wrong_value(value))
         dtype = value.dtype
-        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, values):
+        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
             value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
-        if half:
-            value = value.astype(np.float16)
+        if stored is not None and value.dtype != stored:
+            value = value.astype(stored)
         origin = _check(value, self.name) if check else ""
         if not needed or dtype.kind != "f":
             return Tensor(value)
@@ -580,12 +583,12 @@ class Op:
         """Arguments as the caller gave them -> the arrays in order, the statics by name."""
         bound = dict(zip(self.defaults, args)) | kwargs
         if len(bound) < len(args) + len(kwargs) or not bound.keys() <= self.defaults.keys():
-            self.__signature__.bind(*args, **kwargs)  # raises the TypeError that Python would
+            self._misuse(args, kwargs)
         arrays = []
         for name in self.arrays:
             value = bound.pop(name, self.defaults[name])
             if value is inspect.Parameter.empty:
-                self.__signature__.bind(*args, **kwargs)
+                self._misuse(args, kwargs)
             arrays.append(value)
         for name, value in bound.items():
             if isinstance(value, Tensor):
@@ -611,6 +614,13 @@ class Op:
             "must be one array, computed from arrays by NumPy's functions"
         )
 
+    def _misuse(self, args, kwargs) -> None:
+        """Raise the TypeError that Python would for these arguments, with the operation's name."""
+        try:
+            self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.__signature__}: {error}") from None
+
     def _no_gradient(self, name: str) -> str:
         return f"{self.name}: no gradient flows into '{name}'; pass it detached"
 
@@ -622,13 +632,14 @@ def op(
     body: Callable | None = None,
     *,
     composed: Callable | None = None,
-    integers: bool = False,
+    floats: bool | None = None,
     fresh: bool = False,
 ):
     """Make an `Op` of a body on arrays and register it in `OPS`.
 
     `composed` is the definition by simpler operations that a fused one must equal. A fused body is
-    given floating-point arrays of one dtype, integers as float32 unless it takes `integers`.
+    given arrays of one dtype. With `floats`, as fused operations have it unless they say otherwise,
+    a body is given integers as floating-point numbers of at least 32 bits.
     `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
     holds: the engine adds to them in place.
 
@@ -637,8 +648,8 @@ def op(
     and its vjps.
     """
     if body is None:
-        return lambda body: op(body, composed=composed, integers=integers, fresh=fresh)
-    made = Op(body, composed, integers, fresh)
+        return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
+    made = Op(body, composed, composed is not None if floats is None else floats, fresh)
     there, ours = OPS.get(made.name), f"{__package__}."
     if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
         raise ValueError(
@@ -649,35 +660,60 @@ def op(
     return made
 
 
-def _operand(value, name: str):
-    """What the body sees of an operand that is no tensor."""
+def _operand(value, name: str, beside: Sequence = ()):
+    """What the body sees of an operand that is no tensor, `beside` all the others."""
     if isinstance(value, float):
         return float(value)  # np.float64 is a float, but would make float32 arrays float64
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, (list, tuple)):
         value = np.asarray(value)
-        value = value.astype(np.float32) if value.dtype == np.float64 else value
-    if not hasattr(value, "dtype") or value.dtype.kind not in "biuf":
-        kind = getattr(value, "dtype", type(value).__name__)
+        if value.dtype == np.float64 and not _has("d", beside):
+            value = value.astype(np.float32)
+    if not is_array(value) or value.dtype.kind not in "biuf":
+        kind = value.dtype if is_array(value) else type_name(value)
         raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
     return value
 
 
-def _floats_of_one_dtype(values: list) -> tuple[list, bool]:
-    """What a fused body works on, and whether its value is to be float16.
+def is_array(value) -> bool:
+    """Whether `value` is an array or a scalar of NumPy or CuPy: not one of another library."""
+    return isinstance(getattr(value, "dtype", None), np.dtype)
 
-    Integers become float32 and different floats the larger one; float16 is how numbers are stored,
-    sums are made in float32.
+
+def type_name(value) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _as_float(value):
+    """An integer array as floating-point numbers: exactly, or to 53 bits of large integers.
+
+    NumPy would compute functions of 8-bit integers in float16.
+    """
+    if not hasattr(value, "dtype") or value.dtype.kind == "f":
+        return value
+    return value.astype(np.float32 if value.dtype.itemsize < 4 else np.float64)
+
+
+def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
+    """The arrays that a fused body works on, and the dtype of its value if it is another.
+
+    Different dtypes become the larger one; with `floats`, integers become floating-point numbers.
+    float16 is how numbers are stored, sums are made in float32.
     """
     dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
-    floats = [d for d in dtypes if d.kind == "f"]
-    if len(dtypes) == 1 and floats and floats[0] != np.float16:
-        return values, False
-    stored = np.result_type(*floats) if floats else np.dtype(np.float32)
-    dtype = np.result_type(stored, np.float32)
+    real = [d for d in dtypes if d.kind == "f"]
+    if len(dtypes) == 1 and (real[0] != np.float16 if real else not floats):
+        return values, None
+    if not floats and not real:
+        stored = dtype = np.result_type(*dtypes)
+    else:
+        values = [_as_float(v) for v in values]
+        stored = np.result_type(*real) if real else np.dtype(np.float32)
+        dtype = np.result_type(np.float32, *(v.dtype for v in values if hasattr(v, "dtype")))
     values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
-    return values, stored == np.float16
+    return values, stored
 
 
 def _check_devices(values: list, name: str) -> None:
@@ -691,7 +727,7 @@ def _check_devices(values: list, name: str) -> None:
 def _has(char: str, values) -> bool:
     """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
     for value in values:
-        if hasattr(value, "dtype") and value.dtype.char == char:
+        if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
             return True
     return False
 
@@ -843,10 +879,7 @@ def _backward(
                         _hand_over(leaf, *held.pop(leaf), ready)
         if not retain_graph:
             node.free()
-    gradients = {
-        key: (np.asarray(g) if isinstance(g, np.generic) else g, owned)
-        for key, (g, owned) in (held | found).items()
-    }
+    gradients = {key: (whole(g), owned) for key, (g, owned) in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
@@ -855,7 +888,7 @@ def _backward(
 
 
 def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
-    ready(leaf, np.asarray(g if owned else g.copy(), like=leaf.data))
+    ready(leaf, whole(g) if owned else whole(g.copy()))
 
 
 def _count_uses(root) -> Counter:
@@ -897,10 +930,9 @@ def _accumulate(held, new, parent, node: Node, i: int):
     """
     if isinstance(new, Part):
         if held is None:
-            new.g = np.asarray(new.g) if isinstance(new.g, np.generic) else new.g
             total = np.zeros(parent.shape, parent.dtype, like=new.g)
         else:
-            total = held[0] if held[1] else held[0].copy()
+            total = held[0] if held[1] else whole(held[0].copy())
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
@@ -926,6 +958,11 @@ def _accumulate(held, new, parent, node: Node, i: int):
         return new, True
     total = g + new
     return total, not isinstance(total, np.generic)
+
+
+def whole(x):
+    """An array, also where NumPy has made a scalar of a 0-d result."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def _fit(new, parent, node: Node, i: int):
@@ -977,17 +1014,13 @@ class Part:
     """
 
     def __init__(self, g, index, repeated: bool):
-        self.g = g
+        self.g = whole(g)
         self.index = index
         self.repeated = repeated  # may the index name an element twice? += would add it once
 
     def add_to(self, total) -> None:
-        if self.repeated and total.dtype == np.float16:  # stored in 16 bits, summed in 32
-            wide = total.astype(np.float32)
-            np.add.at(wide, self.index, self.g.astype(np.float32))
-            total[...] = wide
-        elif self.repeated:
-            np.add.at(total, self.index, self.g)
+        if self.repeated:
+            add_at(total, self.index, self.g)
         else:
             total[self.index] += self.g
 
