@@ -167,8 +167,8 @@ class _Way(NamedTuple):
         if self.g_order != "C":
             words.append(f"the gradient of the value in {NAMES[self.g_order]}")
         if len(self.needs) < len(self.orders):
-            words.append(f"gradients for {', '.join(map(str, self.needs))} alone")
-        return "with " + ", ".join(words)
+            words.append(f"gradients for argument {', '.join(map(str, self.needs))} alone")
+        return "with " + ", ".join(words) if words else ""
 
 
 def _ways(points: dict) -> Iterator[_Way]:
@@ -297,8 +297,7 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
     One central difference clears most entries. Those that it does not clear are judged with many
     steps, the worst first.
     """
-    plain = str(way) == "with "
-    prefix = "" if plain else f"{way}: "
+    prefix = f"{way}: " if str(way) else ""
     arranged = way.arranged(points)
     # The digits that a function keeps which computes in float32 on the way.
     dtypes = [node.dtype for node in _nodes(value)] + [value.dtype, np.dtype(np.float64)]
@@ -315,21 +314,10 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
             return np.full(weight.shape, np.nan)
         return y.astype(np.float64) if y.shape == weight.shape else np.full(weight.shape, np.nan)
 
-    suspects = []
-    for i, gradient in gradients.items():
-        for index in np.ndindex(gradient.shape):
-            x, got = float(points[i][index]), float(gradient[index])
-            if not np.isfinite(x):  # nothing is near infinity
-                continue
-            step = 6e-6 * _unit(x)  # balances truncation (step^2) and rounding (1 / step)
-            up, down = x + step, x - step
-            slope = np.sum(weight * _change(at(i, index, down), at(i, index, up))) / (up - down)
-            error, allowed = abs(got - slope), atol + rtol * max(abs(got), abs(slope))
-            if not error <= allowed:  # `not <=`: NaN is the worst of all
-                badness = error / allowed if allowed else np.inf
-                suspects.append((np.nan_to_num(badness, nan=np.inf), i, index, x, got))
-    if not suspects:
-        return
+    def central(i: int, index: tuple, x: float, step: float) -> float:
+        up, down = x + step, x - step
+        return np.sum(weight * _change(at(i, index, down), at(i, index, up))) / (up - down)
+
     with no_grad():
         y = call(arranged)[0].data.astype(np.float64)
     if not np.allclose(y, value.data, rtol, 1e-12 * np.max(np.abs(y), initial=0), equal_nan=True):
@@ -337,6 +325,28 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
             f"{prefix}the function gives other values when it is called again with the same "
             "arguments, without recording gradients: does it draw random numbers?"
         )
+    lost = np.sum(
+        _rounding(weight * y, eps)
+    )  # a gradient smaller than this does not show at any step
+    suspects = []
+    for i, gradient in gradients.items():
+        for index in np.ndindex(gradient.shape):
+            x, got = float(points[i][index]), float(gradient[index])
+            if not np.isfinite(x):  # nothing is near infinity
+                continue
+            size = max(1.0, abs(x))
+            step = 6e-6 * _unit(x)  # balances truncation (step^2) and rounding (1 / step)
+            slope = central(i, index, x, step)
+            error, allowed = abs(got - slope), atol + rtol * max(abs(got), abs(slope))
+            clear = error <= allowed  # not so for NaN
+            if abs(got) <= lost / size:  # it says 0: a small step may be lost in rounding
+                coarse = 1e-3 * size
+                clear = abs(slope) <= 4 * lost / step and (
+                    abs(central(i, index, x, coarse)) <= 4 * lost / coarse
+                )
+            if not clear:
+                badness = error / allowed if allowed else np.inf
+                suspects.append((np.nan_to_num(badness, nan=np.inf), i, index, x, got))
     for _, i, index, x, got in sorted(suspects, reverse=True):
         low, high, error = _slopes(lambda x: at(i, index, x), x, y, weight, eps)  # noqa: B023
         slack = atol + rtol * max(abs(got), abs(low), abs(high)) + 3 * error
@@ -360,6 +370,12 @@ def _change(before, after):
         return np.where(before == after, 0.0, after - before)
 
 
+def _rounding(values, eps: float):
+    """What the last place of each is worth; infinite ones do not change."""
+    return np.nan_to_num(eps * np.abs(values), posinf=0.0)
+
+
+@np.errstate(all="ignore")
 def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float, float]:
     """The derivative of sum(weight * f(x)), where y is f(x), and the error it may have.
 
@@ -367,23 +383,27 @@ def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float,
     units in the last place of x up to the size of x; where f is defined on one side of x alone,
     the slope on that side counts.
     """
-    least = max(1e-10, 4 * eps if eps > 1e-15 else 0) * _unit(x) if x else max(1e-12, eps)
+    least = max(1e-10, eps) * _unit(x) if x else max(1e-12, eps)
     n = int(np.log(0.3 * max(1.0, abs(x)) / least) / np.log(RATIO))
     steps = least * RATIO ** np.arange(n)
     left, right, central = [], [], []
-    rounding, visible = np.abs(weight * y) * eps, np.zeros(y.shape)
+    last_up = last_down = visible = np.zeros(y.shape)
     for step in steps:
         above, below = x + step, x - step
         up, down = weight * _change(y, f(above)), weight * _change(f(below), y)
         right.append(np.sum(up) / (above - x))
         left.append(np.sum(down) / (x - below))
         central.append(np.sum(up + down) / (above - below))
-        # A small change may be lost in the rounding of what f computes on the way. The first one
-        # that is seen shows how coarse that is.
-        if step < 1e-5 * max(1.0, abs(x)):
-            change = np.nan_to_num(np.maximum(np.abs(up), np.abs(down)))
-            visible = np.where(visible == 0, change, visible)
-    rounding = float(np.sum(np.maximum(np.nan_to_num(rounding, posinf=0), visible)))
+        # A small change may be lost in the rounding of what f computes on the way. Where one first
+        # does not grow as the step does shows how coarse that is.
+        if step > steps[0]:
+            jump = np.maximum(np.abs(up - RATIO * last_up), np.abs(down - RATIO * last_down))
+            near = step < 1e-5 * max(1.0, abs(x))  # from further away it may be a kink
+            jump = np.where(near | (jump < 8 * eps), np.nan_to_num(jump, posinf=0.0), 0.0)
+            visible = np.where(visible == 0, jump, visible)
+        last_up, last_down = up, down
+    rounding = float(np.sum(np.maximum(_rounding(weight * y, eps), visible)))
+    rounding = rounding or eps  # 0 all around: it may be what 1 - 1 leaves of something small
     from_left, from_right, both = (
         _limit(steps, np.array(slopes), rounding, power)
         for slopes, power in ((left, 1), (right, 1), (central, 2))
@@ -403,7 +423,7 @@ def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
     polynomial; so, from the smallest on, the best is taken of those that do not contradict it.
     """
     smallest = np.abs(np.diff(slopes[:5])) * steps[:4]
-    rounding = max(rounding, np.max(np.nan_to_num(smallest, posinf=0), initial=0))
+    rounding = max(rounding, np.max(np.nan_to_num(smallest, posinf=0.0), initial=0.0))
     best, best_error = np.nan, np.inf
     for step, a, b, c in zip(steps, slopes, slopes[1:], slopes[2:]):
         r = RATIO**power
