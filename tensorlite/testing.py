@@ -112,9 +112,13 @@ def _weight(shape) -> np.ndarray:
 def _same(found, first, rtol: float, atol: float) -> bool:
     """Whether value and gradients are those that have been compared with differences already."""
     pairs = [(found[0], first[0]), *((g, first[1][i]) for i, g in found[1].items())]
-    return all(
-        np.allclose(a, b, rtol, atol + 1e-12 * np.max(np.abs(b), initial=0)) for a, b in pairs
-    )
+    return all(_close(a, b, rtol, atol) for a, b in pairs)
+
+
+def _close(a, b, rtol: float, atol: float = 0.0) -> bool:
+    """Equal to `rtol` of each entry, or to rounding of the largest finite one."""
+    atol += 1e-12 * np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
+    return np.allclose(a, b, rtol, atol, equal_nan=True)
 
 
 def _weighted_gradient(fn, checked: list[int], weight):
@@ -320,14 +324,13 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
 
     with no_grad():
         y = call(arranged)[0].data.astype(np.float64)
-    if not np.allclose(y, value.data, rtol, 1e-12 * np.max(np.abs(y), initial=0), equal_nan=True):
+    if not _close(y, value.data, rtol):
         raise AssertionError(
             f"{prefix}the function gives other values when it is called again with the same "
             "arguments, without recording gradients: does it draw random numbers?"
         )
-    lost = np.sum(
-        _rounding(weight * y, eps)
-    )  # a gradient smaller than this does not show at any step
+    # A gradient that is smaller than this does not show at any step.
+    lost = np.sum(_rounding(weight * y, eps))
     suspects = []
     for i, gradient in gradients.items():
         for index in np.ndindex(gradient.shape):
@@ -429,7 +432,7 @@ def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
         r = RATIO**power
         ab, bc = a + (a - b) / (r - 1), b + (b - c) / (r - 1)
         limit = ab + (ab - bc) / (r * r - 1)
-        error = 2 * rounding / step + abs(limit - ab)
+        error = 2 * rounding / step + max(abs(limit - ab), abs(limit - bc))
         if not np.isfinite(error):
             break
         if np.isfinite(best) and abs(limit - best) > 3 * (error + best_error):
