@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from tokenizer import texts
 from tokenizer.base import token_dtype, write_atomic
 
 from .corpora import CORPORA
@@ -61,9 +62,8 @@ def is_token_data(dataset: str) -> bool:
 def read_text(dataset: str, encoding: str = "utf-8") -> str:
     r"""The text of a built-in corpus, a text file, or all files of a folder joined by "\n".
 
-    A folder's files are read in the order of their paths, without hidden ones; links to folders
-    are not followed, so there is no going round in circles. Text is kept as it is, line ends too;
-    only a byte order mark at the start of a file is dropped.
+    Which files of a folder, and in which order: see `texts.text_files`. Text is kept as it is, line
+    ends too; only a byte order mark at the start of a file is dropped.
 
     Raises FileNotFoundError when there is no such dataset, and ValueError when it is empty or not
     in this encoding.
@@ -76,45 +76,12 @@ def read_text(dataset: str, encoding: str = "utf-8") -> str:
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
-    files = _files(path) if os.path.isdir(path) else [Path(path)]
-    text = "\n".join(_decode(file, encoding) for file in files)
+    files = texts.text_files(path, encoding) if os.path.isdir(path) else [path]
+    text = "\n".join(texts.read_text(file, encoding) for file in files)
     if not text.strip("\n"):  # a folder of empty files is joined to newlines
         what = "folder" if os.path.isdir(path) else "file"
         raise ValueError(f"the {what} {path} holds no text")
     return text
-
-
-def _files(folder: str) -> list[Path]:
-    def stop(error: OSError):
-        raise error  # os.walk would leave out a folder that it may not read, without a word
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    files = [file for file in files if file.is_file()]  # no sockets, no broken links
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
-
-
-def _decode(path: Path, encoding: str) -> str:
-    data = path.read_bytes()
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        # Some codecs (utf-8-sig) cut the start off first and count from there.
-        offset = len(data) - len(error.object) + error.start
-        line = data[:offset].decode(encoding, errors="replace").count("\n") + 1
-        raise ValueError(
-            f"{path} is not {encoding} text: byte {offset} ({data[offset]:#04x}), in line {line}, "
-            f"does not fit ({error.reason}); name its encoding with --encoding, "
-            "latin-1 or utf-16 for example"
-        ) from None
-    except LookupError:
-        raise ValueError(
-            f"there is no text encoding {encoding!r}: --encoding takes Python's names, "
-            "utf-8, latin-1 or utf-16 for example"
-        ) from None
-    return text.removeprefix("\ufeff")
 
 
 def split(text: str) -> tuple[str, str]:

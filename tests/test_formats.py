@@ -128,9 +128,13 @@ def test_ids_with_gaps_for_special_tokens(tmp_path):
     tokens = BPETokenizer(None, "gpt2", {EOS: 300}, dict(enumerate(bpe.BYTES)))
     assert tokens.vocab_size == 301 and tokens.dtype == np.uint16
     with pytest.raises(
-        ValueError, match=r"id 256 is not in the vocabulary of 257 tokens \(0 to 300"
+        ValueError,
+        match=r"id 256 is not in the vocabulary of 257 tokens \(0 to 300, of which 44 are no "
+        r"token, 256 among them\)",
     ):
         tokens.decode([256])
+    with pytest.raises(ValueError, match=r"id 301 .* \(0 to 300, of which 44 are no token\)$"):
+        tokens.decode([301])
     tokens.save(tmp_path)
     assert tokenizer.load(tmp_path).special_tokens == {EOS: 300}
 
@@ -499,7 +503,7 @@ def test_encode_file_refuses_and_leaves_nothing_behind(tmp_path, trained):
     source.write_bytes(b"good, then \xff bad")
     with pytest.raises(ValueError, match="text is not utf-8 text: .*0xff"):
         trained.encode_file(source, target)
-    with pytest.raises(ValueError, match="is not klingon text: unknown encoding"):
+    with pytest.raises(ValueError, match="there is no text encoding 'klingon'"):
         trained.encode_file(source, target, encoding="klingon")
     with pytest.raises(ValueError, match="workers must be at least 1"):
         trained.encode_file(source, target, workers=-1)
@@ -510,6 +514,107 @@ def test_encode_file_refuses_and_leaves_nothing_behind(tmp_path, trained):
         trained.encode_file(tmp_path / "nowhere", target)
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ids.bin", "text"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-8-sig", "shift_jis"])
+@pytest.mark.parametrize("size", [1, 7, 2**21])
+def test_a_wrong_byte_is_named_by_its_place_in_the_file(tmp_path, trained, encoding, size):
+    good = ("é語\n" if encoding != "shift_jis" else "語\n") * 5
+    content = good.encode(encoding)
+    bad = {"utf-16-le": b"\x00\xdc"}.get(encoding, b"\xff")
+    (tmp_path / "text").write_bytes(content + bad + "a\n".encode(encoding) * 3)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError) as error:
+        patch.setattr(base, "FILE_BLOCK", size)
+        trained.encode_file(tmp_path / "text", tmp_path / "ids.bin", encoding=encoding)
+    message = f"text is not {encoding} text: byte {len(content)} ({bad[0]:#04x}), in line 6, "
+    assert message in str(error.value)
+
+
+def test_a_wrong_byte_behind_megabytes(tmp_path, capsys):
+    (tmp_path / "text").write_bytes(b"ab\n" * 10**6 + b"\xe9 c\n" * 9)
+    BPETokenizer([]).save(tmp_path / "words")
+    words, text, out = (str(tmp_path / name) for name in ("words", "text", "x"))
+    for command in (["encode", words, text, "--out", out], ["train", text, "--out", out]):
+        assert main(command) == 2
+        assert "byte 3000000 (0xe9), in line 1000001, " in capsys.readouterr().err
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1" + bytes(range(256))
+
+
+def test_a_folder_is_encoded_as_it_is_trained_on(tmp_path, capsys, monkeypatch):
+    """Its text files, joined by line ends; what is no text is left out, and that is said."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "a.txt": b"\xef\xbb\xbfone <|endo",
+        "b/c.txt": b"ftext|>\r\ntwo",
+        "d.txt": b"",
+        "e": b"3",
+    }
+    files |= {"b/photo.png": PICTURE, ".hidden": b"x", "z.zip": b"PK\3\4\x14\0\0\0\xff\xfe"}
+    for name, content in files.items():
+        Path("folder", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("folder", name).write_bytes(content)
+    text = "one <|endo\nftext|>\r\ntwo\n\n3"
+    tokens = BPETokenizer.train(text, 270, special_tokens=[EOS])
+    tokens.save("words")
+    for size in (2**21, 3):
+        monkeypatch.setattr(base, "FILE_BLOCK", size)
+        warnings.simplefilter("always")  # not only at the first of these calls
+        assert main(["encode", "words", "folder", "--out", "ids.bin", "--special"]) == 0
+        assert np.fromfile("ids.bin", "<u2").tolist() == tokens.encode(text, "all")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert (
+            "2 of the 6 files in folder are not text and are left out: b/photo.png, z.zip" in said
+        )
+    assert main(["train", "folder", "--out", "words2", "--vocab_size", "260"]) == 0
+    assert "b/photo.png, z.zip" in capsys.readouterr().err
+    expected = BPETokenizer.train(["one <|endo", "ftext|>\r\ntwo", "3"], 260, "gpt2", [EOS])
+    assert tokenizer.load("words2").merges == expected.merges
+    with pytest.warns(UserWarning, match="not text"):
+        assert BPETokenizer.train(Path("folder"), 260, "gpt2", [EOS]).merges == expected.merges
+    with pytest.warns(UserWarning, match="not text"):
+        characters = CharTokenizer.train([Path("folder"), "xyz"])
+    assert characters.characters == "".join(sorted(set("one <|endoftext|>\r\ntwo3xyz")))
+    Path("folder", "latin.txt").write_bytes(b"caf\xe9")  # a text, which must not be missed
+    assert main(["encode", "words", "folder", "--out", "ids.bin"]) == 2
+    assert "latin.txt is not utf-8 text: byte 3 (0xe9)" in capsys.readouterr().err
+
+
+def test_text_in_another_encoding(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "\ufeff" + "café olé\n" * 3
+    Path("u16").write_bytes(text[1:].encode("utf-16"))
+    Path("u8").write_bytes(text.encode())
+    for name, encoding in (("u16", "utf-16"), ("u8", "utf-8")):
+        argv = ["--encoding", encoding]
+        assert main(["train", name, "--out", name + "d", "--vocab_size", "262", *argv]) == 0
+        tokens = tokenizer.load(name + "d")
+        assert tokens.merges == BPETokenizer.train(text[1:], 261).merges
+        assert main(["train", name, "--out", "chars", "--char", *argv]) == 0
+        assert tokenizer.load("chars").characters == "\n acfloé"
+        capsys.readouterr()
+        assert main(["encode", name + "d", f"FILE:{name}", *argv]) == 0
+        assert capsys.readouterr().out.split() == [str(i) for i in tokens.encode(text[1:])]
+        assert main(["encode", name + "d", name, "--out", "ids.bin", *argv]) == 0
+        assert tokens.decode(np.fromfile("ids.bin", "<u2")) == text[1:]
+        assert main(["inspect", name + "d", f"FILE:{name}", *argv]) == 0
+        assert "\ufeff" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [BPETokenizer, CharTokenizer])
+def test_training_on_the_name_of_a_file_is_noticed(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("low lower")
+    expected = kind.train(["low lower"], 258)
+    for given_texts in (["file.txt"], "file.txt", iter(["file.txt", "more"])):
+        with pytest.warns(UserWarning, match=r"'file.txt' is taken as a text .*Path\('file.txt'\)"):
+            kind.train(given_texts, 258)
+    for given_texts in (Path("file.txt"), [Path("file.txt")], ["low lower"], "low lower"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert kind.train(given_texts, 258)._description() == expected._description()
 
 
 # ---- ids that come one at a time -----------------------------------------------------------------
@@ -631,7 +736,8 @@ def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
         (["decode", "words", "odd.bin"], "odd.bin has 3 bytes, no whole number"),
         (["decode", "words", "none.bin"], "No such file"),
         (["encode", "words", "none.txt", "--out", "x.bin"], "No such file"),
-        (["inspect", "words", "FILE:odd.bin"], "no text in UTF-8"),
+        (["inspect", "words", "FILE:odd.bin"], "odd.bin is not utf-8 text: byte 1 (0xff)"),
+        (["encode", "words", "text", "--out", "x.bin", "--encoding", "x"], "no text encoding 'x'"),
         (["train", "none.txt", "--out", "x"], "there is no file or folder none.txt"),
         (["train", "text", "--out", "x", "--vocab_size", "0"], "vocab_size 0 is too small"),
         (["inspect", "words", "x", "--max_tokens", "-1"], "--max_tokens is at least 0, not -1"),

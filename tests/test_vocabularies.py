@@ -187,6 +187,30 @@ def test_special_tokens_are_told_by_the_same_rules(name, data):
         assert ours.encode(text, allowed, disallowed) == expected
 
 
+def test_a_thousand_special_tokens():
+    """The same ids; and the expression that finds them is built once, not at each call."""
+    names = {f"<|t{i}|>": 256 + i for i in range(1100)} | {"<|t1|><|t2|>": 1356, "a.b": 1357}
+    ours = BPETokenizer([], "gpt2", names)
+    theirs = tiktoken.Encoding(
+        "many",
+        pat_str=pieces.PATTERNS["gpt2"],
+        mergeable_ranks={byte: i for i, byte in enumerate(bpe.BYTES)},
+        special_tokens=names,
+    )
+    texts = ["", "x<|t3|>y", "<|t1|>", "<|t10|><|t1099|>.", "a.b axb", "<|t1100|>", "<<|t7|>"]
+    before = base.any_of.cache_info().misses
+    for text in [*texts, "".join(texts)]:
+        ids = theirs.encode(text, allowed_special="all")
+        assert ours.encode(text, "all") == ours.encode_to_numpy(text, "all").tolist() == ids
+        assert ours.encode_batch([text, "x"], allowed_special="all")[0] == ids
+        some = {"<|t3|>", "a.b"}
+        ids = theirs.encode(text, allowed_special=some, disallowed_special=())
+        assert ours.encode(text, some, ()) == ids
+    assert base.any_of.cache_info().misses == before + 2
+    with pytest.raises(ValueError, match=r"special token '<\|t10\|>'"):
+        ours.encode("the first of them: <|t10|><|t9|>")
+
+
 @settings(max_examples=150)
 @given(st.lists(st.text("abc é", max_size=30), max_size=8), st.text("abc é", max_size=300))
 def test_exported_ranks_give_the_same_ids(corpus, text):
