@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tokenizer import texts
 from tokenizer.base import token_dtype, write_atomic
+from tokenizer.widths import looks_like, types_that_fit
 
 from .corpora import CORPORA
 
@@ -104,7 +105,8 @@ def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     ids and nothing else, so their type follows from vocab_size (`token_dtype`), and every id is
     looked at once: a wrong one would surface as a crash, or worse, hours into a run.
 
-    Raises ValueError for a file that is missing, empty, cut off, or holds an id >= vocab_size.
+    Raises ValueError for a file that is missing, empty, cut off, holds an id >= vocab_size, or
+    looks like ids of another type or like another format (see `tokenizer.widths`).
     """
     path = Path(resolve(dataset))
     if path.is_file():
@@ -125,6 +127,8 @@ def _open(path: Path, vocab_size: int) -> np.ndarray:
     size = path.stat().st_size
     if size == 0:
         raise ValueError(f"the token file {path} is empty")
+    if other := looks_like(path, dtype):
+        raise ValueError(f"the token file {path} is read as {kind}, and looks like {other}")
     if size % dtype.itemsize:
         raise ValueError(
             f"the token file {path} has {size} bytes, which is no whole number of ids of "
@@ -138,10 +142,12 @@ def _open(path: Path, vocab_size: int) -> np.ndarray:
         chunk = np.asarray(tokens[start : start + SCAN])
         if chunk.max() >= vocab_size:
             at = int(np.argmax(chunk >= vocab_size))
+            fit = [name for name in types_that_fit(path, vocab_size) if name != dtype.str]
+            hint = f"; or its ids are of another type, {fit[0]!r} would fit" if fit else ""
             raise ValueError(
                 f"the token file {path} holds the id {chunk[at]} at position {start + at}, but "
                 f"vocab_size {vocab_size} allows 0 to {vocab_size - 1} (read as {kind}): "
-                "--vocab_size sets it"
+                f"--vocab_size sets it{hint}"
             )
     return tokens
 

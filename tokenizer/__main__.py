@@ -24,6 +24,7 @@ from .base import END_OF_TEXT, StreamDecoder, Tokenizer
 from .pieces import PATTERNS, splitter
 from .pretrained import FILES, find
 from .texts import read_text, text_files
+from .widths import looks_like
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -215,6 +216,11 @@ def _text(argument: str, encoding: str) -> str:
 def _ids(arguments: list[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
     if len(arguments) == 1 and arguments[0].endswith(".bin"):
         size = Path(arguments[0]).stat().st_size
+        if other := looks_like(arguments[0], tokenizer.dtype):
+            raise ValueError(
+                f"{arguments[0]} is read as {tokenizer.dtype}, as this tokenizer writes, and looks "
+                f"like {other}"
+            )
         if size % tokenizer.dtype.itemsize:
             raise ValueError(
                 f"{arguments[0]} has {size} bytes, no whole number of ids of {tokenizer.dtype}"
