@@ -241,6 +241,10 @@ def test_fetch_without_a_server(server, tmp_path):
     damaged.write_bytes(b"half")
     with pytest.raises(ConnectionError, match="could not fetch http.*: .*refused.*put it at"):
         fetch.fetch(url, SHA256, damaged)
+    with pytest.raises(
+        ConnectionError, match=r"^.*file.txt \(4 bytes\) is damaged: its SHA-256 is"
+    ):
+        fetch.fetch(url, SHA256, damaged)
     damaged.write_bytes(BODY)
     assert fetch.fetch(url, SHA256, damaged) == BODY  # offline, what is kept is enough
 
