@@ -61,7 +61,12 @@ def is_token_data(dataset: str) -> bool:
 
 
 def read_text(dataset: str, encoding: str = "utf-8") -> str:
-    r"""The text of a built-in corpus, a text file, or all files of a folder joined by "\n".
+    r"""The texts of a dataset (see `read_texts`), joined by "\n"."""
+    return "\n".join(read_texts(dataset, encoding))
+
+
+def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
+    """The text of a built-in corpus, of a text file, or of each file of a folder.
 
     Which files of a folder, and in which order: see `texts.text_files`. Text is kept as it is, line
     ends too; only a byte order mark at the start of a file is dropped.
@@ -71,18 +76,31 @@ def read_text(dataset: str, encoding: str = "utf-8") -> str:
     """
     path = resolve(dataset)
     if path in CORPORA:
-        return CORPORA[path]()
+        return [CORPORA[path]()]
     if not path or not os.path.exists(path):  # Path("") would be the current folder
         raise FileNotFoundError(
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
     files = texts.text_files(path, encoding) if os.path.isdir(path) else [path]
-    text = "\n".join(texts.read_text(file, encoding) for file in files)
-    if not text.strip("\n"):  # a folder of empty files is joined to newlines
+    parts = [texts.read_text(file, encoding) for file in files]
+    if not any(part.strip("\n") for part in parts):
         what = "folder" if os.path.isdir(path) else "file"
         raise ValueError(f"the {what} {path} holds no text")
-    return text
+    return parts
+
+
+def documents(parts: list[str], separator: str) -> list[str]:
+    r"""The texts that end on their own: files ("file") or lines ("line"), without empty ones.
+
+    A line is given without its line end, "\n" or "\r\n", whose place the end-of-text token takes.
+
+    >>> documents(["one\ntwo\n", "three"], "file"), documents(["one\n\ntwo\n", "three"], "line")
+    (['one\ntwo\n', 'three'], ['one', 'two', 'three'])
+    """
+    if separator == "line":
+        parts = [line.removesuffix("\r") for part in parts for line in part.split("\n")]
+    return [part for part in parts if part]
 
 
 def split(text: str) -> tuple[str, str]:

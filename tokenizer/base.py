@@ -193,6 +193,22 @@ class Tokenizer(ABC):
             answers += [ids[first:end] for first, end in pairwise([0, *ends.tolist()])]
         return answers
 
+    def encode_ended(self, texts: Iterable[str]) -> np.ndarray:
+        """The ids of all texts, plain, each with `eos_token_id` behind it: (tokens,) of `dtype`.
+
+        >>> BPETokenizer([], special_tokens={"<|endoftext|>": 256}).encode_ended(["AB", "C"])
+        array([ 65,  66, 256,  67, 256], dtype=uint16)
+
+        Raises ValueError if there is no end-of-text token.
+        """
+        if self.eos_token_id is None:
+            raise ValueError(f"{self!r} has no special token {self.eos_token} to end a text with")
+        parts = [np.zeros(0, self.dtype)]
+        for group in groups(texts, GROUP):
+            ids, ends = self._encode_group(group, frozenset(), ())
+            parts.append(np.insert(ids, ends, self.eos_token_id))
+        return np.concatenate(parts)
+
     def _encode_group(self, texts: list[str], allowed, disallowed) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts (tokens,), and where those of each end (texts,)."""
         together = "\0".join(texts)
