@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import tokenizer
 from tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, base, bpe, fetch, formats
+from tokenizer import texts as texts_module
 from tokenizer.__main__ import main
 
 from .test_pieces import CORPUS, texts
@@ -851,6 +852,18 @@ def test_a_folder_is_encoded_as_it_is_trained_on(tmp_path, capsys, monkeypatch):
     with pytest.warns(UserWarning, match="not text"):
         characters = CharTokenizer.train([Path("folder"), "xyz"])
     assert characters.characters == "".join(sorted(set("one <|endoftext|>\r\ntwo3xyz")))
+    assert main(["encode", "words", "folder"]) == 0  # the word
+    assert "'folder' is encoded as text; --out encodes the files" in capsys.readouterr().err
+    CharTokenizer("abc").save("letters")
+    assert main(["inspect", "letters", "abc", "--special"]) == 0
+    assert "--special changes nothing: " in capsys.readouterr().err
+    Path("folder", "a.txt").write_bytes("café ".encode("latin-1") * 20 + b"\x1a")
+    (file,) = (f for f in texts_module.text_files("folder", "latin-1") if f.name == "a.txt")
+    assert "photo.png" not in str(texts_module.text_files("folder", "latin-1"))
+    assert texts_module.read_text(file, "latin-1") == "café " * 20 + "\x1a"
+    Path("folder", "a.txt").write_bytes("one\n".encode("utf-16") * 2)
+    assert file in texts_module.text_files("folder", "utf-16")
+    Path("folder", "a.txt").write_bytes(b"")
     Path("folder", "latin.txt").write_bytes(b"caf\xe9")  # a text, which must not be missed
     assert main(["encode", "words", "folder", "--out", "ids.bin"]) == 2
     assert "latin.txt is not utf-8 text: byte 3 (0xe9)" in capsys.readouterr().err

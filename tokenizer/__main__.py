@@ -134,7 +134,7 @@ def train(options: argparse.Namespace) -> None:
 
 def encode(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
-    allowed = "all" if options.special else ()
+    allowed = _allowed(options, tokenizer)
     if options.out:
         source = Path("/dev/stdin" if options.text == "-" else options.text)
         n = tokenizer.encode_file(source, options.out, allowed, options.workers, options.encoding)
@@ -142,8 +142,10 @@ def encode(options: argparse.Namespace) -> None:
         each = f", {size / n:.2f} bytes each" if size else ""  # a pipe's is 0
         print(f"{n:,} tokens of {tokenizer.dtype}{each}, in {options.out}")
         return
-    if os.path.isfile(options.text):
+    if os.path.exists(options.text):
         hint = f"as text; FILE:{options.text}, or --out, encodes the file"
+        if os.path.isdir(options.text):
+            hint = "as text; --out encodes the files of the folder"
         print(f"tokenizer: {options.text!r} is encoded {hint}", file=sys.stderr)
     print(*tokenizer.encode(_text(options.text, options.encoding), allowed, ()))
 
@@ -164,7 +166,7 @@ def inspect(options: argparse.Namespace) -> None:
     text = _text(options.text, options.encoding)
     if options.max_tokens < 0:
         raise ValueError(f"--max_tokens is at least 0, not {options.max_tokens}")
-    ids = tokenizer.encode(text, "all" if options.special else (), ())
+    ids = tokenizer.encode(text, _allowed(options, tokenizer), ())
     color = options.color == "always"
     if options.color == "auto":
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -203,6 +205,14 @@ def _visible(character: str) -> str:
     if character == "\n":
         return "⏎"
     return character if character.isprintable() else repr(character)[1:-1]
+
+
+def _allowed(options: argparse.Namespace, tokenizer: Tokenizer) -> str | tuple[()]:
+    """The special tokens that count as such."""
+    if options.special and not tokenizer.special_tokens:
+        nothing = "--special changes nothing: this tokenizer has no special tokens"
+        warnings.warn(nothing, stacklevel=1)
+    return "all" if options.special else ()
 
 
 def _text(argument: str, encoding: str) -> str:

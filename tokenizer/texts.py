@@ -31,26 +31,31 @@ def text_files(folder: str | os.PathLike, encoding: str = "utf-8") -> list[Path]
     files = sorted(files, key=lambda file: file.relative_to(folder).as_posix())
     other = [file for file in files if _is_binary(file, encoding)]
     if other:
+        left_out = set(other)
         names = ", ".join(file.relative_to(folder).as_posix() for file in other[:5])
         warnings.warn(
             f"{len(other)} of the {len(files)} files in {folder} are not text and are left out: "
             f"{names}{', ...' if len(other) > 5 else ''}",
             stacklevel=3,
         )
-    return [file for file in files if file not in other]
+        return [file for file in files if file not in left_out]
+    return files
 
 
 def _is_binary(path: Path, encoding: str) -> bool:
-    """True for a file that is not in this encoding and has bytes that no text has."""
+    """True for a file with bytes that no text has: not in this encoding, or one in 50 of them.
+
+    In some encodings, as latin-1, everything can be decoded; and a text may hold a stray one.
+    """
     with open(path, "rb") as file:
         head = file.read(HEAD)
     if not CONTROL.search(head):
         return False
     try:
-        _decoder(encoding).decode(head)
+        text = _decoder(encoding).decode(head)
     except UnicodeError:
         return True
-    return False
+    return 50 * len(CONTROL.findall(text.encode(errors="replace"))) > len(text)
 
 
 def decoded(
