@@ -278,6 +278,10 @@ def test_special_tokens_of_the_vocabulary_that_only_a_file_beside_it_names(tmp_p
         ({"added_tokens": {"<m>": "290"}}, "an id is from 0 to 16,777,215, not '290'"),
         ({"added_tokens": {"<m>": 3}}, "id 3 is given to"),
         ({"added_tokens": {"!": 0}}, "the special token '!' is a token of plain text too"),
+        (
+            {"special_tokens_map": {"mask_token": {"content": "<mask>", "lstrip": True}}},
+            "added token '<mask>' with lstrip",
+        ),
         ({"special_tokens_map": {"pad_token": "!"}}, "the special token '!' is a token of plain"),
         ({"special_tokens_map": {"pad_token": "ow"}}, "the special token 'ow' is a token of plain"),
         (

@@ -317,8 +317,9 @@ def _beside(file: Path, name: str) -> dict:
 
 def _name(token: object) -> str | None:
     """A token's name, which may be written alone or with flags."""
-    name = token if isinstance(token, str) else _get(token, "content")
-    return name if isinstance(name, str) and name else None
+    if isinstance(token, dict):
+        return _added_name(token)
+    return token if isinstance(token, str) and token else None
 
 
 def _items(tokens: object) -> Iterable:
