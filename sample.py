@@ -3,6 +3,7 @@
     python sample.py                                  from the run in out/
     python sample.py --start "def " --num_samples 3
     python sample.py --start FILE:prompt.txt --temperature 0
+    python sample.py --special --start "<|endoftext|>The"   the token, not its name
     python sample.py --interactive                    prompts from the keyboard
 
 What it writes appears token by token; gpt/generate.py draws it.
@@ -20,6 +21,7 @@ from gpt import GPT
 from gpt.generate import stream
 from gpt.settings import Parser, underscored
 from tensorlite.device import keep_freed_memory
+from tokenizer.texts import read_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,6 +56,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--top_p", type=float, metavar="P", help="draw from those that reach probability P")
     add("--min_p", type=float, metavar="P", help="draw from those P times as likely as the first")
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less")
+    add("--special", action="store_true", help="special tokens in the prompt count as such")
+    add("--encoding", default="utf-8", help="of a prompt's file")
     add("--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated")
     add("--seed", type=int, default=1337, help="the same seed gives the same texts")
     add("--tokenizer", metavar="NAME", help="gpt2, or a path: for a model trained on .bin files")
@@ -81,10 +85,10 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = tokenizers.find(options.tokenizer or str(out))
     prompt = options.start
     if prompt.startswith("FILE:"):
-        try:
-            prompt = Path(prompt[5:]).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{prompt[5:]} is no text: {error}") from None
+        prompt = read_text(prompt[5:], options.encoding)  # as training text is read
+    if options.special and not tokenizer.special_tokens:
+        nothing = "--special changes nothing: this tokenizer has no special tokens"
+        warnings.warn(nothing, stacklevel=1)
     if options.interactive:
         return interact(model, tokenizer, options)
     for i in range(options.num_samples):
@@ -110,6 +114,10 @@ def interact(model, tokenizer, options) -> int:
 
 def write(model, tokenizer, prompt: str, options, seed: int) -> None:
     """Print the prompt and, as they are drawn, the tokens behind it."""
+    named = [name for name in tokenizer.special_tokens if name in prompt]
+    if named and not options.special:
+        hint = f"{named[0]} in the prompt is plain text; --special makes it a token"
+        warnings.warn(hint, stacklevel=1)
     print(prompt, end="", flush=True)
     pieces = stream(
         model,
@@ -123,6 +131,7 @@ def write(model, tokenizer, prompt: str, options, seed: int) -> None:
         options.repetition_penalty,
         seed,
         options.stop,
+        "all" if options.special else (),
     )
     for piece in pieces:
         print(piece, end="", flush=True)

@@ -36,6 +36,7 @@ from tensorlite import parallel
 from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team
 from tokenizer import BPETokenizer, CharTokenizer
+from tokenizer.base import END_OF_TEXT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -235,7 +236,16 @@ RUN_FILES = ("run.json", "config.json", "model.safetensors", "metrics.jsonl", "l
 # Settings that do not change what is learned, and those that a resumed run cannot change.
 NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
 NEUTRAL += ("eval_only",)
-FIXED = ("tokenizer", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
+FIXED = (
+    "tokenizer",
+    "separator",
+    "vocab_size",
+    "block_size",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "bias",
+)
 
 
 def choose_run(given: dict, out: Path) -> bool:
@@ -355,13 +365,27 @@ def read_data(settings: Settings, resumed: Path | None):
             f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
             "name the one that it was trained with, --tokenizer PATH"
         )
+    if is_tokens and settings.separator:
+        raise ValueError(
+            f"--separator {settings.separator} is for text, and {settings.dataset} is token files"
+        )
     if is_tokens:
         name = None if trained_on_text(name) else name  # a preset's, meant for text
         tokenizer = None if name is None else make_tokenizer(name)
         return tokenizer, *data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
-    text = data.read_text(settings.dataset, settings.encoding)
+    texts = data.read_texts(settings.dataset, settings.encoding)
+    text = "\n".join(texts)
     train_text, val_text = data.split(text)
-    tokenizer = make_tokenizer(name or "char", text, train_text)
+    special = [END_OF_TEXT] if settings.separator else []
+    tokenizer = make_tokenizer(name or "char", text, train_text, special)
+    if settings.separator:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"--separator {settings.separator} needs a tokenizer with an end-of-text token, "
+                "which this one has not: --tokenizer bpe:N makes one"
+            )
+        documents = data.documents(texts, settings.separator)
+        return tokenizer, *data.split(tokenizer.encode_ended(documents))
     ids = [tokenizer.encode_to_numpy(part, (), ()) for part in (train_text, val_text)]
     return tokenizer, *ids
 
@@ -390,14 +414,17 @@ def trained_on_text(name: str | None) -> bool:
     return name in (None, "char") or name.startswith("bpe:")
 
 
-def make_tokenizer(name: str, text: str = "", train_text: str = ""):
-    """The tokenizer that --tokenizer names, trained on this text or loaded."""
+def make_tokenizer(name: str, text: str = "", train_text: str = "", special=()):
+    """The tokenizer that --tokenizer names, trained on this text or loaded.
+
+    Of a new one of BPE, `special` are the special tokens.
+    """
     if name == "char":
         return CharTokenizer.train(text)
     if name.startswith("bpe:"):
         if not name[4:].isdigit():
             raise ValueError(f"--tokenizer bpe:N takes a number of ids, not {name[4:]!r}")
-        return BPETokenizer.train(train_text, int(name[4:]))
+        return BPETokenizer.train(train_text, int(name[4:]), special_tokens=special)
     try:
         return tokenizers.find(name)
     except FileNotFoundError as error:

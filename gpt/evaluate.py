@@ -69,11 +69,13 @@ def _loss(model: GPT, x, y) -> float:
 def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:
     """The full loss in bits per byte of text, which compares between tokenizers.
 
-    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts.
+    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts. The
+    end of a text, and other special tokens, are predicted too and have no bytes.
     """
     n = (len(tokens) - 1) // block_size * block_size
-    n_bytes = sum(
-        len(tokenizer.decode_bytes(tokens[i : min(i + 2**16, n + 1)].tolist()))
-        for i in range(1, n + 1, 2**16)
-    )
+    special = list(tokenizer.special_tokens.values())
+    n_bytes = 0
+    for i in range(1, n + 1, 2**16):
+        part = np.asarray(tokens[i : min(i + 2**16, n + 1)])
+        n_bytes += len(tokenizer.decode_bytes(part[~np.isin(part, special)]))
     return loss * n / math.log(2) / n_bytes

@@ -31,6 +31,9 @@ class Settings:
     tokenizer: str | None = _option(
         None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
     )
+    separator: str | None = _option(
+        None, "file or line: each one of the text ends with the end-of-text token"
+    )
     vocab_size: int | None = _option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
     block_size: int = _option(64, "the context, in tokens")
@@ -101,6 +104,8 @@ class Settings:
                 raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
+        if self.separator not in (None, "file", "line"):
+            raise ValueError(f"--separator is file or line, not {self.separator!r}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
         if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):

@@ -253,6 +253,46 @@ def test_end_of_text_ends_it_and_is_no_part_of_it():
     assert generate(Script([104, 105, 256], 257), tokenizer, "", 9, 0, stop=["hit"]) == "hi"
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 300}, {"top_p": 0.99}, {"min_p": 1e-9}])
+def test_ids_in_a_gap_of_the_vocabulary_are_never_drawn(settings):
+    """cl100k's 100256 and 100275 have no bytes; nor has an id between special tokens."""
+    bytes_ = {i: bytes([i]) for i in range(256)}
+    for special in ({"<|endoftext|>": 1000}, {"<|endoftext|>": 300, "<|end|>": 400}):
+        tokenizer = BPETokenizer([], "gpt2", special, bytes_)
+        for seed in range(20):
+            model = Script([256, 299, 301, 256] * 5, tokenizer.vocab_size)
+            text = generate(model, tokenizer, "ab", 20, 50.0, seed=seed, **settings)
+            assert text.startswith("ab")
+        # However much the model wants one, the likeliest of the others is taken.
+        model = Script([299, 299, 256], tokenizer.vocab_size)
+        assert generate(model, tokenizer, "x", 3, 0, return_full_text=False) == "\0\0\0"
+    # A model of fewer ids than the tokenizer has.
+    text = generate(Script([97] * 9, 300), tokenizer, "ab", 9, 30.0, seed=0)
+    assert text.startswith("ab") and "<|end|>" not in text
+
+
+def test_a_tokenizer_without_any_text():
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256})
+    tokenizer.vocabulary.clear()
+    with pytest.raises(ValueError, match="has no token that stands for text"):
+        generate(make(vocab_size=257), tokenizer, "")
+
+
+def test_special_tokens_in_a_prompt_count_where_they_are_allowed():
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256, "<|end|>": 257})
+    prompt = "<|end|>a<|endoftext|>"
+    plain = list(prompt.encode())
+    for allowed, ids in (
+        ((), plain),
+        ("all", [257, 97, 256]),
+        ({"<|end|>"}, [257, 97, *plain[8:]]),
+    ):
+        model = Script([98], 258)
+        model.config = GPTConfig(258, 64, 1, 1, 1)
+        assert generate(model, tokenizer, prompt, 1, 0, allowed_special=allowed) == prompt + "b"
+        assert model.contexts == [ids]
+
+
 def test_bytes_that_are_no_text_are_never_drawn():
     tokenizer = BPETokenizer.train("", 256)
     for ids in ([0xFF, 0x41], [0xC3, 0x41, 0x42], [0x41, 0x80, 0x42], [0xE2, 0x82, 0x41]):
@@ -394,6 +434,43 @@ def test_a_prompt_from_a_file_and_none(run, tmp_path, capsys):
     (tmp_path / "prompt.txt").write_bytes(b"caf\xe9")
     err = refused(sample.main, capsys, *argv, f"--start=FILE:{tmp_path}/prompt.txt")
     assert "prompt.txt" in err and "utf-8" in err
+    start = f"--start=FILE:{tmp_path}/prompt.txt"
+    assert ok(sample.main, capsys, *argv, start, "--encoding=latin-1").startswith("café")
+
+
+def test_a_prompt_in_a_file_is_read_as_training_text_is(run, tmp_path, capsys, monkeypatch):
+    """A byte order mark does not count, and line ends are kept."""
+    prompts = []
+    monkeypatch.setattr(sample, "stream", lambda _, __, prompt, *more: prompts.append(prompt) or [])
+    path = tmp_path / "prompt.txt"
+    for content, encoding in (
+        (b"\xef\xbb\xbfone\r\ntwo\rthree", "utf-8"),
+        ("one\r\ntwo\rthree".encode("utf-16"), "utf-16"),
+    ):
+        path.write_bytes(content)
+        ok(sample.main, capsys, "--out_dir", run, f"--start=FILE:{path}", f"--encoding={encoding}")
+        assert prompts.pop() == data.read_text(str(path), encoding) == "one\r\ntwo\rthree"
+
+
+def test_special_tokens_of_prompts(run, tmp_path, capsys, monkeypatch):
+    """--special makes <|endoftext|> in a prompt a token; without it a line says that it is text."""
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256})
+    model = make(tokenizer.vocab_size, 64)
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    argv = ["--out_dir", tmp_path, "--start=<|endoftext|>The", "--max_new_tokens=9", "--top_k=0"]
+    status, stdout, err = cli(sample.main, capsys, *argv)
+    assert status == 0 and err.count("\n") == 1 and "--special makes it a token" in err
+    assert stdout == generate(model, tokenizer, "<|endoftext|>The", 9, seed=1337) + "\n"
+    special = generate(model, tokenizer, "<|endoftext|>The", 9, seed=1337, allowed_special="all")
+    assert ok(sample.main, capsys, *argv, "--special") == special + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("<|endoftext|>The\n"))
+    argv[1:3] = [tmp_path, "--interactive"]
+    assert ok(sample.main, capsys, *argv, "--special") == special + "\n"
+    status, _, err = cli(sample.main, capsys, "--out_dir", run, "--special", "--max_new_tokens=1")
+    assert status == 0 and err.count("\n") == 1 and "no special tokens" in err
 
 
 def test_prompts_that_need_a_warning(run, capsys):

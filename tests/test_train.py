@@ -333,6 +333,58 @@ def count(config: GPTConfig) -> int:
     return one + (config.n_layer - 1) * (two - one) + (config.vocab_size - 1) * config.n_embd
 
 
+def test_each_file_or_line_ends_with_the_end_of_text(tmp_path, capsys):
+    """--separator: what a model learns to end with, and sampling stops at."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    words = corpus().split()
+    poem = "\r\n".join(" ".join(words[i : i + 4]) for i in range(0, 200, 4))
+    prose = "\n\n".join(" ".join(words[i : i + 7]) for i in range(200, 597, 7)) + "\n"
+    literal = "<|endoftext|> in a text is text\n"
+    for name, content in {"a": poem, "b": prose, "c": "", "d": literal}.items():
+        (folder / name).write_bytes(content.encode())
+    out = tmp_path / "out"
+    argv = ["--dataset", folder, *TINY, "--tokenizer=bpe:300", "--out_dir", out]
+    texts = {
+        "file": [poem, prose, literal],
+        "line": [
+            line
+            for text in (poem.replace("\r\n", "\n"), prose, literal)
+            for line in text.split("\n")
+            if line
+        ],
+    }
+    for separator, expected in texts.items():
+        given = settings.Settings(dataset=str(folder), tokenizer="bpe:300", separator=separator)
+        tokenizer, train_ids, val_ids = train.read_data(given, None)
+        assert tokenizer.vocab_size == 300 and tokenizer.eos_token_id == 299
+        ids = np.concatenate([train_ids, val_ids])
+        assert len(train_ids) == int(0.9 * len(ids))
+        plain = [tokenizer.encode_ordinary(text) for text in expected]
+        assert ids.tolist() == [i for text in plain for i in [*text, 299]]
+        assert max(map(max, plain)) < 299
+    ok(train.main, capsys, *argv, "--separator=line")
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    predicted = val_ids[1 : (len(val_ids) - 1) // 16 * 16 + 1]
+    n_bytes = len(tokenizer.decode_bytes(predicted[predicted != 299]))
+    expected = final["val_loss_full"] / math.log(2) * len(predicted) / n_bytes
+    assert final["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
+    ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=30")
+    err = refused(train.main, capsys, "--init_from=resume", "--out_dir", out, "--separator=file")
+    assert "--separator line, which cannot be file now" in err
+    ok(train.main, capsys, *argv[:-2], "--out_dir", tmp_path / "whole", "--separator=file")
+
+    data.write_tokens(tmp_path / "ids.bin", [1, 2, 3] * 99, 4)
+    for more, words in (
+        (["--separator=word"], "--separator is file or line, not 'word'"),
+        (["--separator=line", "--tokenizer=char"], "--tokenizer bpe:N makes one"),
+        (["--separator=line", "--dataset", tmp_path / "ids.bin"], "is for text, and .*ids.bin"),
+    ):
+        argv = ["--dataset", folder, *TINY, "--out_dir", tmp_path / "no", *more]
+        assert re.search(words, refused(train.main, capsys, *argv))
+    assert not (tmp_path / "no").exists()
+
+
 def test_help_shows_the_presets_with_their_sizes(capsys):
     shown = ok(train.main, capsys, "--help")
     stated = dict(re.findall(r"^  (\S+) +([\d.]+) M\b", shown, re.MULTILINE))
