@@ -55,6 +55,18 @@ def is_token_data(dataset: str) -> bool:
     return os.path.isfile(os.path.join(path, "train.bin"))
 
 
+def validation_size(dataset: str) -> int:
+    """About how many tokens the validation split has, at most, by the sizes of files alone.
+
+    0 for a built-in corpus, which is small, and for what is not there.
+    """
+    path = Path(resolve(dataset))
+    if (path / "val.bin").is_file():
+        return (path / "val.bin").stat().st_size // 2
+    files = _files(str(path)) if path.is_dir() else [path] if path.is_file() else []
+    return sum(file.stat().st_size for file in files) // (20 if path.suffix == ".bin" else 10)
+
+
 # ---- text ----------------------------------------------------------------------------------------
 
 
