@@ -17,6 +17,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import math
 import os
 import shlex
 import shutil
@@ -31,7 +32,15 @@ from gpt import GPT, GPTConfig, checkpoint, data
 from gpt.evaluate import estimate_loss
 from gpt.generate import generate
 from gpt.settings import Settings, any_encoding, parse
-from gpt.trainer import finished, harmless, make_optimizer, plot_losses, read_metrics, train
+from gpt.trainer import (
+    best_loss,
+    finished,
+    harmless,
+    make_optimizer,
+    plot_losses,
+    read_metrics,
+    train,
+)
 from tensorlite import parallel
 from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team
@@ -178,6 +187,7 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         print(f"validation loss {loss:.4f}")
         return 0
 
+    best = best_loss(out, val_tokens, settings, team) if resume else math.inf
     team.wait()  # all have looked, now one may change something
     if first:
         if not resume:
@@ -189,7 +199,8 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         checkpoint.write_json(
             out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
         )
-    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start, team):
+    splits = train_tokens, val_tokens
+    if not train(model, optimizer, *splits, tokenizer, settings, start, team, best):
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(

@@ -127,9 +127,11 @@ def train(
     settings: Settings,
     start: int = 0,
     team: Team = ALONE,
+    best: float = math.inf,
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
+    `best` is the `best_loss` of a run that goes on.
     Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT, SIGTERM, SIGHUP, or when
     the reader of a pipe that it writes to has gone, the step is finished, saved, and False
     returned; a second SIGINT raises KeyboardInterrupt. Raises FloatingPointError when the loss is
@@ -137,7 +139,6 @@ def train(
     ranks call this; rank 0 speaks and writes.
     """
     s, out, first = settings, Path(settings.out_dir), team.rank == 0
-    best = best_loss(out, val_tokens, s, team)
     metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
     save_interval = s.save_interval or s.eval_interval
     tokens_per_step = s.batch_size * s.gradient_accumulation_steps * s.block_size
