@@ -383,6 +383,8 @@ def only_process(out: Path):
 def prepare_folder(out: Path, overwrite: bool) -> None:
     """With `overwrite`, delete what a run has left in its folder."""
     if overwrite:
+        if not os.access(out, os.W_OK):  # before anything in best/ is deleted
+            raise PermissionError(f"nothing can be deleted in {out}: it is not writable for you")
         names = [*RUN_FILES, tokenizers.base.FILE_NAME]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
         for path in (out / name for name in names):

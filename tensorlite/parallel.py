@@ -532,12 +532,19 @@ def start(n: int, command: Sequence[str]) -> int:
     passed_on = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         passed_on[signal.SIGHUP] = signal.SIGTERM
-    previous = {
-        number: signal.signal(number, lambda number, frame: child.send_signal(passed_on[number]))
-        for number in passed_on
-    }
+    told = threading.Lock()  # taken by the first who tells mpiexec to stop: twice means at once
+
+    def tell(number, frame):
+        told.acquire(blocking=False)
+        child.send_signal(passed_on[number])
+
+    def nobody_reads():
+        if told.acquire(blocking=False):
+            child.terminate()
+
+    previous = {number: signal.signal(number, tell) for number in passed_on}
     readers = [
-        threading.Thread(target=pass_on, args=(source, target, child), daemon=True)
+        threading.Thread(target=pass_on, args=(source, target, nobody_reads), daemon=True)
         for source, target in ((child.stdout, 1), (child.stderr, 2))
     ]
     try:
@@ -552,14 +559,14 @@ def start(n: int, command: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
-def pass_on(source, target: int, child: subprocess.Popen) -> None:
-    """Copy what `child` writes to a file descriptor; when nobody reads that any more, stop it."""
+def pass_on(source, target: int, nobody_reads: Callable[[], None]) -> None:
+    """Copy a pipe to a file descriptor until its end; call `nobody_reads` if nobody reads it."""
     while block := source.read(2**16):
         try:
             while block:
                 block = block[os.write(target, block) :]
         except BrokenPipeError:
-            child.terminate()
+            nobody_reads()
         except OSError:  # a full disk, a terminal that is closed: the work goes on without words
             pass
 
