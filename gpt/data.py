@@ -60,11 +60,11 @@ def validation_size(dataset: str) -> int:
 
     0 for a built-in corpus, which is small, and for what is not there.
     """
-    path = Path(resolve(dataset))
-    if (path / "val.bin").is_file():
-        return (path / "val.bin").stat().st_size // 2
-    files = _files(str(path)) if path.is_dir() else [path] if path.is_file() else []
-    return sum(file.stat().st_size for file in files) // (20 if path.suffix == ".bin" else 10)
+    path = resolve(dataset)
+    if os.path.isfile(val := os.path.join(path, "val.bin")):
+        return os.path.getsize(val) // 2
+    files = _files(path) if os.path.isdir(path) else [path] if os.path.isfile(path) else []
+    return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
 
 
 # ---- text ----------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def estimate_loss(
     return float(np.mean(team.sum(losses)))
 
 
-AT_A_TIME = 1024  # tokens, at least: a small model's batch costs mostly what any call costs
+AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
 
 
 def full_loss(
@@ -46,8 +46,8 @@ def full_loss(
     """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
 
     Each token behind the first is predicted once, except for less than a window at the end. The
-    ranks of a team take turns with the batches. A terminal shows a progress bar; where there is
-    none, `say` is given a line about the progress every five seconds.
+    ranks of a team take turns with the batches, of `batch_size` windows or more. A terminal shows a
+    progress bar; where there is none, `say` is given a line about the progress every five seconds.
     """
     block_size = model.config.block_size
     batch_size = max(batch_size, AT_A_TIME // block_size)

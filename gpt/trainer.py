@@ -30,7 +30,7 @@ from tokenizer.base import write_atomic
 
 from .checkpoint import load_step, save_model, save_run
 from .data import draw_batch, draw_starts
-from .evaluate import bits_per_byte, duration, estimate_loss, full_loss
+from .evaluate import AT_A_TIME, bits_per_byte, duration, estimate_loss, full_loss
 from .model import GPT
 from .settings import Settings
 
@@ -66,9 +66,6 @@ def learning_rate(settings: Settings, step: int) -> float:
     return cosine_schedule(
         step, s.warmup_iters, s.lr_decay_iters or s.max_iters, s.learning_rate, min_lr
     )
-
-
-AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
 
 
 def train_step(model: GPT, optimizer, tokens, settings: Settings, step: int, team: Team = ALONE):
@@ -131,12 +128,11 @@ def train(
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
-    `best` is the `best_loss` of a run that goes on.
-    Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT, SIGTERM, SIGHUP, or when
-    the reader of a pipe that it writes to has gone, the step is finished, saved, and False
-    returned; a second SIGINT raises KeyboardInterrupt. Raises FloatingPointError when the loss is
-    infinite or not a number; the last checkpoint, of which they were numbers, stays. Of a team all
-    ranks call this; rank 0 speaks and writes.
+    Writes checkpoints, `metrics.jsonl` and `best/`, whose model has the loss `best` so far, to
+    out_dir. On SIGINT, SIGTERM or SIGHUP, or when the reader of a pipe that it writes to has gone,
+    the step is finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt.
+    Raises FloatingPointError when loss or gradient is infinite or not a number; the last
+    checkpoint stays. Of a team all ranks call this; rank 0 speaks and writes.
     """
     s, out, first = settings, Path(settings.out_dir), team.rank == 0
     metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
@@ -275,7 +271,8 @@ def best_loss(out: Path, val_tokens, settings: Settings, team: Team = ALONE) -> 
     best, s = math.inf, settings
     if team.rank == 0 and (step := load_step(out / "best")) is not None:
         lines = read_metrics(out / "metrics.jsonl")
-        best = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}.get(step)
+        losses = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+        best = losses.get(step)  # None: lost
     best = team.same(best)
     if best is None:
         model = GPT.from_pretrained(out / "best").to(s.device)
