@@ -19,13 +19,14 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import GPT
 from gpt.generate import stream
-from gpt.settings import Parser, underscored
+from gpt.settings import Parser, any_encoding, underscored
 from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    any_encoding()
     warnings.showwarning = lambda message, *_: print(f"sample.py: {message}", file=sys.stderr)
     try:
         return run(parse(sys.argv[1:] if argv is None else argv))

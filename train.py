@@ -17,6 +17,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import math
 import os
 import shlex
 import shutil
@@ -30,8 +31,16 @@ import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, checkpoint, data
 from gpt.evaluate import estimate_loss
 from gpt.generate import generate
-from gpt.settings import Settings, parse
-from gpt.trainer import finished, make_optimizer, plot_losses, read_metrics, train
+from gpt.settings import Settings, any_encoding, parse
+from gpt.trainer import (
+    best_loss,
+    finished,
+    harmless,
+    make_optimizer,
+    plot_losses,
+    read_metrics,
+    train,
+)
 from tensorlite import parallel
 from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team
@@ -43,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
     is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
     team = ALONE
+    any_encoding()
     try:
         team = parallel.join()
         with rank_0_speaks(team):
@@ -72,12 +82,46 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def rank_0_speaks(team: Team):
-    """In the block, what the other ranks print is lost; errors that leave it are not."""
+    """In the block, what the other ranks print is lost; errors that leave it are not.
+
+    What rank 0 prints is lost where nobody can read it, instead of costing the run.
+    """
     if team.rank == 0:
-        yield
+        streams = Output(sys.stdout), Output(sys.stderr)
     else:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        streams = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
             yield
+        finally:
+            sys.stdout.flush()
+
+
+class Output:
+    """A stream whose reader may go away: a closed pipe or terminal, a full disk; or it is None."""
+
+    def __init__(self, stream):
+        self.stream = stream or open(os.devnull, "w")
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            return self._give_up(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self, text: str = "") -> int:
+        """From now on, and for what is still in the buffer, the reader is /dev/null."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        return len(text)
 
 
 def run(given: dict, team: Team = ALONE, why: str = "") -> int:
@@ -94,11 +138,12 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     keep_freed_memory()
     settings, first = Settings(**given), team.rank == 0
     out = Path(settings.out_dir)
+    # Before the folder is looked at: what is seen there stays so until the end.
+    if first and (out.exists() or not settings.eval_only):
+        held.enter_context(only_process(out))
+    team.wait()
     resume = choose_run(given, out)
-    team.wait()  # all have looked, now one may change something
     if resume:
-        if first:
-            held.enter_context(only_process(out))
         saved = read_run(out)
         settings = resumed_settings(given, saved["settings"], out)
         given = dataclasses.asdict(settings)  # what it was started with is given
@@ -143,16 +188,20 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         print(f"validation loss {loss:.4f}")
         return 0
 
+    best = best_loss(out, val_tokens, settings, team) if resume else math.inf
+    team.wait()  # all have looked, now one may change something
     if first:
         if not resume:
-            held.enter_context(only_process(out))
             prepare_folder(out, settings.overwrite)
         if tokenizer:
             tokenizer.save(out)
+        if not resume:
+            checkpoint.begin_run(out)
         checkpoint.write_json(
             out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
         )
-    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start, team):
+    splits = train_tokens, val_tokens
+    if not train(model, optimizer, *splits, tokenizer, settings, start, team, best):
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(
@@ -161,8 +210,9 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         return 0
     if not first:
         return 0
-    if not plot_losses(out):
-        print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
+    with harmless("loss.png"):
+        if not plot_losses(out):
+            print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
     return report(out, model, tokenizer, settings)
 
 
@@ -211,7 +261,9 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
         return n, f"starting {n} workers" if n > 1 else "one process, as --workers says"
     rows = s.batch_size * s.gradient_accumulation_steps
     n = max(n for n in range(1, places + 1) if rows % n == 0)
-    multiplications = 12 * s.n_layer * s.n_embd**2 * 3 * rows * s.block_size * s.max_iters
+    tokens = 3 * rows * s.block_size * s.max_iters  # backward is twice a forward pass
+    tokens += 0 if s.skip_final_eval else data.validation_size(s.dataset)
+    multiplications = 12 * s.n_layer * s.n_embd**2 * tokens
     if places == 1:
         why = f"there is one {unit}"
     elif s.eval_only or multiplications < FEW:
@@ -232,7 +284,8 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
 # Which run
 # =================================================================================================
 
-RUN_FILES = ("run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png", "best")
+# The folder first: it alone may be hard to delete, and then all is as it was.
+RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
 # Settings that do not change what is learned, and those that a resumed run cannot change.
 NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
 NEUTRAL += ("eval_only",)
@@ -251,7 +304,8 @@ FIXED = (
 def choose_run(given: dict, out: Path) -> bool:
     """Whether to resume the run in `out`. Raises ValueError where it would be overwritten."""
     settings = Settings(**given)
-    exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
+    parts = ("run.json", "model.safetensors", "metrics.jsonl", "best")
+    exists = any(os.path.lexists(out / name) for name in parts) or any(out.glob("optimizer-[1-9]*"))
     resumable = (out / checkpoint.RUN).exists()
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out_dir {out} is a file")
@@ -279,9 +333,9 @@ def choose_run(given: dict, out: Path) -> bool:
             f"{out} holds a run with other settings ({', '.join(changed)} differ): "
             "give another --out_dir, or --overwrite to delete it"
         )
+    way = "--init_from resume goes on with it, " if resumable else ""  # not without its run.json
     raise ValueError(
-        f"{out} holds another run: --init_from resume goes on with it, --overwrite deletes it, "
-        "--out_dir puts this one elsewhere"
+        f"{out} holds another run: {way}--overwrite deletes it, --out_dir puts this one elsewhere"
     )
 
 
@@ -290,6 +344,11 @@ def read_run(out: Path) -> dict:
     saved = checkpoint.read_json(out / checkpoint.RUN)
     if not isinstance(saved.get("settings"), dict) or "data" not in saved:
         raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
+    if checkpoint.is_lost(out):
+        raise FileNotFoundError(
+            f"the run in {out} has lost its {checkpoint.MODEL}: put it back (best/ may have an "
+            "earlier one, for --init_from), or begin again with --overwrite"
+        )
     return saved
 
 
@@ -309,25 +368,37 @@ def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
 
 @contextlib.contextmanager
 def only_process(out: Path):
-    """Make the folder, and let no other process train in it while the block runs."""
+    """Make the folder, and let no other process train in it while the block runs.
+
+    A folder that was made here and is still empty at the end is removed.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     handle = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (out.exists() and os.path.samestat(os.fstat(handle), out.stat())):
+            raise BlockingIOError  # it has just been removed
         yield
     except BlockingIOError:
+        made = []
         raise ValueError(f"another process is training in {out}") from None
     finally:
+        with contextlib.suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
         os.close(handle)
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:
     """With `overwrite`, delete what a run has left in its folder."""
     if overwrite:
+        if not os.access(out, os.W_OK):  # before anything in best/ is deleted
+            raise PermissionError(f"nothing can be deleted in {out}: it is not writable for you")
         names = [*RUN_FILES, tokenizers.base.FILE_NAME]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
         for path in (out / name for name in names):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
@@ -492,9 +563,11 @@ def report(out: Path, model: GPT | None, tokenizer, settings: Settings) -> int:
         more = "" if bits is None else f", {bits:.3f} bits per byte"
         print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
     if model and tokenizer:
-        sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed + 1)
-        print(f"\na sample of what it writes:\n{sample.strip()}")
-    print(f"\nmore of it: {command('sample', out)}")
+        with harmless("sample"):
+            sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed + 1)
+            print(f"\na sample of what it writes:\n{sample.strip()}")
+    with harmless("more of it"):
+        print(f"\nmore of it: {command('sample', out)}")
     return 0
 
 

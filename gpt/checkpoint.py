@@ -7,6 +7,8 @@ optimizer's state under the number of its step.
 A directory cannot be replaced in one go. So every file is written under a temporary name, flushed
 to the disk and renamed; the optimizer's state first, and the rename of `model.safetensors`, which
 holds the number of the step, is what commits. A crash at any moment leaves the checkpoint before.
+Before the first one there is an empty file for step 0, so that a run that has lost its model is not
+mistaken for one that has saved nothing yet.
 """
 
 from __future__ import annotations
@@ -154,6 +156,18 @@ def read_config(directory: str | Path) -> GPTConfig:
 # =================================================================================================
 # Runs: a model, its optimizer and the settings
 # =================================================================================================
+
+
+def begin_run(directory: str | Path) -> None:
+    """Say that nothing has been saved yet, by an empty file that the first `save_run` removes."""
+    _optimizer_path(Path(directory), 0).touch()
+    sync_directory(Path(directory))
+
+
+def is_lost(directory: str | Path) -> bool:
+    """Whether a run has saved a model, and this is not there any more."""
+    # In this order: another process may be in its first save_run.
+    return not (_optimizer_path(Path(directory), 0).exists() or (Path(directory) / MODEL).exists())
 
 
 def save_run(directory: str | Path, model: GPT, optimizer, step: int) -> None:

@@ -57,6 +57,18 @@ def is_token_data(dataset: str) -> bool:
     return os.path.isfile(os.path.join(path, "train.bin"))
 
 
+def validation_size(dataset: str) -> int:
+    """About how many tokens the validation split has, at most, by the sizes of files alone.
+
+    0 for a built-in corpus, which is small, and for what is not there.
+    """
+    path = resolve(dataset)
+    if os.path.isfile(val := os.path.join(path, "val.bin")):
+        return os.path.getsize(val) // 2
+    files = _files(path) if os.path.isdir(path) else [path] if os.path.isfile(path) else []
+    return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
+
+
 # ---- text ----------------------------------------------------------------------------------------
 
 

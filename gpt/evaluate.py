@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -31,14 +33,26 @@ def estimate_loss(
     return float(np.mean(team.sum(losses)))
 
 
-def full_loss(model: GPT, tokens, batch_size: int, team: Team = ALONE) -> float:
+AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
+
+
+def full_loss(
+    model: GPT,
+    tokens,
+    batch_size: int,
+    team: Team = ALONE,
+    say: Callable[[str], None] | None = None,
+) -> float:
     """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
 
     Each token behind the first is predicted once, except for less than a window at the end. The
-    ranks of a team take turns with the batches.
+    ranks of a team take turns with the batches, of `batch_size` windows or more. A terminal shows a
+    progress bar; where there is none, `say` is given a line about the progress every five seconds.
     """
     block_size = model.config.block_size
+    batch_size = max(batch_size, AT_A_TIME // block_size)
     total, n = 0.0, 0
+    began = shown = time.monotonic()
     bar = tqdm(
         total=(len(tokens) - 1) // block_size,
         desc="validation",
@@ -53,6 +67,11 @@ def full_loss(model: GPT, tokens, batch_size: int, team: Team = ALONE) -> float:
                 total += _loss(model, x, y) * y.size
             n += y.size
             bar.update(len(x))
+            if say and bar.disable and time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                done = n / block_size / bar.total
+                left = duration((shown - began) * (1 - done) / done)
+                say(f"validation: {done:.0%} of {bar.total:,} windows, {left} left")
     return team.sum(total) / n
 
 
@@ -64,6 +83,16 @@ def _loss(model: GPT, x, y) -> float:
             return model.loss(x, y).item()
     finally:
         model.train(training)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(3725.4), duration(65.2)
+    ('1 h 2 min', '1 min 5 s')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:

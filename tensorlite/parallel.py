@@ -30,6 +30,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -525,7 +526,9 @@ def fault() -> str | None:
 def start(n: int, command: Sequence[str]) -> int:
     """Run a Python script, with its arguments, as n ranks on this machine; returns the exit status.
 
-    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies.
+    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies. SIGHUP
+    (not under nohup) and a reader of the output who goes away reach them as SIGTERM: mpiexec would
+    die of either.
     """
     environment = dict(os.environ)
     if sys.stderr.isatty():
@@ -535,18 +538,52 @@ def start(n: int, command: Sequence[str]) -> int:
     child = subprocess.Popen(
         [mpiexec(), "-n", str(n), sys.executable, *command],
         env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
         start_new_session=True,  # or the terminal's Ctrl-C would come twice
         preexec_fn=die_with_parent,
     )
-    previous = {
-        number: signal.signal(number, lambda number, frame: child.send_signal(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    passed_on = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        passed_on[signal.SIGHUP] = signal.SIGTERM
+    told = threading.Lock()  # taken by the first who tells mpiexec to stop: twice means at once
+
+    def tell(number, frame):
+        told.acquire(blocking=False)
+        child.send_signal(passed_on[number])
+
+    def nobody_reads():
+        if told.acquire(blocking=False):
+            child.terminate()
+
+    previous = {number: signal.signal(number, tell) for number in passed_on}
+    readers = [
+        threading.Thread(target=pass_on, args=(source, target, nobody_reads), daemon=True)
+        for source, target in ((child.stdout, 1), (child.stderr, 2))
+    ]
     try:
-        return child.wait()
+        for reader in readers:
+            reader.start()
+        status = child.wait()
+        for reader in readers:
+            reader.join(5)  # longer only where something outlives mpiexec and holds the pipe
+        return status
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def pass_on(source, target: int, nobody_reads: Callable[[], None]) -> None:
+    """Copy a pipe to a file descriptor until its end; call `nobody_reads` if nobody reads it."""
+    while block := source.read(2**16):
+        try:
+            while block:
+                block = block[os.write(target, block) :]
+        except BrokenPipeError:
+            nobody_reads()
+        except OSError:  # a full disk, a terminal that is closed: the work goes on without words
+            pass
 
 
 def die_with_parent() -> None:

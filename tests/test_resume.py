@@ -1,5 +1,6 @@
 """A run that is stopped, in whatever way, and resumed is the run that was left alone."""
 
+import itertools
 import json
 import os
 import random
@@ -21,7 +22,18 @@ from gpt.settings import Settings
 from gpt.trainer import make_optimizer
 from tensorlite.optim import AdamW
 
-from .test_train import ENVIRONMENT, TINY, command, corpus, files, ok, refused, short_end, text
+from .test_train import (
+    ENVIRONMENT,
+    TINY,
+    cli,
+    command,
+    corpus,
+    files,
+    ok,
+    refused,
+    short_end,
+    text,
+)
 
 __all__ = ["short_end", "text"]  # fixtures
 
@@ -50,8 +62,8 @@ def assert_same(a: Path, b: Path) -> None:
     assert [name for name in kept if kept[name] != expected[name]] == []
 
 
-def start(out: Path, *argv) -> subprocess.Popen:
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(out: Path, *argv, **more) -> subprocess.Popen:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) | more
     return subprocess.Popen(
         command("train.py", "--out_dir", out, *argv), cwd=out.parent, env=ENVIRONMENT, **pipes
     )
@@ -111,11 +123,59 @@ def test_two_processes_do_not_share_a_folder(whole, tmp_path):
     assert_same(out, whole)
 
 
+def test_the_folder_is_taken_before_the_text_is_read(text, tmp_path, capsys):
+    """One process waits for its text, from a pipe; another would be done meanwhile."""
+    out, pipe = tmp_path / "out", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = start(out, "--dataset", pipe, *TINY)
+    with open(pipe, "wb") as file:  # returns when the other end is open, too
+        for more in ([], ["--init_from=auto"], ["--overwrite"]):
+            argv = ["--dataset", text, *TINY, "--out_dir", out, *more]
+            assert "another process is training in" in refused(train.main, capsys, *argv)
+        file.write(text.read_bytes())
+    _, err = first.communicate()
+    assert first.returncode == 0 and err == ""
+    assert outcome(out)[0][-1]["event"] == "final"
+
+
+@pytest.mark.parametrize("steps", [25, 10])
+def test_a_run_that_has_appeared_meanwhile_is_left_alone(
+    steps, text, tmp_path, capsys, monkeypatch
+):
+    """Another process makes its run after this one has seen an empty folder."""
+    out, choose = tmp_path / "out", train.choose_workers
+    run = ["--dataset", str(text), *TINY, "--out_dir", str(out), "--lr_decay_iters=25"]
+
+    def choose_slowly(*args):
+        chosen = choose(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "choose_workers", choose)
+            assert train.main([*run, f"--max_iters={steps}"]) == 0
+        return chosen
+
+    monkeypatch.setattr(train, "choose_workers", choose_slowly)
+    assert "holds another run" in refused(train.main, capsys, *run)
+    assert outcome(out)[0][-1] == outcome(out)[0][-1] | {"event": "final", "step": steps}
+    shutil.rmtree(out)
+    if steps == 25:
+        assert "is finished, at step 25" in ok(train.main, capsys, *run, "--init_from=auto")
+    else:
+        assert "max_iters differ" in refused(train.main, capsys, *run, "--init_from=auto")
+    assert outcome(out)[0][-1]["step"] == steps
+
+
+def test_a_folder_made_for_a_refused_run_is_removed(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    for out in ("there", "new", "there/a/b"):
+        refused(train.main, capsys, "--dataset=nowhere", *TINY, "--out_dir", tmp_path / out)
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
 def test_stopped_by_signals(whole, tmp_path):
     shutil.copy(whole.parent / "corpus.txt", tmp_path)
     out = tmp_path / "out"
     argv = ["--dataset=corpus.txt", *SLOW]
-    for lines, number in ((33, signal.SIGINT), (83, signal.SIGTERM)):
+    for lines, number in ((33, signal.SIGINT), (83, signal.SIGTERM), (113, signal.SIGHUP)):
         process = start(out, *argv)
         wait_for(process, out, lines)
         process.send_signal(number)
@@ -130,6 +190,37 @@ def test_stopped_by_signals(whole, tmp_path):
     process = start(out, "--init_from=resume")
     stdout, _ = process.communicate()
     assert process.returncode == 0 and f"resuming {out} at step {step}" in stdout
+    assert_same(out, whole)
+
+
+def test_a_reader_that_goes_away_stops_it_as_a_signal_does(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    process = start(out, "--dataset=corpus.txt", *SLOW)
+    wait_for(process, out, 33)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
+    lines, kept = outcome(out)
+    step = lines[-1]["step"]
+    assert 20 < step < 150 and f"optimizer-{step}.safetensors" in kept  # nothing is lost
+    process = start(out, "--init_from=resume")
+    process.communicate()
+    assert process.returncode == 0
+    assert_same(out, whole)
+    process = start(out, "--init_from=resume")
+    process.stdout.close()  # it is finished, and says so to nobody
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
+def test_under_nohup_a_hangup_stops_nothing(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    ignore = dict(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(out, "--dataset=corpus.txt", *SLOW, **ignore)
+    wait_for(process, out, 33)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate()
+    assert process.returncode == 0 and err == ""
     assert_same(out, whole)
 
 
@@ -347,6 +438,144 @@ def test_resuming_from_damaged_files_is_refused(name, text, tmp_path, capsys):
         before = files(out)
         refused(train.main, capsys, *argv)
         assert files(out) == before
+
+
+PARTS = "run.json config.json model.safetensors optimizer-10.safetensors metrics.jsonl "
+PARTS += "tensorlite-tokenizer.json best/model.safetensors best/config.json best"
+LOST = [c for n in (1, 2) for c in itertools.combinations(PARTS.split(), n)]
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A run of 10 steps, and the same of 20."""
+    folder = tmp_path_factory.mktemp("part")
+    (folder / "corpus.txt").write_text(corpus(), encoding="utf-8")
+    run = ["--dataset=corpus.txt", *TINY, "--lr_decay_iters=20", "--dropout=0.1", "--workers=1"]
+    for steps in (10, 20):
+        process = start(folder / str(steps), *run, f"--max_iters={steps}", "--eval_interval=5")
+        assert process.wait() == 0
+    return folder
+
+
+@pytest.mark.parametrize("lost", LOST, ids=" ".join)
+def test_a_folder_that_has_lost_files_is_refused_or_goes_on_rightly(
+    lost, part, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(part)  # where the text is
+    out = tmp_path / "out"
+    shutil.copytree(part / "10", out)
+    for name in lost:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    before = files(out)
+    for argv in (["--init_from=resume", "--max_iters=20"], ["--dataset=corpus.txt", *TINY]):
+        status, stdout, err = cli(train.main, capsys, "--out_dir", out, *argv)
+        if status == 0:
+            break
+        assert status == 2 and err.count("\n") == 1 and "Traceback" not in err
+        assert files(out) == before
+    needed = {"run.json", "config.json", "model.safetensors", "optimizer-10.safetensors"}
+    assert status == (2 if needed.intersection(lost) else status)
+    if status == 0:
+        assert "resuming" in stdout
+        (lines, kept), (expected_lines, expected) = outcome(out), outcome(part / "20")
+        assert lines[-1] == expected_lines[-1]
+        assert kept == expected if "best/model.safetensors" not in lost else kept.keys()
+        assert ("was lost" in stdout) == ("metrics.jsonl" in lost)
+
+
+@pytest.mark.parametrize("save", [7, 10])
+def test_a_lost_model_is_told_from_none(save, text, tmp_path, capsys, monkeypatch):
+    """Also where the optimizer's state, or all that was saved, is lost with it."""
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=10", f"--save_interval={save}"]
+    ok(train.main, capsys, *run)
+    for names in ("model.safetensors",), ("config.json", "optimizer-10.safetensors", "best"):
+        for path in (out / name for name in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        before = files(out)
+        for how in ("resume", "auto"):
+            err = refused(train.main, capsys, *run, f"--init_from={how}")
+            assert "lost its model.safetensors" in err and "--overwrite" in err
+        assert "holds another run" in refused(train.main, capsys, *run)
+        assert files(out) == before
+    ok(train.main, capsys, *run, "--overwrite")
+    assert (out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "optimizer-10.safetensors", "best"])
+def test_the_rest_of_a_run_is_not_written_over(left, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=10"]
+    ok(train.main, capsys, *run)
+    for path in out.iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = files(out)
+    for how in ("scratch", "auto"):
+        err = refused(train.main, capsys, *run, f"--init_from={how}")
+        assert "holds another run: --overwrite" in err  # without a run.json nothing is resumed
+    assert files(out) == before
+
+
+def test_the_best_is_kept_when_its_metrics_are_lost(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=20"]
+    ok(train.main, capsys, *run)
+    best = files(out / "best")
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    worse = ["--out_dir", out, "--init_from=resume", "--learning_rate=3", "--eval_interval=2"]
+    for steps, metrics in (
+        (24, None),
+        (28, b"".join(lines[:2])),  # cut off
+        (32, b"".join(lines).replace(b"val_loss", b"val_l\xffss")),
+        (36, b'5\nnull\n{}\n{"step": "x"}\n\0\0\n' + b"[" * 100_000),
+    ):
+        (out / "metrics.jsonl").unlink()
+        if metrics is not None:
+            (out / "metrics.jsonl").write_bytes(metrics)
+        stdout = ok(train.main, capsys, *worse, f"--max_iters={steps}")
+        estimates = [line["val_loss"] for line in outcome(out)[0] if "val_loss" in line]
+        assert min(estimates[-2:]) > 2.5  # all of them worse
+        assert files(out / "best") == best
+        assert ("was lost" in stdout) == (steps in (24, 36))
+    # And one that is better than what is there replaces it, whatever metrics.jsonl said.
+    shutil.rmtree(out / "best")
+    ok(train.main, capsys, *worse, "--max_iters=40")
+    assert GPT.from_pretrained(out / "best")
+
+
+def test_a_damaged_line_of_metrics_does_not_cost_the_others(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=10")
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_bytes(b"".join([lines[0], b"\xff{" + lines[1], *lines[2:]]))
+    ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=15")
+    kept = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    assert kept[:3] == [lines[0], *lines[2:4]]  # all but the damaged one, and the final one
+
+
+@pytest.mark.parametrize(
+    "ruin",
+    [
+        "--learning_rate=1e30 --save_interval=1",
+        "--learning_rate=1e38 --save_interval=1 --grad_clip=0 --gradient_accumulation_steps=3",
+        "--learning_rate=1e30 --max_iters=11",  # saved because it is the last
+        "--learning_rate=1e20 --weight_decay=1e20 --save_interval=1",
+    ],
+)
+def test_a_ruined_model_replaces_no_checkpoint(ruin, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--warmup_iters=0"]
+    ok(train.main, capsys, *run, "--max_iters=10")
+    before = files(out)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=20"]
+    err = refused(train.main, capsys, *more, *ruin.split())
+    assert "at step 11; stopped, the checkpoint of step 10 is in" in err
+    after = files(out)
+    for name in ("model.safetensors", "optimizer-10.safetensors", "best/model.safetensors"):
+        assert after[name] == before[name]
+    assert "optimizer-11.safetensors" not in after
 
 
 @pytest.mark.parametrize(

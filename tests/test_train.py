@@ -4,11 +4,13 @@ Most command lines run in this process, which saves a second each; the helpers h
 other files too.
 """
 
+import itertools
 import json
 import math
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +22,7 @@ import pytest
 import tensorlite as tl
 import tokenizer as tokenizers
 import train
-from gpt import GPT, GPTConfig, data, settings, trainer
+from gpt import GPT, GPTConfig, data, evaluate, settings, trainer
 from gpt.settings import PRESET_HELP, PRESETS, Settings, parse
 
 ROOT = Path(train.__file__).parent
@@ -223,6 +225,174 @@ def test_loss_picture(text, tmp_path, capsys, monkeypatch):
     argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "bare"]
     assert "tensorlite[plot]" in ok(train.main, capsys, *argv)
     assert not (tmp_path / "bare" / "loss.png").exists()
+
+
+# ---- nothing after training costs the result -----------------------------------------------------
+
+
+def in_shell(*argv, cwd: Path, **more) -> subprocess.CompletedProcess:
+    """train.py as a process of its own, whose result must be there whatever its surroundings."""
+    environment = ENVIRONMENT | more.pop("env", {})
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | more
+    done = subprocess.run(command("train.py", *argv), cwd=cwd, env=environment, **pipes)
+    last = json.loads((cwd / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert last["event"] == "final" and (cwd / "out" / "model.safetensors").exists()
+    return done
+
+
+@pytest.mark.parametrize("backend", ["module://absent.backend", "nosuch", "TkAgg"])
+def test_the_picture_needs_no_backend(backend, text, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = in_shell("--dataset", text, *TINY, cwd=tmp_path, env={"MPLBACKEND": backend})
+    assert done.stderr == b"" and b"a sample of what it writes" in done.stdout
+    assert (tmp_path / "out" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_leaves_the_callers_backend(text, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib import pyplot
+
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    before = pyplot.get_backend()
+    pyplot.switch_backend("svg")
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    assert trainer.plot_losses(out) and (out / "loss.png").exists()
+    assert pyplot.get_backend() == "svg" and os.environ["MPLBACKEND"] == "svg"
+    assert pyplot.get_fignums() == []
+    pyplot.switch_backend(before)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16", "utf-8"])
+def test_what_stdout_cannot_say_is_escaped(encoding, tmp_path):
+    letters = "ж漢é"  # of which cp1252 has one, ASCII none
+    (tmp_path / "corpus.txt").write_text(corpus().replace("t", letters), encoding="utf-8")
+    argv = ["--dataset=corpus.txt", *TINY]
+    done = in_shell(*argv, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+    said = done.stdout.decode(encoding)
+    assert done.stderr == b"" and "more of it: " in said
+    for letter in letters:
+        shown = letter.encode(encoding, "backslashreplace").decode(encoding)
+        assert shown in said.partition("a sample of what it writes:")[2]
+    sampled = subprocess.run(
+        command("sample.py", "--start=é漢", "--max_new_tokens=1"),
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    shown = "é漢".encode(encoding, "backslashreplace").decode(encoding)
+    assert sampled.returncode == 0 and sampled.stdout.decode(encoding).startswith(shown)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr", "both", "full", "both full"])
+def test_nobody_need_listen(closed, text, tmp_path):
+    def close():
+        for number in (1, 2):
+            if closed == "both" or closed == {1: "stdout", 2: "stderr"}[number]:
+                os.close(number)
+
+    with open("/dev/full", "w") as full:
+        streams = {"full": {"stdout": full}, "both full": {"stdout": full, "stderr": full}}
+        more = streams.get(closed, {})
+        done = in_shell("--dataset", text, *TINY, cwd=tmp_path, preexec_fn=close, **more)
+    assert not done.stderr
+    assert closed != "stderr" or b"more of it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (RuntimeError("Failed to process string with tex"), "Failed to process string with tex"),
+        (MemoryError(), "MemoryError"),
+        (ImportError("numpy.core.multiarray\nfailed to import"), "multiarray failed to import"),
+    ],
+)
+@pytest.mark.parametrize("part", ["plot_losses", "generate", "command"])
+def test_what_fails_at_the_end_is_a_line(part, error, words, text, tmp_path, capsys, monkeypatch):
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(train, part, fail)
+    out = tmp_path / "out"
+    stdout = ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    missing = {"plot_losses": "loss.png", "generate": "sample", "command": "more of it"}
+    (line,) = [line for line in stdout.splitlines() if line.startswith("no ")]
+    assert line.startswith(f"no {missing[part]}: ") and line.endswith(words)
+    assert "on the whole split" in stdout
+    assert ("a sample" in stdout) == (part != "generate")
+    assert ("more of it: python" in stdout) == (part != "command")
+
+
+def test_a_disk_without_room_for_the_picture(text, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    out, fsync = tmp_path / "out", os.fsync
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    before = files(out)
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.plot_losses(out)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert files(out) == before  # no half a picture either
+
+
+def test_ids_that_the_tokenizer_lacks_cost_the_bits_per_byte_alone(tmp_path, capsys):
+    tokenizers.CharTokenizer.train("abcdef ").save(tmp_path / "tok")  # 8 ids
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 20, 20)
+    argv = ["--dataset", tmp_path / "all.bin", "--tokenizer", tmp_path / "tok", *TINY]
+    stdout = ok(train.main, capsys, *argv, "--vocab_size=20", "--out_dir", tmp_path / "out")
+    assert "no bits per byte: " in stdout
+    final = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["bits_per_byte"] is None and final["val_loss_full"] > 0
+
+
+# ---- the whole validation split ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [17, 16 * 64 + 1, 5000])
+@pytest.mark.parametrize("batch_size", [1, 5, 64, 100])
+def test_the_full_loss_does_not_depend_on_the_batch(n, batch_size):
+    model, tokens = GPT(GPTConfig(11, 16, 1, 2, 16)), np.random.default_rng(0).integers(0, 11, n)
+    windows = [tokens[i : i + 17][None] for i in range(0, n - 16, 16)]
+    with tl.no_grad():
+        losses = [model.loss(w[:, :-1], w[:, 1:]).item() for w in windows]
+    assert evaluate.full_loss(model, tokens, batch_size) == pytest.approx(np.mean(losses), 1e-6)
+
+
+def test_a_long_evaluation_shows_its_progress_without_a_terminal(monkeypatch):
+    clock = itertools.count(0, 3)  # seconds: three pass with each look
+    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
+    model, tokens, said = GPT(GPTConfig(11, 16, 1, 2, 16)), np.arange(16 * 64 * 10 + 1) % 11, []
+    evaluate.full_loss(model, tokens, 4, say=said.append)
+    assert len(said) > 2
+    assert re.fullmatch(r"validation: 20% of 640 windows, 0 min \d+ s left", said[0]), said
+    assert [int(line.split()[1].rstrip("%")) for line in said] == sorted(
+        {int(line.split()[1].rstrip("%")) for line in said}
+    )
+
+
+def test_about_how_much_there_is_to_validate(tmp_path):
+    folder, tokens = tmp_path / "texts", tmp_path / "tokens"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_bytes(b"x" * 3000)
+    (folder / "more" / "b.txt").write_bytes(b"x" * 1000)
+    tokens.mkdir()
+    (tokens / "train.bin").write_bytes(b"x" * 9000)
+    (tokens / "val.bin").write_bytes(b"x" * 800)
+    for path, n in (
+        (folder / "a.txt", 300),
+        (folder, 400),
+        (tokens, 400),
+        (tokens / "train.bin", 450),
+        ("python-docs", 0),
+        (tmp_path / "nowhere", 0),
+    ):
+        assert data.validation_size(str(path)) == n
 
 
 # ---- what is learned -----------------------------------------------------------------------------
@@ -585,6 +755,50 @@ def test_a_folder_with_another_run_is_left_alone(text, tmp_path, capsys):
     assert not (out / tokenizers.base.FILE_NAME).exists()
 
     assert "is a file" in refused(train.main, capsys, *argv[:-1], text)
+
+
+def test_overwriting_deletes_links_and_not_what_they_lead_to(text, tmp_path, capsys):
+    out, real, elsewhere = tmp_path / "out", tmp_path / "real", tmp_path / "elsewhere"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    real.mkdir()
+    out.symlink_to(real)
+    ok(train.main, capsys, *argv, "--max_iters=10")
+    elsewhere.mkdir()
+    for name in ("best", "model.safetensors", "metrics.jsonl"):
+        (out / name).rename(elsewhere / name)
+        (out / name).symlink_to(elsewhere / name)
+    before = files(elsewhere)
+    ok(train.main, capsys, *argv, "--overwrite")
+    assert files(elsewhere) == before and len(before) == 5
+    assert not any(path.is_symlink() for path in out.iterdir()) and out.is_symlink()
+    assert GPT.from_pretrained(out / "best") and (out / "optimizer-25.safetensors").exists()
+    # Links that lead nowhere, to a disk that is not mounted for example, are not written over.
+    for path in real.iterdir():
+        if path.name != "model.safetensors":
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    (out / "model.safetensors").unlink()
+    (out / "best").symlink_to(tmp_path / "nowhere")
+    assert "holds another run" in refused(train.main, capsys, *argv)
+    ok(train.main, capsys, *argv, "--overwrite")
+
+
+@pytest.mark.parametrize("fault", ["rmtree", "access"])
+def test_overwriting_deletes_all_or_nothing(fault, text, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    ok(train.main, capsys, *argv, "--max_iters=10")
+    before = files(out)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if fault == "rmtree":
+        monkeypatch.setattr(shutil, "rmtree", refuse)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert str(out) in refused(train.main, capsys, *argv, "--overwrite")
+    monkeypatch.undo()
+    assert files(out) == before
 
 
 # ---- a loss that is no number --------------------------------------------------------------------
