@@ -117,7 +117,12 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
         data.check_length(tokens, settings.block_size, what)
     if start:
-        model.load_state_dict(GPT.from_pretrained(out).state_dict())
+        last = GPT.from_pretrained(out)
+        model.load_state_dict(last.state_dict())
+        model.config = with_token_ids(model.config, vars(last.config))
+    if tokenizer:
+        end = tokenizer.eos_token_id  # as with GPT-2, it begins a text too
+        model.config = with_token_ids(model.config, {"bos_token_id": end, "eos_token_id": end})
     model.to(settings.device)
     model.recompute = settings.recompute
     optimizer = make_optimizer(model, settings, team)
@@ -146,8 +151,7 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         if not resume:
             held.enter_context(only_process(out))
             prepare_folder(out, settings.overwrite)
-        if tokenizer:
-            tokenizer.save(out)
+        checkpoint.save_tokenizer(out, tokenizer)
         checkpoint.write_json(
             out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
         )
@@ -314,7 +318,8 @@ def only_process(out: Path):
 def prepare_folder(out: Path, overwrite: bool) -> None:
     """With `overwrite`, delete what a run has left in its folder."""
     if overwrite:
-        names = [*RUN_FILES, tokenizers.base.FILE_NAME]
+        names = [*RUN_FILES, tokenizers.base.FILE_NAME, "tokenizer.json"]
+        names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
         for path in (out / name for name in names):
             if path.is_dir():
@@ -437,6 +442,12 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
     smaller.load_state_dict(state)
     names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
     return smaller, dataclasses.replace(s, **{name: getattr(shape, name) for name in names})
+
+
+def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:
+    """The shape with the ids that begin and end a text, where it does not have them itself."""
+    unknown = [name for name in checkpoint.TOKEN_IDS if getattr(config, name) is None]
+    return dataclasses.replace(config, **{name: ids.get(name) for name in unknown})
 
 
 def is_model(name: str) -> bool:

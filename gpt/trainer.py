@@ -24,7 +24,7 @@ from tensorlite.optim import AdamW, cosine_schedule
 from tensorlite.parallel import ALONE, Sharded, Team
 from tokenizer.base import write_atomic
 
-from .checkpoint import save_model, save_run
+from .checkpoint import save_model, save_run, save_tokenizer
 from .data import draw_batch, draw_starts
 from .evaluate import bits_per_byte, estimate_loss, full_loss
 from .model import GPT
@@ -170,9 +170,8 @@ def train(
                 say(f"step {step:6,}  validation loss {val_loss:.4f}")
                 if val_loss < best and step > 0:
                     best = val_loss
-                    if first and tokenizer:
-                        tokenizer.save(out / "best")
                     if first:
+                        save_tokenizer(out / "best", tokenizer)
                         save_model(out / "best", model, step)
                     team.wait()
             stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal

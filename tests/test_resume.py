@@ -178,7 +178,7 @@ def test_a_crash_at_any_rename_loses_nothing(text, tmp_path, capsys, monkeypatch
         assert_same(out, whole)
         crashes += 1
     # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files, twice the best
-    assert crashes == 1 + 1 + 1 + 3 * 3 + 2 * 3
+    assert crashes == 3 + 1 + 1 + 3 * 3 + 2 * 5
 
 
 def test_the_best_is_the_same_when_the_start_was_better(text, tmp_path, capsys):

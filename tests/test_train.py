@@ -112,8 +112,9 @@ def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path)
     assert "more of it: python sample.py --out_dir out" in done.stdout
     out = tmp_path / "out"
     expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl"}
-    expected |= {"optimizer-25.safetensors", tokenizers.base.FILE_NAME}
-    best = {f"best/{n}" for n in ("model.safetensors", "config.json", tokenizers.base.FILE_NAME)}
+    tokenizer = {tokenizers.base.FILE_NAME, "tokenizer.json", "tokenizer_config.json"}
+    expected |= {"optimizer-25.safetensors"} | tokenizer
+    best = {f"best/{n}" for n in {"model.safetensors", "config.json"} | tokenizer}
     assert files(out).keys() - {"loss.png"} == expected | best
 
     text.unlink()
@@ -531,8 +532,59 @@ def test_a_folder_with_another_run_is_left_alone(text, tmp_path, capsys):
     argv = ["--dataset", tmp_path / "all.bin", *TINY, "--vocab_size=50", "--out_dir", out]
     ok(train.main, capsys, *argv, "--overwrite")
     assert not (out / tokenizers.base.FILE_NAME).exists()
+    assert not (out / "tokenizer.json").exists()
 
     assert "is a file" in refused(train.main, capsys, *argv[:-1], text)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe:300", "with an end", "only Python's"])
+def test_transformers_has_the_tokenizer_of_a_run(kind, text, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out, whole = tmp_path / "out", text.read_text(encoding="utf-8")
+    if kind not in ("char", "bpe:300"):
+        end = {"special_tokens": ["<|endoftext|>"]} if kind == "with an end" else {}
+        pattern = "gpt2" if end else r"\w+(?V1)|\W+"
+        bpe = tokenizers.BPETokenizer.train(whole, 280, pattern, **end)
+        bpe.save(tmp_path / "tok")
+        kind = tmp_path / "tok"
+    argv = ["--dataset", text, *TINY, "--max_iters=1", "--tokenizer", kind, "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    for folder in (out, out / "best"):
+        ours = tokenizers.load(folder)
+        if "V1" in str(getattr(ours, "pattern", "")):  # what cannot be written is not made up
+            with pytest.raises(ValueError):
+                transformers.AutoTokenizer.from_pretrained(folder)
+            continue
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        sentence = whole[:200] + "\n\n , .\r\n\té" + ("" if kind == "char" else "😀 <unknown>")
+        ids = ours.encode_ordinary(sentence)
+        assert theirs(sentence)["input_ids"] == ids and theirs.decode(ids) == ours.decode(ids)
+        assert len(theirs) == ours.vocab_size and theirs.eos_token_id == ours.eos_token_id
+        config = json.loads((folder / "config.json").read_text())
+        assert config["eos_token_id"] == config["bos_token_id"] == ours.eos_token_id
+
+
+def test_transformers_makes_up_no_tokenizer_for_a_run_of_token_files(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "out"
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 50, 50)
+    argv = ["--dataset", tmp_path / "all.bin", *TINY, "--max_iters=1", "--vocab_size=50"]
+    ok(train.main, capsys, *argv, "--out_dir", out)
+    for folder in (out, out / "best"):
+        with pytest.raises(ValueError, match="tokenizer"):
+            transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_run_keeps_the_ids_of_the_model_that_it_starts_from(text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=1", "--out_dir", base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"eos_token_id": 3, "pad_token_id": 0}))
+    ok(train.main, capsys, "--dataset", text, *TINY, "--init_from", base, "--out_dir", out)
+    ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=27")
+    for folder in (out, out / "best"):
+        config = json.loads((folder / "config.json").read_text())
+        assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [None, 3, 0]
 
 
 # ---- a loss that is no number --------------------------------------------------------------------
