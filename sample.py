@@ -11,19 +11,26 @@ What it writes appears token by token; gpt/generate.py draws it.
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 
+if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
+    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import tokenizer as tokenizers
 from gpt import GPT
 from gpt.generate import stream
-from gpt.settings import Parser, underscored
-from tensorlite.device import keep_freed_memory
+from gpt.settings import Parser, print_anything
+from tensorlite.device import keep_freed_memory, random
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    print_anything()
     warnings.showwarning = lambda message, *_: print(f"sample.py: {message}", file=sys.stderr)
     try:
         return run(parse(sys.argv[1:] if argv is None else argv))
@@ -45,7 +52,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--out_dir", default="out", help="the folder of the run; OUT/best has its best checkpoint")
+    add(
+        "--out_dir",
+        type=os.path.expanduser,
+        default="out",
+        help="the folder of the run; OUT/best has its best checkpoint",
+    )
     add("--start", default="", metavar="TEXT", help="the prompt, or FILE:path to read it from")
     add("--num_samples", type=int, default=1, metavar="N", help="how many texts")
     add("--max_new_tokens", type=int, default=500, metavar="N", help="the length of each")
@@ -56,13 +68,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less")
     add("--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated")
     add("--seed", type=int, default=1337, help="the same seed gives the same texts")
-    add("--tokenizer", metavar="NAME", help="gpt2, or a path: for a model trained on .bin files")
+    add(
+        "--tokenizer",
+        type=os.path.expanduser,
+        metavar="NAME",
+        help="gpt2, or a path: for a model trained on .bin files",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--interactive", action="store_true", help="read prompts from the keyboard")
-    add("--init_from", default="resume", help=argparse.SUPPRESS)  # nanoGPT's command lines
+    # nanoGPT's command lines
+    add("--init_from", type=os.path.expanduser, default="resume", help=argparse.SUPPRESS)
     for ignored in ("--dtype", "--compile"):
         add(ignored, nargs="?", help=argparse.SUPPRESS)
-    options = parser.parse_args([underscored(argument) for argument in argv])
+    options = parser.parse_args(argv)
     if options.num_samples < 1:
         parser.error(f"--num_samples is at least 1, not {options.num_samples}")
     if options.seed < 0:
@@ -74,15 +92,18 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     out = Path(options.out_dir if options.init_from == "resume" else options.init_from)
     model = GPT.from_pretrained(out).to(options.device)
-    if options.tokenizer is None and not (out / tokenizers.base.FILE_NAME).exists():
+    try:
+        tokenizer = tokenizers.find(options.tokenizer or str(out))
+    except FileNotFoundError:
+        if options.tokenizer is not None:
+            raise
         raise FileNotFoundError(
             f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer"
-        )
-    tokenizer = tokenizers.find(options.tokenizer or str(out))
+        ) from None
     prompt = options.start
     if prompt.startswith("FILE:"):
         try:
-            prompt = Path(prompt[5:]).read_text(encoding="utf-8")
+            prompt = Path(prompt[5:]).expanduser().read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"{prompt[5:]} is no text: {error}") from None
     if options.interactive:
@@ -90,22 +111,27 @@ def run(options: argparse.Namespace) -> int:
     for i in range(options.num_samples):
         if i:
             print("\n---------------")
-        write(model, tokenizer, prompt, options, options.seed + i)
+        write(model, tokenizer, prompt, options, nth_seed(options.seed, i))
     return 0
+
+
+def nth_seed(seed: int, i: int) -> int:
+    """The seed of text number `i`: the first has that of the command line, the others none that
+    another command line would be given.
+    """
+    return seed if i == 0 else int(random(seed, "sample", i).integers(2**62))
 
 
 def interact(model, tokenizer, options) -> int:
     """A prompt, its continuation, the next prompt; ends with an empty line or the end of input."""
-    seed = options.seed
-    while True:
+    for i in itertools.count():
         try:
             prompt = input("prompt> " if sys.stdin.isatty() else "")
         except EOFError:
             return 0
         if not prompt:
             return 0
-        write(model, tokenizer, prompt, options, seed)
-        seed += 1
+        write(model, tokenizer, prompt, options, nth_seed(options.seed, i))
 
 
 def write(model, tokenizer, prompt: str, options, seed: int) -> None:
@@ -130,4 +156,5 @@ def write(model, tokenizer, prompt: str, options, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, at_interrupt)
     sys.exit(main())

@@ -20,17 +20,21 @@ import io
 import os
 import shlex
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
+    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import numpy as np
 
 import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, checkpoint, data
-from gpt.evaluate import estimate_loss
+from gpt.evaluate import estimate_loss, holds_unknown
 from gpt.generate import generate
-from gpt.settings import Settings, parse
+from gpt.settings import NO_MODEL, Settings, parse, print_anything
 from gpt.trainer import finished, make_optimizer, plot_losses, read_metrics, train
 from tensorlite import parallel
 from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
@@ -40,6 +44,7 @@ from tokenizer import BPETokenizer, CharTokenizer
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    print_anything()
     is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
     team = ALONE
     try:
@@ -104,13 +109,16 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     if settings.device == "cuda":
         use_gpu(team.local_rank)  # raises now if there is none to use
 
-    tokenizer, train_tokens, val_tokens, size = load_data(settings, out if resume else None, team)
+    tokenizer, train_tokens, val_tokens, val_text, size = load_data(
+        settings, out if resume else None, team
+    )
     fingerprint = fingerprint_of(train_tokens, val_tokens)
     if resume and fingerprint != saved["data"]:
         raise ValueError(f"the data is not what the run in {out} was trained on")
 
-    if resume and finished(out) and checkpoint.load_step(out) == settings.max_iters:
-        print(f"the run in {out} is finished, at step {settings.max_iters:,}")
+    is_finished = resume and finished(out) and checkpoint.load_step(out) == settings.max_iters
+    if is_finished and not settings.eval_only:
+        print(f"the run in {out} is finished, at step {settings.max_iters:,}; --max_iters goes on")
         return report(out, None, None, settings)
     start = (checkpoint.load_step(out) or 0) if resume else 0
     model, settings = make_model(settings, given, size, start)
@@ -129,6 +137,10 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     if start:
         checkpoint.load_optimizer(out, model, optimizer, start)
         print(f"resuming {out} at step {start:,}")
+        if saved["settings"].get("lr_decay_iters") and settings.lr_decay_iters is None:
+            print(
+                f"the learning rate's cosine ends at step {settings.max_iters:,}, as the run does"
+            )
     elif resume:
         print(f"{out} has no checkpoint yet: starting at step 0")
     if start > settings.max_iters:
@@ -153,9 +165,16 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
             prepare_folder(out, settings.overwrite)
         checkpoint.save_tokenizer(out, tokenizer)
         checkpoint.write_json(
-            out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
+            out / checkpoint.RUN,
+            {
+                "settings": dataclasses.asdict(settings),
+                "data": fingerprint,
+                "folder": os.getcwd(),  # what paths in the settings are relative to
+            },
         )
-    if not train(model, optimizer, train_tokens, val_tokens, tokenizer, settings, start, team):
+    if not train(
+        model, optimizer, train_tokens, val_tokens, tokenizer, settings, start, team, val_text
+    ):
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(
@@ -164,8 +183,9 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
         return 0
     if not first:
         return 0
-    if not plot_losses(out):
-        print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
+    with nothing_else_lost("loss.png"):
+        if not plot_losses(out):
+            print("no loss.png: pip install 'tensorlite[plot]' for the picture of the loss")
     return report(out, model, tokenizer, settings)
 
 
@@ -183,7 +203,12 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
     that as divide the rows of a step evenly; only one for a run that is over within seconds, and
     where a program calls `main` and may expect the training to happen in it.
     """
-    settings = Settings(**given)
+    settings, processes = Settings(**given), os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and processes != "1" and not parallel.launched():
+        raise ValueError(
+            f"torchrun, or another launcher of PyTorch's, has started {processes} processes, which "
+            "do not know of each other here: python train.py --workers N starts N that do"
+        )
     out = Path(settings.out_dir)
     resume = choose_run(given, out)
     if resume:
@@ -267,6 +292,8 @@ def choose_run(given: dict, out: Path) -> bool:
         saved = read_run(out)["settings"]
         asked = dataclasses.asdict(settings)
         changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
+        if "dataset" in changed and same_dataset(asked["dataset"], saved.get("dataset")):
+            changed.remove("dataset")
         if not changed:
             return True
         raise ValueError(
@@ -284,7 +311,22 @@ def read_run(out: Path) -> dict:
     saved = checkpoint.read_json(out / checkpoint.RUN)
     if not isinstance(saved.get("settings"), dict) or "data" not in saved:
         raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
+    folder, settings = saved.get("folder"), saved["settings"]
+    if isinstance(folder, str) and folder != os.getcwd():  # paths are relative to that one
+        if isinstance(dataset := settings.get("dataset"), str):
+            settings["dataset"] = data.resolve(dataset, folder)
+        if isinstance(model := settings.get("init_from"), str) and model not in NO_MODEL:
+            model = os.path.join(folder, model)
+            settings["init_from"] = model if is_model(model) else settings["init_from"]
     return saved
+
+
+def same_dataset(a: str, b: object) -> bool:
+    """Whether two names stand for the same dataset: the same file by two paths, say."""
+    if not isinstance(b, str):
+        return False
+    a, b = data.resolve(a), data.resolve(b)
+    return a == b or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
 
 
 def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
@@ -297,6 +339,8 @@ def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
             raise ValueError(
                 f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
             )
+    if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
+        saved["lr_decay_iters"] = None  # where the run ends, then as now
     given = {name: value for name, value in given.items() if name not in FIXED}
     return Settings(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
 
@@ -334,41 +378,78 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 
 
 def load_data(settings: Settings, resumed: Path | None, team: Team = ALONE):
-    """(tokenizer or None, training tokens, validation tokens, the number of ids).
+    """(tokenizer or None, training tokens, validation tokens, validation text, number of ids).
 
-    Files of tokens are mapped by every rank. Text is read by rank 0, which alone has its tokenizer;
-    the ranks of a machine share the tokens.
+    The text is None unless it has characters that the tokenizer does not know. Files of tokens are
+    mapped by every rank. Text is read by rank 0, which alone has its tokenizer; the ranks of a
+    machine share the tokens.
     """
     if data.is_token_data(settings.dataset):
-        tokenizer, *splits = read_data(settings, resumed)
-        return tokenizer, *splits, count_ids(settings, tokenizer)
-    tokenizer, splits, size = None, (None, None), None
+        tokenizer, *splits, _ = read_data(settings, resumed)
+        return tokenizer, *splits, None, count_ids(settings, tokenizer)
+    tokenizer, splits, val_text, size = None, (None, None), None, None
     if team.rank == 0:
-        tokenizer, *splits = read_data(settings, resumed)
+        tokenizer, *splits, val_text = read_data(settings, resumed)
         size = count_ids(settings, tokenizer)
-    return tokenizer, *(team.same(tokens) for tokens in splits), team.same(size)
+    return tokenizer, *(team.same(tokens) for tokens in splits), val_text, team.same(size)
 
 
 def read_data(settings: Settings, resumed: Path | None):
-    """(tokenizer or None, training tokens, validation tokens)."""
+    """(tokenizer or None, training tokens, validation tokens, validation text or None)."""
     name, is_tokens = settings.tokenizer, data.is_token_data(settings.dataset)
     source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
-    if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
-        name = str(source)
-    elif source and not resumed and trained_on_text(name) and not is_tokens:
+    tokenizer = None
+    if resumed and (resumed / tokenizers.base.FILE_NAME).exists():
+        tokenizer = tokenizers.load(resumed)
+    elif source and not resumed and name is None:
+        tokenizer = tokenizer_in(source, is_tokens)
+    if source and not (tokenizer or resumed or is_tokens) and trained_on_text(name):
+        if name is not None:
+            raise ValueError(
+                f"--tokenizer {name} makes a new one, whose ids would mean nothing to the model in "
+                f"{source}: leave it out for the model's own, or name the one that it was trained "
+                "with, --tokenizer PATH"
+            )
         raise ValueError(
             f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
             "name the one that it was trained with, --tokenizer PATH"
         )
     if is_tokens:
-        name = None if trained_on_text(name) else name  # a preset's, meant for text
-        tokenizer = None if name is None else make_tokenizer(name)
-        return tokenizer, *data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
+        if not (tokenizer or trained_on_text(name)):  # a preset's is meant for text
+            tokenizer = make_tokenizer(name)
+        splits = data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
+        path = Path(data.resolve(settings.dataset))
+        pickled = (path if path.is_dir() else path.parent) / "meta.pkl"
+        if pickled.exists() and not (tokenizer or settings.vocab_size or source):
+            size = 1 + max(int(tokens.max()) for tokens in splits)
+            warnings.warn(
+                f"{pickled} is not read, because what is pickled can run code. The model has "
+                f"{count_ids(settings, None):,} ids, and the largest in the data is {size - 1}: "
+                f"--vocab_size {size} is enough",
+                stacklevel=1,
+            )
+        return tokenizer, *splits, None
     text = data.read_text(settings.dataset, settings.encoding)
     train_text, val_text = data.split(text)
-    tokenizer = make_tokenizer(name or "char", text, train_text)
+    tokenizer = tokenizer or make_tokenizer(name or "char", text, train_text)
     ids = [tokenizer.encode_to_numpy(part, (), ()) for part in (train_text, val_text)]
-    return tokenizer, *ids
+    return tokenizer, *ids, val_text if holds_unknown(tokenizer, ids[1]) else None
+
+
+def tokenizer_in(folder: Path, is_tokens: bool):
+    """The tokenizer in a model's folder, ours or another project's; None where there is none.
+
+    Raises ValueError for one that cannot be read; data that is tokens already does without it.
+    """
+    try:
+        return tokenizers.load(folder)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        if not is_tokens or (folder / tokenizers.base.FILE_NAME).exists():
+            raise
+        warnings.warn(f"going on without a tokenizer: {error}", stacklevel=1)
+        return None
 
 
 def count_ids(settings: Settings, tokenizer) -> int:
@@ -417,7 +498,7 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
     Behind step 0 a run needs that folder no more: it has its shape and its weights itself.
     """
     s = settings
-    if start or s.init_from in ("scratch", "resume", "auto"):
+    if start or s.init_from in NO_MODEL:
         shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
         return GPT(shape, seed=s.seed), settings
     if not is_model(s.init_from):
@@ -426,6 +507,12 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
             f"{s.init_from!r} with a config.json"
         )
     model = GPT.from_pretrained(s.init_from)
+    for name in ("n_layer", "n_head", "n_embd", "bias"):
+        own = getattr(model.config, name)
+        if name in given and given[name] != own:
+            raise ValueError(
+                f"the model in {s.init_from} has --{name} {own}, which cannot be {given[name]} now"
+            )
     if size > model.config.vocab_size:
         raise ValueError(
             f"the data has {size} ids, the model in {s.init_from} knows {model.config.vocab_size}"
@@ -451,7 +538,7 @@ def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:
 
 
 def is_model(name: str) -> bool:
-    return name not in ("scratch", "resume", "auto") and (Path(name) / checkpoint.CONFIG).exists()
+    return name not in NO_MODEL and (Path(name) / checkpoint.CONFIG).exists()
 
 
 def fingerprint_of(*splits) -> str:
@@ -476,18 +563,36 @@ def report(out: Path, model: GPT | None, tokenizer, settings: Settings) -> int:
         more = "" if bits is None else f", {bits:.3f} bits per byte"
         print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
     if model and tokenizer:
-        sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed + 1)
-        print(f"\na sample of what it writes:\n{sample.strip()}")
+        with nothing_else_lost("sample"):
+            sample = generate(model, tokenizer, "", max_new_tokens=300, seed=settings.seed + 1)
+            print(f"\na sample of what it writes:\n{sample.strip()}")
     print(f"\nmore of it: {command('sample', out)}")
     return 0
 
 
+@contextlib.contextmanager
+def nothing_else_lost(what: str):
+    """In the block, when a run is finished and saved, a fault costs `what` and nothing more."""
+    try:
+        yield
+    except Exception as error:
+        print(f"train.py: no {what}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
 def command(script: str, out: Path) -> str:
-    """How to call a script with the Python that runs now."""
-    inside = Path(sys.prefix).resolve().parent == Path.cwd().resolve()  # a .venv in this folder
-    python = os.path.relpath(sys.executable) if inside else "python"
-    return f"{python} {script}.py --out_dir {shlex.quote(str(out))}"
+    """How to call a script, from this folder, with the Python that runs now."""
+    path, here = Path(__file__).resolve().with_name(f"{script}.py"), Path.cwd().resolve()
+    found = shutil.which("python")
+    if Path(sys.prefix).resolve().parent == here:  # a .venv in this folder
+        python = os.path.relpath(sys.executable)
+    elif found and Path(found).parent == Path(sys.executable).parent:
+        python = "python"
+    else:
+        python = sys.executable
+    name = path.name if path.parent == here else str(path)
+    return f"{shlex.join([python, name])} --out_dir {shlex.quote(str(out))}"
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, at_interrupt)
     sys.exit(main())

@@ -10,6 +10,7 @@ from tqdm import tqdm
 import tensorlite as tl
 from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
+from tokenizer.base import replace_surrogates
 
 from .data import draw_batch, draw_starts, full_windows
 from .model import GPT
@@ -66,14 +67,29 @@ def _loss(model: GPT, x, y) -> float:
         model.train(training)
 
 
-def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:
+def bits_per_byte(
+    loss: float, tokens, block_size: int, tokenizer, text: str | None = None
+) -> float | None:
     """The full loss in bits per byte of text, which compares between tokenizers.
 
-    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts.
+    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts, in
+    UTF-8. A character tokenizer's id for unknown characters does not say which they were, so where
+    `tokens` holds it, their bytes are counted in the `text` that they were made from; without the
+    text the result is None. Raises ValueError for an id that the tokenizer does not have.
     """
     n = (len(tokens) - 1) // block_size * block_size
+    if holds_unknown(tokenizer, tokens):
+        if text is None:
+            return None
+        n_bytes = len(replace_surrogates(text)[1 : n + 1].encode())  # a character, an id
+        return loss * n / math.log(2) / n_bytes
     n_bytes = sum(
         len(tokenizer.decode_bytes(tokens[i : min(i + 2**16, n + 1)].tolist()))
         for i in range(1, n + 1, 2**16)
     )
     return loss * n / math.log(2) / n_bytes
+
+
+def holds_unknown(tokenizer, tokens) -> bool:
+    """Whether there are characters among the tokens (N,) that the tokenizer does not know."""
+    return hasattr(tokenizer, "unknown_id") and bool((tokens == tokenizer.unknown_id).any())

@@ -121,8 +121,8 @@ def stream(
 
     Ends at the tokenizer's end-of-text token, which is not part of the text. Tokens whose bytes
     would not go on as UTF-8 are never drawn, and a character left unfinished at the end is dropped,
-    so the text is always text. An empty prompt
-    starts behind an end of text (or a line end, for a tokenizer without one). A prompt longer than
+    so the text is always text. An empty prompt starts behind an end of text (for a tokenizer
+    without one, behind a line end, or its first character if it has none). A prompt longer than
     the model's context is cropped from the left, with a warning. Raises ValueError for arguments
     out of range.
     """
@@ -131,8 +131,11 @@ def stream(
     block_size, eos = model.config.block_size, tokenizer.eos_token_id
     if prompt:
         ids = list(tokenizer.encode_ordinary(prompt))
-    else:
-        ids = list(tokenizer.encode_ordinary("\n")) if eos is None else [eos]
+    elif eos is not None:
+        ids = [eos]
+    else:  # the first character, where a tokenizer of characters has no line end
+        characters = getattr(tokenizer, "characters", "\n")
+        ids = list(tokenizer.encode_ordinary("\n" if "\n" in characters else characters[:1]))
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"the tokenizer gives id {max(ids)}, the model knows {model.config.vocab_size} ids: "

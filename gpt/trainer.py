@@ -114,13 +114,14 @@ def train(
     settings: Settings,
     start: int = 0,
     team: Team = ALONE,
+    val_text: str | None = None,
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
     Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT or SIGTERM the step is
     finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt. Raises
     FloatingPointError when the loss is infinite or not a number; the last checkpoint stays.
-    Of a team all ranks call this; rank 0 speaks and writes.
+    Of a team all ranks call this; rank 0 speaks and writes. `val_text` is for `bits_per_byte`.
     """
     s, out, first = settings, Path(settings.out_dir), team.rank == 0
     metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
@@ -215,7 +216,10 @@ def train(
     if not s.skip_final_eval:
         val_loss = full_loss(model, val_tokens, s.batch_size, team)
         if tokenizer:
-            bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer)
+            try:
+                bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer, val_text)
+            except ValueError as error:  # token files may hold ids that stand for no text
+                say(f"no bits per byte: {error}")
     speed = tokens_per_step / statistics.median(seconds) if seconds else None
     metrics.write(
         {
@@ -321,15 +325,19 @@ def finished(directory: str | Path) -> bool:
 
 def plot_losses(directory: str | Path) -> bool:
     """Draw the losses in metrics.jsonl as `loss.png`; False without matplotlib."""
+    # A file needs no backend, and a notebook's may be absent here, which stops the import.
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib
+        import matplotlib.figure
     except ImportError:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
     lines = read_metrics(Path(directory) / "metrics.jsonl")
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure = matplotlib.figure.Figure(figsize=(8, 5))
+    axes = figure.subplots()
     for key, label in (("train_loss", "training batch"), ("val_loss", "validation (estimate)")):
         points = [(line["step"], line[key]) for line in lines if key in line]
         if points:
@@ -344,6 +352,5 @@ def plot_losses(directory: str | Path) -> bool:
     axes.legend()
     temporary = Path(directory) / "loss.tmp.png"
     figure.savefig(temporary, dpi=120)
-    pyplot.close(figure)
     os.replace(temporary, Path(directory) / "loss.png")
     return True
