@@ -10,16 +10,17 @@ What it writes appears token by token; gpt/generate.py draws it.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import os
 import signal
-import sys
-import warnings
-from pathlib import Path
 
 if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
     at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import argparse
+import itertools
+import sys
+import warnings
+from pathlib import Path
 
 import tokenizer as tokenizers
 from gpt import GPT
@@ -116,8 +117,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def nth_seed(seed: int, i: int) -> int:
-    """The seed of text number `i`: the first has that of the command line, the others none that
-    another command line would be given.
+    """The seed of text number `i`: that of the command line for the first, derived for others.
+
+    (seed + i would make the second text of one seed the first text of the next.)
     """
     return seed if i == 0 else int(random(seed, "sample", i).integers(2**62))
 

@@ -12,21 +12,22 @@ loop is in gpt/trainer.py.
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
+    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import io
-import os
 import shlex
 import shutil
-import signal
 import sys
 import warnings
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
-    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import numpy as np
 

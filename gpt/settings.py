@@ -345,7 +345,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def print_anything() -> None:
-    """Have characters that the output's encoding lacks printed as escapes: no error ends us."""
+    """From now on, print characters that the output's encoding lacks as escapes, without errors."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
