@@ -12,13 +12,18 @@ loop is in gpt/trainer.py.
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
+    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import io
 import math
-import os
 import shlex
 import shutil
 import sys
@@ -29,9 +34,9 @@ import numpy as np
 
 import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, checkpoint, data
-from gpt.evaluate import estimate_loss
+from gpt.evaluate import estimate_loss, holds_unknown
 from gpt.generate import generate
-from gpt.settings import Settings, any_encoding, parse
+from gpt.settings import NO_MODEL, Settings, parse, print_anything
 from gpt.trainer import (
     best_loss,
     finished,
@@ -50,9 +55,9 @@ from tokenizer.base import END_OF_TEXT
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    print_anything()
     is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
     team = ALONE
-    any_encoding()
     try:
         team = parallel.join()
         with rank_0_speaks(team):
@@ -150,26 +155,38 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     if settings.device == "cuda":
         use_gpu(team.local_rank)  # raises now if there is none to use
 
-    tokenizer, train_tokens, val_tokens, size = load_data(settings, out if resume else None, team)
+    tokenizer, train_tokens, val_tokens, val_text, size = load_data(
+        settings, out if resume else None, team
+    )
     fingerprint = fingerprint_of(train_tokens, val_tokens)
     if resume and fingerprint != saved["data"]:
         raise ValueError(f"the data is not what the run in {out} was trained on")
 
-    if resume and finished(out) and checkpoint.load_step(out) == settings.max_iters:
-        print(f"the run in {out} is finished, at step {settings.max_iters:,}")
+    is_finished = resume and finished(out) and checkpoint.load_step(out) == settings.max_iters
+    if is_finished and not settings.eval_only:
+        print(f"the run in {out} is finished, at step {settings.max_iters:,}; --max_iters goes on")
         return report(out, None, None, settings)
     start = (checkpoint.load_step(out) or 0) if resume else 0
     model, settings = make_model(settings, given, size, start)
     for tokens, what in ((train_tokens, "training"), (val_tokens, "validation")):
         data.check_length(tokens, settings.block_size, what)
     if start:
-        model.load_state_dict(GPT.from_pretrained(out).state_dict())
+        last = GPT.from_pretrained(out)
+        model.load_state_dict(last.state_dict())
+        model.config = with_token_ids(model.config, vars(last.config))
+    if tokenizer:
+        end = tokenizer.eos_token_id  # as with GPT-2, it begins a text too
+        model.config = with_token_ids(model.config, {"bos_token_id": end, "eos_token_id": end})
     model.to(settings.device)
     model.recompute = settings.recompute
     optimizer = make_optimizer(model, settings, team)
     if start:
         checkpoint.load_optimizer(out, model, optimizer, start)
         print(f"resuming {out} at step {start:,}")
+        if saved["settings"].get("lr_decay_iters") and settings.lr_decay_iters is None:
+            print(
+                f"the learning rate's cosine ends at step {settings.max_iters:,}, as the run does"
+            )
     elif resume:
         print(f"{out} has no checkpoint yet: starting at step 0")
     if start > settings.max_iters:
@@ -193,15 +210,19 @@ def run_alone(given: dict, held: contextlib.ExitStack, team: Team, why: str) -> 
     if first:
         if not resume:
             prepare_folder(out, settings.overwrite)
-        if tokenizer:
-            tokenizer.save(out)
+        checkpoint.save_tokenizer(out, tokenizer)
         if not resume:
             checkpoint.begin_run(out)
         checkpoint.write_json(
-            out / checkpoint.RUN, {"settings": dataclasses.asdict(settings), "data": fingerprint}
+            out / checkpoint.RUN,
+            {
+                "settings": dataclasses.asdict(settings),
+                "data": fingerprint,
+                "folder": os.getcwd(),  # what paths in the settings are relative to
+            },
         )
     splits = train_tokens, val_tokens
-    if not train(model, optimizer, *splits, tokenizer, settings, start, team, best):
+    if not train(model, optimizer, *splits, tokenizer, settings, start, team, best, val_text):
         step = checkpoint.load_step(out) or 0
         saved = "saved" if step else "with nothing to save yet"
         print(
@@ -230,7 +251,12 @@ def choose_workers(given: dict, team: Team, is_script: bool = True) -> tuple[int
     that as divide the rows of a step evenly; only one for a run that is over within seconds, and
     where a program calls `main` and may expect the training to happen in it.
     """
-    settings = Settings(**given)
+    settings, processes = Settings(**given), os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and processes != "1" and not parallel.launched():
+        raise ValueError(
+            f"torchrun, or another launcher of PyTorch's, has started {processes} processes, which "
+            "do not know of each other here: python train.py --workers N starts N that do"
+        )
     out = Path(settings.out_dir)
     resume = choose_run(given, out)
     if resume:
@@ -327,6 +353,8 @@ def choose_run(given: dict, out: Path) -> bool:
         saved = read_run(out)["settings"]
         asked = dataclasses.asdict(settings)
         changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
+        if "dataset" in changed and same_dataset(asked["dataset"], saved.get("dataset")):
+            changed.remove("dataset")
         if not changed:
             return True
         raise ValueError(
@@ -349,7 +377,22 @@ def read_run(out: Path) -> dict:
             f"the run in {out} has lost its {checkpoint.MODEL}: put it back (best/ may have an "
             "earlier one, for --init_from), or begin again with --overwrite"
         )
+    folder, settings = saved.get("folder"), saved["settings"]
+    if isinstance(folder, str) and folder != os.getcwd():  # paths are relative to that one
+        if isinstance(dataset := settings.get("dataset"), str):
+            settings["dataset"] = data.resolve(dataset, folder)
+        if isinstance(model := settings.get("init_from"), str) and model not in NO_MODEL:
+            model = os.path.join(folder, model)
+            settings["init_from"] = model if is_model(model) else settings["init_from"]
     return saved
+
+
+def same_dataset(a: str, b: object) -> bool:
+    """Whether two names stand for the same dataset: the same file by two paths, say."""
+    if not isinstance(b, str):
+        return False
+    a, b = data.resolve(a), data.resolve(b)
+    return a == b or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
 
 
 def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
@@ -362,6 +405,8 @@ def resumed_settings(given: dict, saved: dict, out: Path) -> Settings:
             raise ValueError(
                 f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
             )
+    if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
+        saved["lr_decay_iters"] = None  # where the run ends, then as now
     given = {name: value for name, value in given.items() if name not in FIXED}
     return Settings(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
 
@@ -395,7 +440,8 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     if overwrite:
         if not os.access(out, os.W_OK):  # before anything in best/ is deleted
             raise PermissionError(f"nothing can be deleted in {out}: it is not writable for you")
-        names = [*RUN_FILES, tokenizers.base.FILE_NAME]
+        names = [*RUN_FILES, tokenizers.base.FILE_NAME, "tokenizer.json"]
+        names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
         for path in (out / name for name in names):
             if path.is_dir() and not path.is_symlink():
@@ -410,28 +456,38 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 
 
 def load_data(settings: Settings, resumed: Path | None, team: Team = ALONE):
-    """(tokenizer or None, training tokens, validation tokens, the number of ids).
+    """(tokenizer or None, training tokens, validation tokens, validation text, number of ids).
 
-    Files of tokens are mapped by every rank. Text is read by rank 0, which alone has its tokenizer;
-    the ranks of a machine share the tokens.
+    The text is None unless it has characters that the tokenizer does not know. Files of tokens are
+    mapped by every rank. Text is read by rank 0, which alone has its tokenizer; the ranks of a
+    machine share the tokens.
     """
     if data.is_token_data(settings.dataset):
-        tokenizer, *splits = read_data(settings, resumed)
-        return tokenizer, *splits, count_ids(settings, tokenizer)
-    tokenizer, splits, size = None, (None, None), None
+        tokenizer, *splits, _ = read_data(settings, resumed)
+        return tokenizer, *splits, None, count_ids(settings, tokenizer)
+    tokenizer, splits, val_text, size = None, (None, None), None, None
     if team.rank == 0:
-        tokenizer, *splits = read_data(settings, resumed)
+        tokenizer, *splits, val_text = read_data(settings, resumed)
         size = count_ids(settings, tokenizer)
-    return tokenizer, *(team.same(tokens) for tokens in splits), team.same(size)
+    return tokenizer, *(team.same(tokens) for tokens in splits), val_text, team.same(size)
 
 
 def read_data(settings: Settings, resumed: Path | None):
-    """(tokenizer or None, training tokens, validation tokens)."""
+    """(tokenizer or None, training tokens, validation tokens, validation text or None)."""
     name, is_tokens = settings.tokenizer, data.is_token_data(settings.dataset)
     source = resumed or (Path(settings.init_from) if is_model(settings.init_from) else None)
-    if source and (source / tokenizers.base.FILE_NAME).exists() and (resumed or name is None):
-        name = str(source)
-    elif source and not resumed and trained_on_text(name) and not is_tokens:
+    tokenizer = None
+    if resumed and (resumed / tokenizers.base.FILE_NAME).exists():
+        tokenizer = tokenizers.load(resumed)
+    elif source and not resumed and name is None:
+        tokenizer = tokenizer_in(source, is_tokens)
+    if source and not (tokenizer or resumed or is_tokens) and trained_on_text(name):
+        if name is not None:
+            raise ValueError(
+                f"--tokenizer {name} makes a new one, whose ids would mean nothing to the model in "
+                f"{source}: leave it out for the model's own, or name the one that it was trained "
+                "with, --tokenizer PATH"
+            )
         raise ValueError(
             f"{source} has no tokenizer, and ids of a new one would mean nothing to its model: "
             "name the one that it was trained with, --tokenizer PATH"
@@ -441,14 +497,25 @@ def read_data(settings: Settings, resumed: Path | None):
             f"--separator {settings.separator} is for text, and {settings.dataset} is token files"
         )
     if is_tokens:
-        name = None if trained_on_text(name) else name  # a preset's, meant for text
-        tokenizer = None if name is None else make_tokenizer(name)
-        return tokenizer, *data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
+        if not (tokenizer or trained_on_text(name)):  # a preset's is meant for text
+            tokenizer = make_tokenizer(name)
+        splits = data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
+        path = Path(data.resolve(settings.dataset))
+        pickled = (path if path.is_dir() else path.parent) / "meta.pkl"
+        if pickled.exists() and not (tokenizer or settings.vocab_size or source):
+            size = 1 + max(int(tokens.max()) for tokens in splits)
+            warnings.warn(
+                f"{pickled} is not read, because what is pickled can run code. The model has "
+                f"{count_ids(settings, None):,} ids, and the largest in the data is {size - 1}: "
+                f"--vocab_size {size} is enough",
+                stacklevel=1,
+            )
+        return tokenizer, *splits, None
     texts = data.read_texts(settings.dataset, settings.encoding)
     text = "\n".join(texts)
     train_text, val_text = data.split(text)
     special = [END_OF_TEXT] if settings.separator else []
-    tokenizer = make_tokenizer(name or "char", text, train_text, special)
+    tokenizer = tokenizer or make_tokenizer(name or "char", text, train_text, special)
     if settings.separator:
         if tokenizer.eos_token_id is None:
             raise ValueError(
@@ -456,9 +523,25 @@ def read_data(settings: Settings, resumed: Path | None):
                 "which this one has not: --tokenizer bpe:N makes one"
             )
         documents = data.documents(texts, settings.separator)
-        return tokenizer, *data.split(tokenizer.encode_ended(documents))
+        return tokenizer, *data.split(tokenizer.encode_ended(documents)), None
     ids = [tokenizer.encode_to_numpy(part, (), ()) for part in (train_text, val_text)]
-    return tokenizer, *ids
+    return tokenizer, *ids, val_text if holds_unknown(tokenizer, ids[1]) else None
+
+
+def tokenizer_in(folder: Path, is_tokens: bool):
+    """The tokenizer in a model's folder, ours or another project's; None where there is none.
+
+    Raises ValueError for one that cannot be read; data that is tokens already does without it.
+    """
+    try:
+        return tokenizers.load(folder)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        if not is_tokens or (folder / tokenizers.base.FILE_NAME).exists():
+            raise
+        warnings.warn(f"going on without a tokenizer: {error}", stacklevel=1)
+        return None
 
 
 def count_ids(settings: Settings, tokenizer) -> int:
@@ -510,7 +593,7 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
     Behind step 0 a run needs that folder no more: it has its shape and its weights itself.
     """
     s = settings
-    if start or s.init_from in ("scratch", "resume", "auto"):
+    if start or s.init_from in NO_MODEL:
         shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
         return GPT(shape, seed=s.seed), settings
     if not is_model(s.init_from):
@@ -519,6 +602,12 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
             f"{s.init_from!r} with a config.json"
         )
     model = GPT.from_pretrained(s.init_from)
+    for name in ("n_layer", "n_head", "n_embd", "bias"):
+        own = getattr(model.config, name)
+        if name in given and given[name] != own:
+            raise ValueError(
+                f"the model in {s.init_from} has --{name} {own}, which cannot be {given[name]} now"
+            )
     if size > model.config.vocab_size:
         raise ValueError(
             f"the data has {size} ids, the model in {s.init_from} knows {model.config.vocab_size}"
@@ -537,8 +626,14 @@ def make_model(settings: Settings, given: dict, size: int, start: int):
     return smaller, dataclasses.replace(s, **{name: getattr(shape, name) for name in names})
 
 
+def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:
+    """The shape with the ids that begin and end a text, where it does not have them itself."""
+    unknown = [name for name in checkpoint.TOKEN_IDS if getattr(config, name) is None]
+    return dataclasses.replace(config, **{name: ids.get(name) for name in unknown})
+
+
 def is_model(name: str) -> bool:
-    return name not in ("scratch", "resume", "auto") and (Path(name) / checkpoint.CONFIG).exists()
+    return name not in NO_MODEL and (Path(name) / checkpoint.CONFIG).exists()
 
 
 def fingerprint_of(*splits) -> str:
@@ -572,11 +667,19 @@ def report(out: Path, model: GPT | None, tokenizer, settings: Settings) -> int:
 
 
 def command(script: str, out: Path) -> str:
-    """How to call a script with the Python that runs now."""
-    inside = Path(sys.prefix).resolve().parent == Path.cwd().resolve()  # a .venv in this folder
-    python = os.path.relpath(sys.executable) if inside else "python"
-    return f"{python} {script}.py --out_dir {shlex.quote(str(out))}"
+    """How to call a script, from this folder, with the Python that runs now."""
+    path, here = Path(__file__).resolve().with_name(f"{script}.py"), Path.cwd().resolve()
+    found = shutil.which("python")
+    if Path(sys.prefix).resolve().parent == here:  # a .venv in this folder
+        python = os.path.relpath(sys.executable)
+    elif found and Path(found).parent == Path(sys.executable).parent:
+        python = "python"
+    else:
+        python = sys.executable
+    name = path.name if path.parent == here else str(path)
+    return f"{shlex.join([python, name])} --out_dir {shlex.quote(str(out))}"
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, at_interrupt)
     sys.exit(main())

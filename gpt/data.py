@@ -35,16 +35,19 @@ SHOW_BAR = 2**28  # ids from which that takes long enough for a progress bar
 # ---- names ---------------------------------------------------------------------------------------
 
 
-def resolve(dataset: str) -> str:
+def resolve(dataset: str, folder: str = "") -> str:
     """What `--dataset` means: a built-in corpus, else a path, else nanoGPT's `data/NAME` folder.
 
-    A built-in name wins over a file or folder of that name; `./NAME` means the file.
+    A built-in name wins over a file or folder of that name; `./NAME` means the file. Paths are
+    relative to `folder`; where there is nothing of the name, it is given back.
     """
     dataset = ALIASES.get(dataset, dataset)
-    if dataset in CORPORA or os.path.exists(dataset):
+    if dataset in CORPORA:
         return dataset
-    folder = os.path.join("data", dataset)
-    return folder if os.path.isfile(os.path.join(folder, "train.bin")) else dataset
+    path, nanogpt = os.path.join(folder, dataset), os.path.join(folder, "data", dataset)
+    if os.path.exists(path):
+        return path
+    return nanogpt if os.path.isfile(os.path.join(nanogpt, "train.bin")) else dataset
 
 
 def is_token_data(dataset: str) -> bool:
@@ -65,7 +68,7 @@ def validation_size(dataset: str) -> int:
     path = resolve(dataset)
     if os.path.isfile(val := os.path.join(path, "val.bin")):
         return os.path.getsize(val) // 2
-    files = _files(path) if os.path.isdir(path) else [path] if os.path.isfile(path) else []
+    files = [path] if os.path.isfile(path) else filter(os.path.isfile, Path(path).rglob("*"))
     return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
 
 

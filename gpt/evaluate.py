@@ -12,6 +12,7 @@ from tqdm import tqdm
 import tensorlite as tl
 from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
+from tokenizer.base import replace_surrogates
 
 from .data import draw_batch, draw_starts, full_windows
 from .model import GPT
@@ -95,16 +96,33 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:
+def bits_per_byte(
+    loss: float, tokens, block_size: int, tokenizer, text: str | None = None
+) -> float:
     """The full loss in bits per byte of text, which compares between tokenizers.
 
-    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts. The
-    end of a text, and other special tokens, are predicted too and have no bytes.
+    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts, in
+    UTF-8. The end of a text, and other special tokens, are predicted too and have no bytes. A
+    character tokenizer's id for unknown characters does not say which they were, so where `tokens`
+    holds it, their bytes are counted in the `text` that they were made from. Raises ValueError where
+    that text is needed and not given, and for an id that the tokenizer does not have.
     """
     n = (len(tokens) - 1) // block_size * block_size
+    if holds_unknown(tokenizer, tokens):
+        if text is None:
+            raise ValueError(
+                "the tokens hold characters that the tokenizer does not know, and not their bytes"
+            )
+        n_bytes = len(replace_surrogates(text)[1 : n + 1].encode())  # a character, an id
+        return loss * n / math.log(2) / n_bytes
     special = list(tokenizer.special_tokens.values())
     n_bytes = 0
     for i in range(1, n + 1, 2**16):
         part = np.asarray(tokens[i : min(i + 2**16, n + 1)])
-        n_bytes += len(tokenizer.decode_bytes(part[~np.isin(part, special)]))
+        n_bytes += len(tokenizer.decode_bytes(part[~np.isin(part, special)].tolist()))
     return loss * n / math.log(2) / n_bytes
+
+
+def holds_unknown(tokenizer, tokens) -> bool:
+    """Whether there are characters among the tokens (N,) that the tokenizer does not know."""
+    return hasattr(tokenizer, "unknown_id") and bool((tokens == tokenizer.unknown_id).any())

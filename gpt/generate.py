@@ -125,17 +125,20 @@ def stream(
     Ends at the tokenizer's end-of-text token, which is not part of the text. Never drawn are ids
     that have no bytes (published vocabularies have gaps), and tokens whose bytes would not go on as
     UTF-8; a character left unfinished at the end is dropped. So the text is always text. An empty
-    prompt starts behind an end of text (or a line end, for a tokenizer without one). A prompt
-    longer than the model's context is cropped from the left, with a warning. Raises ValueError for
-    arguments out of range.
+    prompt starts behind an end of text (for a tokenizer without one, behind a line end, or its
+    first character if it has none). A prompt longer than the model's context is cropped from the
+    left, with a warning. Raises ValueError for arguments out of range.
     """
     _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     stop = [stop] if isinstance(stop, str) else [s for s in stop if s]
     block_size, eos = model.config.block_size, tokenizer.eos_token_id
     if prompt:
         ids = list(tokenizer.encode(prompt, allowed_special, ()))
-    else:
-        ids = list(tokenizer.encode_ordinary("\n")) if eos is None else [eos]
+    elif eos is not None:
+        ids = [eos]
+    else:  # the first character, where a tokenizer of characters has no line end
+        characters = getattr(tokenizer, "characters", "\n")
+        ids = list(tokenizer.encode_ordinary("\n" if "\n" in characters else characters[:1]))
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"the tokenizer gives id {max(ids)}, the model knows {model.config.vocab_size} ids: "

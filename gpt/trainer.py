@@ -28,7 +28,7 @@ from tensorlite.optim import AdamW, cosine_schedule
 from tensorlite.parallel import ALONE, Sharded, Team
 from tokenizer.base import write_atomic
 
-from .checkpoint import load_step, save_model, save_run
+from .checkpoint import load_step, save_model, save_run, save_tokenizer
 from .data import draw_batch, draw_starts
 from .evaluate import AT_A_TIME, bits_per_byte, duration, estimate_loss, full_loss
 from .model import GPT
@@ -125,6 +125,7 @@ def train(
     start: int = 0,
     team: Team = ALONE,
     best: float = math.inf,
+    val_text: str | None = None,
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
@@ -132,7 +133,8 @@ def train(
     out_dir. On SIGINT, SIGTERM or SIGHUP, or when the reader of a pipe that it writes to has gone,
     the step is finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt.
     Raises FloatingPointError when loss or gradient is infinite or not a number; the last
-    checkpoint stays. Of a team all ranks call this; rank 0 speaks and writes.
+    checkpoint stays. Of a team all ranks call this; rank 0 prints and writes files. `val_text` is
+    for `bits_per_byte`.
     """
     s, out, first = settings, Path(settings.out_dir), team.rank == 0
     metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
@@ -200,9 +202,8 @@ def train(
                 say(f"step {step:6,}  validation loss {val_loss:.4f}")
                 if val_loss < best and step > 0:
                     best = val_loss
-                    if first and tokenizer:
-                        tokenizer.save(out / "best")
                     if first:
+                        save_tokenizer(out / "best", tokenizer)
                         save_model(out / "best", model, step)
                     team.wait()
             stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal
@@ -245,7 +246,7 @@ def train(
         val_loss = full_loss(model, val_tokens, s.batch_size, team, say)
         if tokenizer:
             with harmless("bits per byte"):
-                bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer)
+                bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer, val_text)
     speed = tokens_per_step / statistics.median(seconds) if seconds else None
     metrics.write(
         {

@@ -1079,3 +1079,17 @@ def test_as_a_module_with_a_pipe(tmp_path):
         script, shell=True, cwd=root, input=text, capture_output=True, text=True, check=True
     )
     assert piped.stdout == "[a]97" and piped.stderr == ""
+
+
+def test_characters_as_others_read_them(tmp_path):
+    characters = CharTokenizer("\n\t aé<unk>ow😀\ufffd")
+    with pytest.raises(ValueError, match="one of huggingface, not 'tiktoken'"):
+        characters.export(tmp_path, "tiktoken")
+    characters.export(tmp_path, "huggingface")
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert theirs.get_vocab_size() == characters.vocab_size
+    for text in ("", "a <unknown>\n\n\t  é\r\n😀", "\ufffdzz", "e\u0301", "<unk>" * 9):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ids = characters.encode(text)
+        assert theirs.encode(text).ids == ids and theirs.decode(ids) == characters.decode(ids)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -17,13 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 import tensorlite as tl
 import train
-from gpt import GPT, GPTConfig, checkpoint
+from gpt import GPT, GPTConfig, checkpoint, data
 from gpt.settings import Settings
 from gpt.trainer import make_optimizer
 from tensorlite.optim import AdamW
 
 from .test_train import (
     ENVIRONMENT,
+    ROOT,
     TINY,
     cli,
     command,
@@ -182,7 +184,7 @@ def test_stopped_by_signals(whole, tmp_path):
         stdout, err = process.communicate()
         assert process.returncode == 0 and err == ""
         last = stdout.splitlines()[-1]
-        assert last.endswith(f"go on: python train.py --out_dir {out} --init_from resume")
+        assert last.endswith(f"{ROOT / 'train.py'} --out_dir {out} --init_from resume")
         step = int(last.split()[3].rstrip(","))
         assert f"optimizer-{step}.safetensors" in files(out)
         assert outcome(out)[0][-1]["step"] == step < 150  # nothing is lost
@@ -274,7 +276,7 @@ def test_a_crash_at_any_rename_loses_nothing(text, tmp_path, capsys, monkeypatch
         assert_same(out, whole)
         crashes += 1
     # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files, twice the best
-    assert crashes == 1 + 1 + 1 + 3 * 3 + 2 * 3
+    assert crashes == 3 + 1 + 1 + 3 * 3 + 2 * 5
 
 
 def test_the_best_is_the_same_when_the_start_was_better(text, tmp_path, capsys):
@@ -325,6 +327,87 @@ def test_resuming_with_more_steps_goes_on(text, tmp_path, capsys):
     before = files(b)
     err = refused(train.main, capsys, "--out_dir", b, "--init_from=resume", "--max_iters=15")
     assert "step 20" in err and "15" in err and files(b) == before
+
+
+@pytest.mark.parametrize("preset", ["", "shakespeare-char"])
+def test_the_learning_rate_follows_the_longer_run(preset, text, tmp_path, capsys):
+    """The cosine of a preset, as any that ended with the run, ends with the longer one."""
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=20", "--log_interval=1"]
+    if preset:
+        run += ["--preset", preset, "--lr_decay_iters=20"]
+    ok(train.main, capsys, *run)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=40"]
+    status, stdout, err = cli(train.main, capsys, *more, *(["--preset", preset] if preset else []))
+    assert status == 0 and (f"{preset} is ignored: a resumed run keeps" in err) == bool(preset)
+    assert ("cosine ends at step 40" in stdout) == bool(preset)
+    low = 1e-4 if preset else 1e-3
+    rates = {line["step"]: line["lr"] for line in outcome(out)[0] if "lr" in line}
+    for step in range(20, 40):  # finished steps before the update, behind 5 of warm-up
+        cosine = (1 + math.cos(math.pi * (step - 5) / (40 - 5))) / 2
+        assert rates[step + 1] == pytest.approx(low + cosine * (1e-2 - low), rel=1e-6)
+    # What is asked for counts.
+    ok(train.main, capsys, *more[:3], "--max_iters=42", "--lr_decay_iters=30")
+    assert outcome(out)[0][-3]["lr"] == pytest.approx(low)
+
+
+def test_a_preset_changes_nothing_of_a_resumed_run(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--preset=shakespeare-char", "--out_dir", out]
+    ok(train.main, capsys, *run, "--max_iters=5", "--weight_decay=0.3")
+    more = ["--preset=shakespeare-char", "--out_dir", out, "--init_from=resume", "--max_iters=6"]
+    status, _, err = cli(train.main, capsys, *more)
+    assert status == 0 and err.count("\n") == 1
+    saved = json.loads((out / "run.json").read_text())["settings"]
+    assert saved["weight_decay"] == 0.3 and saved["n_layer"] == 1 and saved["max_iters"] == 6
+
+
+def test_a_finished_run_can_be_evaluated(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--skip_final_eval"]
+    ok(train.main, capsys, *run)
+    before, last = files(out), outcome(out)[0][-2]
+    for start in ("resume", "auto"):
+        stdout = ok(train.main, capsys, *run, f"--init_from={start}", "--eval_only")
+        assert f"validation loss {last['val_loss']:.4f}" in stdout and files(out) == before
+    stdout = ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--eval_iters=3")
+    assert "finished, at step 25; --max_iters goes on" in stdout and files(out) == before
+
+
+def test_a_run_goes_on_from_another_folder(text, tmp_path, capsys, monkeypatch):
+    """Its paths are relative to where it was started, whatever is there now."""
+    home, away, out = tmp_path / "home", tmp_path / "away", tmp_path / "out"
+    home.mkdir()
+    away.mkdir()
+    monkeypatch.chdir(home)
+    run = [*TINY, "--out_dir", out, "--dataset=../corpus.txt"]
+    ok(train.main, capsys, *run, "--max_iters=5")
+    monkeypatch.chdir(away / "..")
+    stdout = ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=6")
+    assert "at step 5" in stdout
+    monkeypatch.chdir(away)
+    (tmp_path / "away" / "corpus.txt").write_text("another text", encoding="utf-8")
+    ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=7")
+    argv = [*TINY, "--out_dir", out, "--max_iters=7", "--init_from=auto"]
+    assert "finished" in ok(train.main, capsys, *argv, "--dataset", text)
+    assert "dataset" in refused(train.main, capsys, *argv, "--dataset=corpus.txt")
+
+
+def test_what_a_run_starts_from_is_found_from_another_folder(tmp_path, capsys, monkeypatch):
+    """nanoGPT's data/NAME, and a model that is needed as long as nothing is saved."""
+    home, away, out = tmp_path / "home", tmp_path / "away", tmp_path / "out"
+    (home / "data" / "mine").mkdir(parents=True)
+    away.mkdir()
+    for name in ("train.bin", "val.bin"):
+        data.write_tokens(home / "data" / "mine" / name, np.arange(400) % 11, 11)
+    GPT(GPTConfig(11, 16, 1, 1, 16)).save_pretrained(home / "model")
+    monkeypatch.chdir(home)
+    argv = ["--dataset=mine", "--init_from=model", "--out_dir", out, "--max_iters=0"]
+    ok(train.main, capsys, *argv, "--eval_iters=1")
+    monkeypatch.chdir(away)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=2", "--batch_size=2"]
+    assert "no checkpoint yet" in ok(train.main, capsys, *more)
+    ok(train.main, capsys, *more, "--max_iters=3")
 
 
 def test_auto(text, tmp_path, capsys):

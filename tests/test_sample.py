@@ -418,7 +418,10 @@ def test_several_samples(run, capsys):
     stdout = ok(sample.main, capsys, *argv, "--num_samples=3")
     first, second, third = stdout.split("\n---------------\n")
     assert first == ok(sample.main, capsys, *argv)
-    assert second == ok(sample.main, capsys, *argv, "--seed=1338")
+    for seed in (1338, 1339):  # no text is another command line's too
+        others = ok(sample.main, capsys, *argv, f"--seed={seed}", "--num_samples=3")
+        assert not {first, second, third} & set(others.split("\n---------------\n"))
+    assert stdout == ok(sample.main, capsys, *argv, "--num_samples=3", "--seed=1337")
     assert len({first, second, third}) == 3
     greedy = ok(sample.main, capsys, *argv, "--temperature=0")
     assert greedy == ok(sample.main, capsys, *argv, "--temperature=0", "--seed=9")
@@ -481,6 +484,58 @@ def test_prompts_that_need_a_warning(run, capsys):
     status, stdout, err = cli(sample.main, capsys, *argv, "--start", "XYZ")
     assert status == 0 and stdout.startswith("XYZ")
     assert err.count("\n") == 1 and "'X', 'Y', 'Z'" in err
+
+
+def test_a_prompt_that_begins_with_dashes(run, tmp_path, capsys, monkeypatch):
+    argv = ["--out_dir", run, "--max-new-tokens=2"]
+    for prompt in ("--dash-es and more", "-a-b c"):
+        status, stdout, _ = cli(sample.main, capsys, *argv, "--start", prompt)
+        assert status == 0 and stdout.startswith(prompt), stdout
+    status, stdout, _ = cli(sample.main, capsys, *argv, "--start=--dash-es")
+    assert status == 0 and stdout.startswith("--dash-es")
+    assert "--NAME=VALUE" in refused(sample.main, capsys, *argv, "--start", "--dash-es")
+
+
+def test_a_folder_in_the_home_folder(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    (run.parent / "prompt.txt").write_text("the dog")
+    argv = ["--out_dir=~/out", "--tokenizer=~/out", "--start=FILE:~/prompt.txt"]
+    assert ok(sample.main, capsys, *argv, "--max_new_tokens=2").startswith("the dog")
+
+
+def test_an_empty_prompt_warns_of_nothing():
+    """A line end was looked up, which not every text has."""
+    tokenizer = CharTokenizer("bac")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for characters in (tokenizer, CharTokenizer("a\n"), BPETokenizer([])):
+            script = Script([1, 1], max(characters.vocab_size, 2))
+            generate(script, characters, "", 2, temperature=0)
+            assert script.contexts[0] == [{4: 0, 3: 1, 256: 10}[characters.vocab_size]]
+
+
+def test_an_output_without_the_characters_gets_escapes(tmp_path):
+    model, text = make(4), CharTokenizer("aΩ\n")
+    model.save_pretrained(tmp_path)
+    text.save(tmp_path)
+    done = subprocess.run(
+        command("sample.py", "--out_dir", tmp_path, "--start=aΩ", "--max_new_tokens=3"),
+        env=ENVIRONMENT | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith(b"a\\u03a9") and done.stderr == b""
+
+
+def test_a_model_of_another_project(tmp_path, capsys):
+    """Its folder has a tokenizer.json."""
+    model, bpe = make(260), BPETokenizer.train(corpus(), 260)
+    model.save_pretrained(tmp_path)
+    bpe.export(tmp_path, "huggingface")
+    argv = ["--out_dir", tmp_path, "--start=the ", "--max_new_tokens=9"]
+    stdout = ok(sample.main, capsys, *argv)
+    assert stdout == generate(model, bpe, "the ", 9, 0.8, 200, seed=1337) + "\n"
+    (tmp_path / "tokenizer.json").unlink()
+    assert "has no tokenizer" in refused(sample.main, capsys, *argv)
 
 
 def test_interactive(run, capsys, monkeypatch):

@@ -10,9 +10,11 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,11 +113,12 @@ def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path)
     assert re.search(
         r"validation loss \d\.\d{4} on the whole split, \d\.\d{3} bits per", done.stdout
     )
-    assert "more of it: python sample.py --out_dir out" in done.stdout
+    assert f"{ROOT / 'sample.py'} --out_dir out\n" in done.stdout
     out = tmp_path / "out"
     expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl"}
-    expected |= {"optimizer-25.safetensors", tokenizers.base.FILE_NAME}
-    best = {f"best/{n}" for n in ("model.safetensors", "config.json", tokenizers.base.FILE_NAME)}
+    tokenizer = {tokenizers.base.FILE_NAME, "tokenizer.json", "tokenizer_config.json"}
+    expected |= {"optimizer-25.safetensors"} | tokenizer
+    best = {f"best/{n}" for n in {"model.safetensors", "config.json"} | tokenizer}
     assert files(out).keys() - {"loss.png"} == expected | best
 
     text.unlink()
@@ -753,6 +756,7 @@ def test_a_folder_with_another_run_is_left_alone(text, tmp_path, capsys):
     argv = ["--dataset", tmp_path / "all.bin", *TINY, "--vocab_size=50", "--out_dir", out]
     ok(train.main, capsys, *argv, "--overwrite")
     assert not (out / tokenizers.base.FILE_NAME).exists()
+    assert not (out / "tokenizer.json").exists()
 
     assert "is a file" in refused(train.main, capsys, *argv[:-1], text)
 
@@ -799,6 +803,56 @@ def test_overwriting_deletes_all_or_nothing(fault, text, tmp_path, capsys, monke
     assert str(out) in refused(train.main, capsys, *argv, "--overwrite")
     monkeypatch.undo()
     assert files(out) == before
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe:300", "with an end", "only Python's"])
+def test_transformers_has_the_tokenizer_of_a_run(kind, text, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out, whole = tmp_path / "out", text.read_text(encoding="utf-8")
+    if kind not in ("char", "bpe:300"):
+        end = {"special_tokens": ["<|endoftext|>"]} if kind == "with an end" else {}
+        pattern = "gpt2" if end else r"\w+(?V1)|\W+"
+        bpe = tokenizers.BPETokenizer.train(whole, 280, pattern, **end)
+        bpe.save(tmp_path / "tok")
+        kind = tmp_path / "tok"
+    argv = ["--dataset", text, *TINY, "--max_iters=1", "--tokenizer", kind, "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    for folder in (out, out / "best"):
+        ours = tokenizers.load(folder)
+        if "V1" in str(getattr(ours, "pattern", "")):  # what cannot be written is not made up
+            with pytest.raises(ValueError):
+                transformers.AutoTokenizer.from_pretrained(folder)
+            continue
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        sentence = whole[:200] + "\n\n , .\r\n\té" + ("" if kind == "char" else "😀 <unknown>")
+        ids = ours.encode_ordinary(sentence)
+        assert theirs(sentence)["input_ids"] == ids and theirs.decode(ids) == ours.decode(ids)
+        assert len(theirs) == ours.vocab_size and theirs.eos_token_id == ours.eos_token_id
+        config = json.loads((folder / "config.json").read_text())
+        assert config["eos_token_id"] == config["bos_token_id"] == ours.eos_token_id
+
+
+def test_transformers_makes_up_no_tokenizer_for_a_run_of_token_files(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "out"
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 50, 50)
+    argv = ["--dataset", tmp_path / "all.bin", *TINY, "--max_iters=1", "--vocab_size=50"]
+    ok(train.main, capsys, *argv, "--out_dir", out)
+    for folder in (out, out / "best"):
+        with pytest.raises(ValueError, match="tokenizer"):
+            transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_run_keeps_the_ids_of_the_model_that_it_starts_from(text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=1", "--out_dir", base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"eos_token_id": 3, "pad_token_id": 0}))
+    ok(train.main, capsys, "--dataset", text, *TINY, "--init_from", base, "--out_dir", out)
+    ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=27")
+    for folder in (out, out / "best"):
+        config = json.loads((folder / "config.json").read_text())
+        assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [None, 3, 0]
 
 
 # ---- a loss that is no number --------------------------------------------------------------------
@@ -856,3 +910,248 @@ def test_a_model_with_a_damaged_config_on_token_files(tmp_path, capsys):
     ok(train.main, capsys, *arguments, "--skip_final_eval")
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     assert "vocab_size" in refused(train.main, capsys, *arguments, "--overwrite")
+
+
+# ---- after training ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["module://absent_backend", "no_such_backend"])
+def test_a_backend_or_an_encoding_that_is_absent_costs_nothing(broken, text, tmp_path):
+    pytest.importorskip("matplotlib")
+    text.write_text(corpus() + "Ω" * 9 + corpus()[:500], encoding="utf-8")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        command("train.py", "--dataset", text, *TINY, "--max_iters=2", "--out_dir", out),
+        env=ENVIRONMENT | {"MPLBACKEND": broken, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stderr == b""
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert b"a sample of what it writes:" in done.stdout and b"more of it: " in done.stdout
+
+
+@pytest.mark.parametrize("name, what", [("plot_losses", "loss.png"), ("generate", "sample")])
+def test_a_fault_after_training_costs_itself_alone(name, what, text, tmp_path, capsys, monkeypatch):
+    def fault(*args, **settings):
+        raise MemoryError("no memory\nleft")
+
+    monkeypatch.setattr(train, name, fault)
+    out = tmp_path / "out"
+    status, stdout, err = cli(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    assert status == 0 and err == f"train.py: no {what}: no memory left\n"
+    assert "on the whole split" in stdout and "more of it: " in stdout
+
+
+def test_the_picture_leaves_the_backend_alone(text, tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    before = matplotlib.rcParams["backend"]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "val_loss": 2.0}\n')
+    assert trainer.plot_losses(tmp_path) and (tmp_path / "loss.png").exists()
+    assert matplotlib.rcParams["backend"] == before and os.environ["MPLBACKEND"] == "svg"
+
+
+def test_the_command_for_more_works_from_anywhere(text, tmp_path, capsys, monkeypatch):
+    for folder, name in ((tmp_path, str(ROOT / "sample.py")), (ROOT, "sample.py")):
+        monkeypatch.chdir(folder)
+        words = shlex.split(train.command("sample", tmp_path / "an out"))
+        assert words[1:] == [name, "--out_dir", str(tmp_path / "an out")]
+        done = subprocess.run(
+            [words[0], "-c", "import sys; print(sys.prefix)"], capture_output=True
+        )
+        assert done.stdout.decode().strip() == sys.prefix
+    python = tmp_path / "bin" / "python"  # one of another installation
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(python.parent))
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(train.command("sample", Path("out")))[0] == sys.executable
+    monkeypatch.setattr(sys, "executable", str(python.with_name("python3")))
+    assert shlex.split(train.command("sample", Path("out")))[0] == "python"
+
+
+# ---- bits per byte -------------------------------------------------------------------------------
+
+
+def bits_by_hand(out: Path, predicted: str) -> float:
+    """The bits per byte of a run whose last loss is the mean over these characters."""
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    nats = final["val_loss_full"] * len(predicted)
+    return nats / math.log(2) / len(predicted.encode("utf-8"))
+
+
+def test_bits_per_byte_count_the_bytes_of_unknown_characters(text, tmp_path, capsys):
+    base, out, other = tmp_path / "base", tmp_path / "out", tmp_path / "other.txt"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=1", "--out_dir", base)
+    # Unknown are characters of 1, 2 and 4 bytes; at the start, in the middle and behind the end.
+    whole = corpus()[:900] + "Xß😀 the cat ß😀" * 5 + corpus()[:9] + "ZZ"
+    other.write_text(whole, encoding="utf-8")
+    argv = ["--dataset", other, *TINY, "--max_iters=1", "--init_from", base, "--out_dir", out]
+    with pytest.warns(UserWarning, match="not in the tokenizer's vocabulary"):
+        warnings.simplefilter("always")
+        train.run(parse([str(a) for a in argv])[0])
+    validation = whole[int(0.9 * len(whole)) :]
+    n = (len(validation) - 1) // 16 * 16
+    assert {len(c.encode()) for c in validation[1 : n + 1]} == {1, 2, 4}
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["bits_per_byte"] == pytest.approx(bits_by_hand(out, validation[1 : n + 1]))
+
+
+def test_bits_per_byte_of_token_files_with_ids_that_are_no_text(text, tmp_path, capsys):
+    characters, _ = char_validation(text)
+    characters.save(tmp_path / "tok")
+    ids = np.array(characters.encode(corpus()))
+    for name, number, word in (
+        ("unknown", characters.unknown_id, ""),  # which characters they were is lost
+        ("beyond", characters.vocab_size, f"id {characters.vocab_size} is not in the vocabulary"),
+    ):
+        ids[-20] = number
+        data.write_tokens(tmp_path / "all.bin", ids, 50)
+        argv = ["--dataset", tmp_path / "all.bin", "--tokenizer", tmp_path / "tok", *TINY]
+        argv += ["--vocab_size=50", "--max_iters=1", "--out_dir", tmp_path / name]
+        assert word in ok(train.main, capsys, *argv)
+        final = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+        assert final["bits_per_byte"] is None and final["val_loss_full"] > 0
+
+
+# ---- what a command line does not say ------------------------------------------------------------
+
+
+def test_a_presets_shape_is_that_of_a_new_model(text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--tokenizer=bpe:280", "--out_dir", base)
+    argv = ["--preset=shakespeare-char", "--dataset", text, "--init_from", base, "--max_iters=2"]
+    argv += ["--eval_iters=1", "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    assert GPT.from_pretrained(out).config == GPT.from_pretrained(base).config
+    assert tokenizers.load(out).merges == tokenizers.load(base).merges
+    assert json.loads((out / "run.json").read_text())["settings"]["learning_rate"] == 1e-3
+    for flag, word in (("n_layer=3", "1"), ("n_head=4", "2"), ("n_embd=32", "16"), ("bias", "F")):
+        err = refused(train.main, capsys, *argv, "--overwrite", f"--{flag}")
+        assert f"--{flag.split('=')[0]} {word}" in err and "cannot be" in err
+    for kind in ("char", "bpe:280"):
+        err = refused(train.main, capsys, *argv, "--overwrite", f"--tokenizer={kind}")
+        assert "leave it out" in err and "has no tokenizer" not in err
+
+
+def test_fine_tuning_a_model_of_another_project(text, tmp_path, capsys):
+    """Whose tokenizer is in a tokenizer.json, or in GPT-2's pair of files."""
+    base, bare = tmp_path / "base", tmp_path / "bare"
+    bpe = tokenizers.BPETokenizer.train(corpus(), 280, special_tokens=["<|endoftext|>"])
+    GPT(GPTConfig(280, 16, 1, 1, 16)).save_pretrained(base)
+    GPT(GPTConfig(280, 16, 1, 1, 16)).save_pretrained(bare)
+    bpe.export(base, "huggingface")
+    argv = ["--dataset", text, "--max_iters=1", "--eval_iters=1"]
+    ok(train.main, capsys, *argv, "--init_from", base, "--out_dir", tmp_path / "a")
+    assert tokenizers.load(tmp_path / "a").encode(corpus()) == bpe.encode(corpus())
+    assert "has no tokenizer" in refused(
+        train.main, capsys, *argv, "--init_from", bare, "--out_dir", tmp_path / "b"
+    )
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    (bare / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (bare / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in model["merges"]))
+    ok(train.main, capsys, *argv, "--init_from", bare, "--out_dir", tmp_path / "b")
+    assert tokenizers.load(tmp_path / "b").encode(corpus()) == bpe.encode(corpus())
+    # One that cannot be read stops what needs it, and nothing else.
+    (base / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
+    argv += ["--init_from", base, "--out_dir", tmp_path / "c"]
+    assert "Unigram" in refused(train.main, capsys, *argv)
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 280, 280)
+    status, _, err = cli(train.main, capsys, *argv, "--dataset", tmp_path / "all.bin")
+    assert status == 0 and "going on without a tokenizer" in err and "Unigram" in err
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_pickle_beside_the_data_is_not_read(single, tmp_path, capsys):
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    for name in ("train.bin", "val.bin"):
+        data.write_tokens(folder / name, np.arange(500) % 59, 59)
+    (folder / "meta.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    dataset = folder / "train.bin" if single else folder
+    argv = ["--dataset", dataset, *TINY, "--n_embd=2", "--max_iters=0", "--skip_final_eval"]
+    argv += ["--eval_iters=1", "--out_dir", tmp_path / "out"]
+    status, stdout, err = cli(train.main, capsys, *argv)
+    assert status == 0 and "50,304 ids" in stdout
+    assert err.count("\n") == 1 and "meta.pkl is not read" in err and "--vocab_size 59 " in err
+    status, stdout, err = cli(train.main, capsys, *argv, "--vocab_size=59", "--overwrite")
+    assert status == 0 and " 59 ids" in stdout and err == ""
+
+
+NANOGPT = """
+# train a miniature character-level shakespeare model
+import time
+out_dir = 'out-shakespeare-char'
+eval_interval = 250 # keep frequent because we'll overfit
+always_save_checkpoint = False
+wandb_log = False
+wandb_run_name = 'mini-gpt' + str(time.time())
+dataset = 'shakespeare_char'
+gradient_accumulation_steps = 1
+learning_rate = 1e-3 # with baby networks can afford to go a bit higher
+max_iters = 5000
+lr_decay_iters = 5000 # make equal to max_iters usually
+"""
+
+
+def test_a_configuration_file_that_was_edited(tmp_path, capsys):
+    path = tmp_path / "train_shakespeare_char.py"
+    path.write_text(NANOGPT)
+    given, notes = parse([str(path)])
+    preset = Settings(**PRESETS["train_shakespeare_char"] | {"dataset": "shakespeare_char"})
+    assert Settings(**given) == preset and notes == []
+    lines = "batch_size = 3 * 8\nmax_iters = lr_decay_iters = 900\nmin_lr = learning_rate / 10\n"
+    path.write_text(NANOGPT + lines + "compile = True\ngrad_klip = 2\nout_dir = '~/x'\n")
+    given, notes = parse([str(path), "--max_iters=7"])
+    edited = dict(batch_size=24, max_iters=7, lr_decay_iters=900, min_lr=1e-4)
+    edited |= dict(out_dir=os.path.expanduser("~/x"))
+    assert Settings(**given) == replace(preset, **edited)
+    assert len(notes) == 2 and "compile" in notes[0] and "no such setting" in notes[1]
+    for line, words in (
+        ("n_layer = len('abc')", "line 14 --n_layer"),
+        ("n_layer = unknown", "line 14 --n_layer"),
+        ("n_layer = 3 / 0", "line 14 --n_layer"),
+        ("n_layer += 1", "line 14"),
+        ("if True: n_layer = 3", "line 14"),
+        ("n_layer = ", "line 14"),
+        ("n_layer = 'three'", "--n_layer three"),
+    ):
+        path.write_text(NANOGPT + line + "\n")
+        err = refused(train.main, capsys, path, "--out_dir", tmp_path / "out")
+        assert all(word in err for word in words.split()), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_in_the_home_folder(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    argv = ["--dataset=~/corpus.txt", *TINY, "--max_iters=1"]
+    ok(train.main, capsys, *argv, "--out_dir=~/out")
+    ok(train.main, capsys, *argv, "--init_from=~/out", "--out_dir", "~/b", "--tokenizer=~/out")
+    assert {p.name for p in tmp_path.iterdir()} == {"corpus.txt", "out", "b"}
+
+
+def test_processes_of_torchruns_are_refused(text, tmp_path, capsys, monkeypatch):
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    argv = ["--dataset", text, *TINY, "--max_iters=1", "--out_dir", tmp_path / "out"]
+    err = refused(train.main, capsys, *argv)
+    assert "torchrun" in err and "2 processes" in err and "--workers N" in err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    ok(train.main, capsys, *argv)
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_an_interrupt_while_modules_are_loaded(script, tmp_path):
+    """A module that sends the signal stands in for NumPy's, which take a while to load."""
+    (tmp_path / "tokenizer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n"
+    )
+    code = (
+        f"import runpy, sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.argv = [{script!r}]; "
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

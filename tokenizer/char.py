@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from itertools import repeat
+from pathlib import Path
 
 from .base import Tokenizer, replace_surrogates, texts_of
 
@@ -97,6 +98,16 @@ class CharTokenizer(Tokenizer):
             f"as unknown (id {self.unknown_id}): {first}",
             stacklevel=3,
         )
+
+    def export(self, directory: str | os.PathLike, format: str) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and `transformers`.
+
+        These give the same ids and, decoding, the same text. `format` is "huggingface"; ValueError
+        for any other.
+        """
+        from .formats import export
+
+        export(self, Path(directory), format)
 
     def _cut(self, text: str, place: int) -> int:
         return place

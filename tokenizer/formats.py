@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from .base import END_OF_TEXT, FILE_FORMAT, FILE_NAME, FILE_VERSION, Tokenizer, write_atomic
 from .bpe import BPETokenizer
-from .char import CharTokenizer
+from .char import UNKNOWN, CharTokenizer
 from .pieces import PATTERNS
 
 # 200,000 merges take 3 MB. JSON grows about tenfold when it is read, so a file that is not a
@@ -67,6 +67,13 @@ PUBLISHED = {
         },
     ),
     "o200k_base": ("o200k", 199998, {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+}
+
+
+HUGGINGFACE_CONFIG = {  # of tokenizer_config.json: all else is in tokenizer.json
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 10**30,
 }
 
 
@@ -600,9 +607,11 @@ def read_ranks(file: Path) -> BPETokenizer:
 # ---- writing -------------------------------------------------------------------------------------
 
 
-def export(tokenizer: BPETokenizer, directory: Path, format: str) -> None:
-    """`BPETokenizer.export`."""
+def export(tokenizer: Tokenizer, directory: Path, format: str) -> None:
+    """`BPETokenizer.export` and `CharTokenizer.export`."""
     writers = {"huggingface": write_huggingface, "tiktoken": write_ranks}
+    if isinstance(tokenizer, CharTokenizer):
+        writers = {"huggingface": write_characters}
     if format not in writers:
         raise ValueError(f"format is one of {', '.join(writers)}, not {format!r}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -663,16 +672,46 @@ def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
             "merges": [[characters[left], characters[right]] for left, right in merges],
         },
     }
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,
-    }
+    config = dict(HUGGINGFACE_CONFIG)
     if tokenizer.eos_token_id is not None:
         config["eos_token"] = tokenizer.eos_token
     return {
         "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
         "tokenizer_config.json": json.dumps(config, indent=2).encode(),
+    }
+
+
+def write_characters(tokenizer: CharTokenizer) -> dict[str, bytes]:
+    """A character tokenizer as `tokenizers` and `transformers` read it: each character is a word.
+
+    They call the unknown character by a name, which no single character is, and decode it to
+    U+FFFD, as we do.
+    """
+    name = "<unknown>"
+    shown = {"type": "Replace", "pattern": {"String": name}, "content": UNKNOWN}
+    tokenizer_json = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": r"[\s\S]"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]},
+        "model": {
+            "type": "WordLevel",
+            "vocab": {c: i for i, c in enumerate([*tokenizer.characters, name])},
+            "unk_token": name,
+        },
+    }
+    return {
+        "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
+        "tokenizer_config.json": json.dumps(HUGGINGFACE_CONFIG, indent=2).encode(),
     }
 
 
