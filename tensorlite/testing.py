@@ -12,6 +12,7 @@ A property test of an operation of your own:
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -338,8 +339,11 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
             f"{prefix}the function gives other values when it is called again with the same "
             "arguments, without recording gradients: does it draw random numbers?"
         )
-    # A gradient that is smaller than this does not show at any step.
-    lost = np.sum(_rounding(weight * y, eps))
+    # What the last place of the values is worth, or of numbers around 1 that they may have been
+    # computed from. A gradient that is smaller than the sum does not show at any step.
+    rounding = eps * np.abs(weight) * np.maximum(np.abs(y), 1.0 if atol else 0.0)
+    rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values do not change
+    lost = np.sum(rounding)
     # Where large terms cancel, rounding leaves this of a gradient that is 0.
     sizes = [np.abs(g[np.isfinite(g)]) for g in gradients.values()]
     atol += 64 * np.finfo(np.float64).eps * max(np.max(size, initial=0.0) for size in sizes)
@@ -363,7 +367,8 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
                 badness = error / allowed if allowed else np.inf
                 suspects.append((np.nan_to_num(badness, nan=np.inf), i, index, x, got))
     for _, i, index, x, got in sorted(suspects, reverse=True):
-        low, high, error = _slopes(lambda x: at(i, index, x), x, y, weight, eps)  # noqa: B023
+        f = functools.partial(at, i, index)
+        low, high, error = _slopes(f, x, y, weight, rounding, eps)
         slack = atol + rtol * max(abs(got), abs(low), abs(high)) + 3 * error
         if not (np.isfinite(got) and low - slack <= got <= high + slack):
             expected = f"{low:.10g}" if low == high else f"from {low:.10g} to {high:.10g}"
@@ -385,13 +390,8 @@ def _change(before, after):
         return np.where(before == after, 0.0, after - before)
 
 
-def _rounding(values, eps: float):
-    """What the last place of each is worth; infinite ones do not change."""
-    return np.nan_to_num(eps * np.abs(values), posinf=0.0)
-
-
 @np.errstate(all="ignore")
-def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float, float]:
+def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[float, float, float]:
     """The derivative of sum(weight * f(x)), where y is f(x), and the error it may have.
 
     As a lowest and a highest slope, which differ where f has a kink at x. The steps go from some
@@ -414,11 +414,9 @@ def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float,
         if step > steps[0]:
             jump = np.maximum(np.abs(up - RATIO * last_up), np.abs(down - RATIO * last_down))
             near = step < 1e-5 * max(1.0, abs(x))  # from further away it may be a kink
-            jump = np.where(near | (jump < 8 * eps), np.nan_to_num(jump, posinf=0.0), 0.0)
-            visible = np.where(visible == 0, jump, visible)
+            visible = np.where((visible == 0) & near, np.nan_to_num(jump, posinf=0.0), visible)
         last_up, last_down = up, down
-    rounding = float(np.sum(np.maximum(_rounding(weight * y, eps), visible)))
-    rounding = rounding or eps  # 0 all around: it may be what 1 - 1 leaves of something small
+    rounding = float(np.sum(np.maximum(rounding, visible)))
     from_left, from_right, both = (
         _limit(steps, np.array(slopes), rounding, power)
         for slopes, power in ((left, 1), (right, 1), (central, 2))
