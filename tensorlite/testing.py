@@ -12,6 +12,7 @@ A property test of an operation of your own:
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def check_grads(
     args: Sequence,
     order: int = 1,
     rtol: float = 1e-5,
-    atol: float = 0.0,
+    atol: float = 1e-14,
 ) -> None:
     """Compare the gradients of `fn(*args)` with differences of its values, in float64.
 
@@ -41,14 +42,15 @@ def check_grads(
 
     An entry is wrong if it is further from the differences than `atol`, plus `rtol` times its size,
     plus the error of the differences themselves. That error is estimated by comparing many steps;
-    what lies below the rounding of `fn`'s value cannot be judged. Where `fn` has a kink, every
-    number between the slopes on the two sides is right.
+    what lies below the rounding of `fn`'s value cannot be judged. The default of `atol` is what
+    rounding leaves of a zero; for gradients that are smaller throughout, pass 0. Where `fn` has a
+    kink, every number between the slopes on the two sides is right.
 
-    The gradients are then computed again with the arguments, and the gradients that the vjps are
-    given, in other memory orders, and with gradients needed for some of the arguments only: every
-    choice of up to four arguments; of more, each one alone and all but one. What a vjp is given is
-    read-only here, because it belongs to the engine, and a vjp that is declared `fresh` must give
-    arrays of its own.
+    The first derivatives are then computed again with the arguments, and the gradients that the
+    vjps are given, in other memory orders, and with gradients needed for some of the arguments
+    only: every choice of up to four arguments; of more, each one alone and all but one. What a vjp
+    is given is read-only here, because it belongs to the engine, and a vjp that is declared `fresh`
+    must give arrays of its own.
 
     Raises AssertionError that names the argument and the index of a wrong entry, or the operation
     whose vjp does what it must not. Raises ValueError if there is nothing to check.
@@ -60,6 +62,20 @@ def check_grads(
     points = {i: x for i, a in enumerate(args) if (x := _float64(a)) is not None}
     if not points:
         raise ValueError("no argument is a floating-point array or tensor")
+    for derivative in range(order):
+        # Derivatives are made of operations that have been tried in every way where they began.
+        ways = list(_ways(points)) if derivative == 0 else [next(_ways(points))]
+        try:
+            weight = _check(fn, args, points, ways, rtol, atol)
+        except AssertionError as error:
+            if derivative == 0:
+                raise
+            raise AssertionError("differentiated once more: " * derivative + str(error)) from None
+        fn = _weighted_gradient(fn, list(points), weight)
+
+
+def _check(fn, args: Sequence, points: dict, ways: list[_Way], rtol: float, atol: float):
+    """Check first derivatives in those ways; returns the weight of each entry of the value."""
 
     def call(points: dict, needs=()) -> tuple[Tensor, list[Tensor]]:
         """The value at `points` (argument -> array), and the leaves that need a gradient."""
@@ -70,7 +86,7 @@ def check_grads(
         return value, [leaves[i] for i in needs]
 
     weight = first = last = None
-    for way in _ways(points):
+    for way in ways:
         try:
             if last is None or last[:2] != way[:2]:  # else the same graph serves again
                 value, leaves = call(way.arranged(points), way.needs)
@@ -84,13 +100,7 @@ def check_grads(
         if first is None or not _same(found, first, rtol, atol):
             _compare(call, points, way, weight, value, found[1], rtol, atol)
         first = found if first is None else first
-    if order > 1:
-        derivative = _weighted_gradient(fn, list(points), weight)
-        arguments = [points.get(i, a) for i, a in enumerate(args)]
-        try:
-            check_grads(derivative, arguments, order - 1, rtol, atol)
-        except AssertionError as error:
-            raise AssertionError(f"differentiated once more: {error}") from None
+    return weight
 
 
 def _float64(value) -> np.ndarray | None:
@@ -292,7 +302,7 @@ def _check_fresh(node: Node, g, *calls) -> None:
 # Differences
 # =================================================================================================
 
-RATIO = 2.6  # of a step to the next smaller one
+RATIO = 2.6  # of a step to the next smaller one; not an integer, which could hide a period
 
 
 def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: dict, rtol, atol):
@@ -329,8 +339,14 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
             f"{prefix}the function gives other values when it is called again with the same "
             "arguments, without recording gradients: does it draw random numbers?"
         )
-    # A gradient that is smaller than this does not show at any step.
-    lost = np.sum(_rounding(weight * y, eps))
+    # What the last place of the values is worth, or of numbers around 1 that they may have been
+    # computed from. A gradient that is smaller than the sum does not show at any step.
+    rounding = eps * np.abs(weight) * np.maximum(np.abs(y), 1.0 if atol else 0.0)
+    rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values do not change
+    lost = np.sum(rounding)
+    # Where large terms cancel, rounding leaves this of a gradient that is 0.
+    sizes = [np.abs(g[np.isfinite(g)]) for g in gradients.values()]
+    atol += 64 * np.finfo(np.float64).eps * max(np.max(size, initial=0.0) for size in sizes)
     suspects = []
     for i, gradient in gradients.items():
         for index in np.ndindex(gradient.shape):
@@ -351,7 +367,8 @@ def _compare(call, points: dict, way: _Way, weight, value: Tensor, gradients: di
                 badness = error / allowed if allowed else np.inf
                 suspects.append((np.nan_to_num(badness, nan=np.inf), i, index, x, got))
     for _, i, index, x, got in sorted(suspects, reverse=True):
-        low, high, error = _slopes(lambda x: at(i, index, x), x, y, weight, eps)  # noqa: B023
+        f = functools.partial(at, i, index)
+        low, high, error = _slopes(f, x, y, weight, rounding, eps)
         slack = atol + rtol * max(abs(got), abs(low), abs(high)) + 3 * error
         if not (np.isfinite(got) and low - slack <= got <= high + slack):
             expected = f"{low:.10g}" if low == high else f"from {low:.10g} to {high:.10g}"
@@ -373,13 +390,8 @@ def _change(before, after):
         return np.where(before == after, 0.0, after - before)
 
 
-def _rounding(values, eps: float):
-    """What the last place of each is worth; infinite ones do not change."""
-    return np.nan_to_num(eps * np.abs(values), posinf=0.0)
-
-
 @np.errstate(all="ignore")
-def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float, float]:
+def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[float, float, float]:
     """The derivative of sum(weight * f(x)), where y is f(x), and the error it may have.
 
     As a lowest and a highest slope, which differ where f has a kink at x. The steps go from some
@@ -402,11 +414,9 @@ def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float,
         if step > steps[0]:
             jump = np.maximum(np.abs(up - RATIO * last_up), np.abs(down - RATIO * last_down))
             near = step < 1e-5 * max(1.0, abs(x))  # from further away it may be a kink
-            jump = np.where(near | (jump < 8 * eps), np.nan_to_num(jump, posinf=0.0), 0.0)
-            visible = np.where(visible == 0, jump, visible)
+            visible = np.where((visible == 0) & near, np.nan_to_num(jump, posinf=0.0), visible)
         last_up, last_down = up, down
-    rounding = float(np.sum(np.maximum(_rounding(weight * y, eps), visible)))
-    rounding = rounding or eps  # 0 all around: it may be what 1 - 1 leaves of something small
+    rounding = float(np.sum(np.maximum(rounding, visible)))
     from_left, from_right, both = (
         _limit(steps, np.array(slopes), rounding, power)
         for slopes, power in ((left, 1), (right, 1), (central, 2))
@@ -414,7 +424,8 @@ def _slopes(f: Callable, x: float, y, weight, eps: float) -> tuple[float, float,
     gap, error = abs(from_left[0] - from_right[0]), from_left[1] + from_right[1]
     if gap > 4 * error:
         return *sorted((from_left[0], from_right[0])), error
-    slope, error = min((both, from_left, from_right), key=lambda limit: limit[1])
+    one_sided = min(from_left, from_right, key=lambda limit: limit[1])
+    slope, error = both if np.isfinite(both[1]) else one_sided
     return slope, slope, error
 
 
