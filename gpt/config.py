@@ -1,4 +1,4 @@
-"""The shape of a model, and nothing else."""
+"""The shape of a model, and the ids that begin and end its texts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class GPTConfig:
     n_embd: int  # C: the width of the residual stream
     dropout: float = 0.0
     bias: bool = True  # in linear layers and layer norms
+    # What others' programs begin a text with, stop at and fill up with: kept for them.
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None  # several in some configurations
+    pad_token_id: int | None = None
 
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):

@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from tokenizer import texts
 from tokenizer.base import token_dtype, write_atomic
+from tokenizer.widths import looks_like, types_that_fit
 
 from .corpora import CORPORA
 
@@ -33,16 +35,19 @@ SHOW_BAR = 2**28  # ids from which that takes long enough for a progress bar
 # ---- names ---------------------------------------------------------------------------------------
 
 
-def resolve(dataset: str) -> str:
+def resolve(dataset: str, folder: str = "") -> str:
     """What `--dataset` means: a built-in corpus, else a path, else nanoGPT's `data/NAME` folder.
 
-    A built-in name wins over a file or folder of that name; `./NAME` means the file.
+    A built-in name wins over a file or folder of that name; `./NAME` means the file. Paths are
+    relative to `folder`; where there is nothing of the name, it is given back.
     """
     dataset = ALIASES.get(dataset, dataset)
-    if dataset in CORPORA or os.path.exists(dataset):
+    if dataset in CORPORA:
         return dataset
-    folder = os.path.join("data", dataset)
-    return folder if os.path.isfile(os.path.join(folder, "train.bin")) else dataset
+    path, nanogpt = os.path.join(folder, dataset), os.path.join(folder, "data", dataset)
+    if os.path.exists(path):
+        return path
+    return nanogpt if os.path.isfile(os.path.join(nanogpt, "train.bin")) else dataset
 
 
 def is_token_data(dataset: str) -> bool:
@@ -55,66 +60,62 @@ def is_token_data(dataset: str) -> bool:
     return os.path.isfile(os.path.join(path, "train.bin"))
 
 
+def validation_size(dataset: str) -> int:
+    """About how many tokens the validation split has, at most, by the sizes of files alone.
+
+    0 for a built-in corpus, which is small, and for what is not there.
+    """
+    path = resolve(dataset)
+    if os.path.isfile(val := os.path.join(path, "val.bin")):
+        return os.path.getsize(val) // 2
+    files = [path] if os.path.isfile(path) else filter(os.path.isfile, Path(path).rglob("*"))
+    return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
+
+
 # ---- text ----------------------------------------------------------------------------------------
 
 
 def read_text(dataset: str, encoding: str = "utf-8") -> str:
-    r"""The text of a built-in corpus, a text file, or all files of a folder joined by "\n".
+    r"""The texts of a dataset (see `read_texts`), joined by "\n"."""
+    return "\n".join(read_texts(dataset, encoding))
 
-    A folder's files are read in the order of their paths, without hidden ones; links to folders
-    are not followed, so there is no going round in circles. Text is kept as it is, line ends too;
-    only a byte order mark at the start of a file is dropped.
+
+def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
+    """The text of a built-in corpus, of a text file, or of each file of a folder.
+
+    Which files of a folder, and in which order: see `texts.text_files`. Text is kept as it is, line
+    ends too; only a byte order mark at the start of a file is dropped.
 
     Raises FileNotFoundError when there is no such dataset, and ValueError when it is empty or not
     in this encoding.
     """
     path = resolve(dataset)
     if path in CORPORA:
-        return CORPORA[path]()
+        return [CORPORA[path]()]
     if not path or not os.path.exists(path):  # Path("") would be the current folder
         raise FileNotFoundError(
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
-    files = _files(path) if os.path.isdir(path) else [Path(path)]
-    text = "\n".join(_decode(file, encoding) for file in files)
-    if not text.strip("\n"):  # a folder of empty files is joined to newlines
+    files = texts.text_files(path, encoding) if os.path.isdir(path) else [path]
+    parts = [texts.read_text(file, encoding) for file in files]
+    if not any(part.strip("\n") for part in parts):
         what = "folder" if os.path.isdir(path) else "file"
         raise ValueError(f"the {what} {path} holds no text")
-    return text
+    return parts
 
 
-def _files(folder: str) -> list[Path]:
-    def stop(error: OSError):
-        raise error  # os.walk would leave out a folder that it may not read, without a word
+def documents(parts: list[str], separator: str) -> list[str]:
+    r"""The texts that end on their own: files ("file") or lines ("line"), without empty ones.
 
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    files = [file for file in files if file.is_file()]  # no sockets, no broken links
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+    A line is given without its line end, "\n" or "\r\n", whose place the end-of-text token takes.
 
-
-def _decode(path: Path, encoding: str) -> str:
-    data = path.read_bytes()
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        # Some codecs (utf-8-sig) cut the start off first and count from there.
-        offset = len(data) - len(error.object) + error.start
-        line = data[:offset].decode(encoding, errors="replace").count("\n") + 1
-        raise ValueError(
-            f"{path} is not {encoding} text: byte {offset} ({data[offset]:#04x}), in line {line}, "
-            f"does not fit ({error.reason}); name its encoding with --encoding, "
-            "latin-1 or utf-16 for example"
-        ) from None
-    except LookupError:
-        raise ValueError(
-            f"there is no text encoding {encoding!r}: --encoding takes Python's names, "
-            "utf-8, latin-1 or utf-16 for example"
-        ) from None
-    return text.removeprefix("\ufeff")
+    >>> documents(["one\ntwo\n", "three"], "file"), documents(["one\n\ntwo\n", "three"], "line")
+    (['one\ntwo\n', 'three'], ['one', 'two', 'three'])
+    """
+    if separator == "line":
+        parts = [line.removesuffix("\r") for part in parts for line in part.split("\n")]
+    return [part for part in parts if part]
 
 
 def split(text: str) -> tuple[str, str]:
@@ -137,7 +138,8 @@ def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     ids and nothing else, so their type follows from vocab_size (`token_dtype`), and every id is
     looked at once: a wrong one would surface as a crash, or worse, hours into a run.
 
-    Raises ValueError for a file that is missing, empty, cut off, or holds an id >= vocab_size.
+    Raises ValueError for a file that is missing, empty, cut off, holds an id >= vocab_size, or
+    looks like ids of another type or like another format (see `tokenizer.widths`).
     """
     path = Path(resolve(dataset))
     if path.is_file():
@@ -158,6 +160,8 @@ def _open(path: Path, vocab_size: int) -> np.ndarray:
     size = path.stat().st_size
     if size == 0:
         raise ValueError(f"the token file {path} is empty")
+    if other := looks_like(path, dtype):
+        raise ValueError(f"the token file {path} is read as {kind}, and looks like {other}")
     if size % dtype.itemsize:
         raise ValueError(
             f"the token file {path} has {size} bytes, which is no whole number of ids of "
@@ -171,10 +175,12 @@ def _open(path: Path, vocab_size: int) -> np.ndarray:
         chunk = np.asarray(tokens[start : start + SCAN])
         if chunk.max() >= vocab_size:
             at = int(np.argmax(chunk >= vocab_size))
+            fit = [name for name in types_that_fit(path, vocab_size) if name != dtype.str]
+            hint = f"; or its ids are of another type, {fit[0]!r} would fit" if fit else ""
             raise ValueError(
                 f"the token file {path} holds the id {chunk[at]} at position {start + at}, but "
                 f"vocab_size {vocab_size} allows 0 to {vocab_size - 1} (read as {kind}): "
-                "--vocab_size sets it"
+                f"--vocab_size sets it{hint}"
             )
     return tokens
 

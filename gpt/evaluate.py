@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from tqdm import tqdm
 import tensorlite as tl
 from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
+from tokenizer.base import replace_surrogates
 
 from .data import draw_batch, draw_starts, full_windows
 from .model import GPT
@@ -31,14 +34,26 @@ def estimate_loss(
     return float(np.mean(team.sum(losses)))
 
 
-def full_loss(model: GPT, tokens, batch_size: int, team: Team = ALONE) -> float:
+AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
+
+
+def full_loss(
+    model: GPT,
+    tokens,
+    batch_size: int,
+    team: Team = ALONE,
+    say: Callable[[str], None] | None = None,
+) -> float:
     """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
 
     Each token behind the first is predicted once, except for less than a window at the end. The
-    ranks of a team take turns with the batches.
+    ranks of a team take turns with the batches, of `batch_size` windows or more. A terminal shows a
+    progress bar; where there is none, `say` is given a line about the progress every five seconds.
     """
     block_size = model.config.block_size
+    batch_size = max(batch_size, AT_A_TIME // block_size)
     total, n = 0.0, 0
+    began = shown = time.monotonic()
     bar = tqdm(
         total=(len(tokens) - 1) // block_size,
         desc="validation",
@@ -53,6 +68,11 @@ def full_loss(model: GPT, tokens, batch_size: int, team: Team = ALONE) -> float:
                 total += _loss(model, x, y) * y.size
             n += y.size
             bar.update(len(x))
+            if say and bar.disable and time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                done = n / block_size / bar.total
+                left = duration((shown - began) * (1 - done) / done)
+                say(f"validation: {done:.0%} of {bar.total:,} windows, {left} left")
     return team.sum(total) / n
 
 
@@ -66,14 +86,43 @@ def _loss(model: GPT, x, y) -> float:
         model.train(training)
 
 
-def bits_per_byte(loss: float, tokens, block_size: int, tokenizer) -> float:
+def duration(seconds: float) -> str:
+    """
+    >>> duration(3725.4), duration(65.2)
+    ('1 h 2 min', '1 min 5 s')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def bits_per_byte(
+    loss: float, tokens, block_size: int, tokenizer, text: str | None = None
+) -> float:
     """The full loss in bits per byte of text, which compares between tokenizers.
 
-    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts.
+    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts, in
+    UTF-8. The end of a text, and other special tokens, are predicted too and have no bytes. A
+    character tokenizer's id for unknown characters does not say which they were, so where `tokens`
+    holds it, their bytes are counted in the `text` that they were made from. Raises ValueError where
+    that text is needed and not given, and for an id that the tokenizer does not have.
     """
     n = (len(tokens) - 1) // block_size * block_size
-    n_bytes = sum(
-        len(tokenizer.decode_bytes(tokens[i : min(i + 2**16, n + 1)].tolist()))
-        for i in range(1, n + 1, 2**16)
-    )
+    if holds_unknown(tokenizer, tokens):
+        if text is None:
+            raise ValueError(
+                "the tokens hold characters that the tokenizer does not know, and not their bytes"
+            )
+        n_bytes = len(replace_surrogates(text)[1 : n + 1].encode())  # a character, an id
+        return loss * n / math.log(2) / n_bytes
+    special = list(tokenizer.special_tokens.values())
+    n_bytes = 0
+    for i in range(1, n + 1, 2**16):
+        part = np.asarray(tokens[i : min(i + 2**16, n + 1)])
+        n_bytes += len(tokenizer.decode_bytes(part[~np.isin(part, special)].tolist()))
     return loss * n / math.log(2) / n_bytes
+
+
+def holds_unknown(tokenizer, tokens) -> bool:
+    """Whether there are characters among the tokens (N,) that the tokenizer does not know."""
+    return hasattr(tokenizer, "unknown_id") and bool((tokens == tokenizer.unknown_id).any())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -108,6 +108,7 @@ def stream(
     repetition_penalty: float = 1.0,
     seed: int | None = None,
     stop: Sequence[str] = (),
+    allowed_special: Collection[str] = (),
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece as it is drawn.
 
@@ -118,21 +119,26 @@ def stream(
     repetition_penalty  above 1 makes tokens less likely that the context holds already
     seed            the same seed gives the same text; None draws anew
     stop            strings; the text ends before the first of them
+    allowed_special names of special tokens that count as such in the prompt, or "all"; others in
+                    it are text
 
-    Ends at the tokenizer's end-of-text token, which is not part of the text. Tokens whose bytes
-    would not go on as UTF-8 are never drawn, and a character left unfinished at the end is dropped,
-    so the text is always text. An empty prompt
-    starts behind an end of text (or a line end, for a tokenizer without one). A prompt longer than
-    the model's context is cropped from the left, with a warning. Raises ValueError for arguments
-    out of range.
+    Ends at the tokenizer's end-of-text token, which is not part of the text. Never drawn are ids
+    that have no bytes (published vocabularies have gaps), and tokens whose bytes would not go on as
+    UTF-8; a character left unfinished at the end is dropped. So the text is always text. An empty
+    prompt starts behind an end of text (for a tokenizer without one, behind a line end, or its
+    first character if it has none). A prompt longer than the model's context is cropped from the
+    left, with a warning. Raises ValueError for arguments out of range.
     """
     _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     stop = [stop] if isinstance(stop, str) else [s for s in stop if s]
     block_size, eos = model.config.block_size, tokenizer.eos_token_id
     if prompt:
-        ids = list(tokenizer.encode_ordinary(prompt))
-    else:
-        ids = list(tokenizer.encode_ordinary("\n")) if eos is None else [eos]
+        ids = list(tokenizer.encode(prompt, allowed_special, ()))
+    elif eos is not None:
+        ids = [eos]
+    else:  # the first character, where a tokenizer of characters has no line end
+        characters = getattr(tokenizer, "characters", "\n")
+        ids = list(tokenizer.encode_ordinary("\n" if "\n" in characters else characters[:1]))
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"the tokenizer gives id {max(ids)}, the model knows {model.config.vocab_size} ids: "
@@ -143,6 +149,12 @@ def stream(
             f"the prompt has {len(ids)} tokens; the model sees the last {block_size} of them",
             stacklevel=2,
         )
+    # What stands for no text: gaps in the vocabulary, and the id of unknown characters.
+    n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
+    text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
+    never = [i for i in range(n_ids) if i not in text_ids]
+    if len(never) == n_ids:
+        raise ValueError(f"{tokenizer!r} has no token that stands for text")
     rng = np.random.default_rng() if seed is None else random(seed, "generate")
     # A token may end in the middle of a character, and text in the middle of a stop string: both
     # are held back until it is clear what they become.
@@ -155,9 +167,8 @@ def stream(
         for _ in range(max_new_tokens):
             with tl.no_grad():
                 logits = model.next_logits(np.asarray([ids[-block_size:]]))  # (1, T) -> (1, V)
-            logits = logits.numpy()[0, : tokenizer.vocab_size].copy()
-            if hasattr(tokenizer, "unknown_id"):
-                logits[tokenizer.unknown_id] = -np.inf  # it stands for no text
+            logits = logits.numpy()[0, :n_ids].copy()
+            logits[never] = -np.inf
             while True:
                 new = next_token(
                     logits,

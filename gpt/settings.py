@@ -7,7 +7,11 @@ those of the demo.
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import operator
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,9 @@ class Settings:
     encoding: str = _option("utf-8", "the encoding of text files")
     tokenizer: str | None = _option(
         None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
+    )
+    separator: str | None = _option(
+        None, "file or line: each one of the text ends with the end-of-text token"
     )
     vocab_size: int | None = _option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
@@ -101,6 +108,8 @@ class Settings:
                 raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
+        if self.separator not in (None, "file", "line"):
+            raise ValueError(f"--separator is file or line, not {self.separator!r}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
         if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
@@ -200,6 +209,11 @@ presets (2 cores, by parameters and time):
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
 """
 
+NO_MODEL = ("scratch", "resume", "auto")  # what --init_from says where it names no model's folder
+
+# What a preset says of a new model, and not of one to start from
+OF_A_NEW_MODEL = "tokenizer vocab_size block_size n_layer n_head n_embd bias".split()
+
 # nanoGPT's flags that mean nothing here, and why
 IGNORED = {
     "compile": "there is nothing to compile",
@@ -216,9 +230,22 @@ IGNORED = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with mistakes told in one line and not below a page of usage."""
+    """argparse, with mistakes told in one line and not below a page of usage.
+
+    Flags may be written with dashes for underscores: --out-dir=a-b is --out_dir=a-b.
+    """
+
+    def parse_args(self, argv: list[str]) -> argparse.Namespace:
+        return super().parse_args([self._underscored(argument) for argument in argv])
+
+    def _underscored(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        flag = name.replace("-", "_").replace("__", "--", 1)
+        return flag + equals + value if flag in self._option_string_actions else argument
 
     def error(self, message: str):
+        if message.endswith("expected one argument"):
+            message += " (one that begins with a dash is given as --NAME=VALUE)"
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
@@ -245,35 +272,88 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         shown = "" if field.default is None else f" ({field.default})"
         parser.add_argument(
             f"--{field.name}",
-            type={"int": _int, "float": _float, "bool": _bool, "str": str}[kind],
+            type={"int": _int, "float": _float, "bool": _bool, "str": os.path.expanduser}[kind],
             metavar=kind.upper(),
             help=(field.metadata["help"] + shown).replace("%", "%%"),
             **({"nargs": "?", "const": True} if kind == "bool" else {}),
         )
     for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
-    given = vars(parser.parse_args([underscored(argument) for argument in argv]))
+    given = vars(parser.parse_args(argv))
 
-    preset = given.pop("preset", None)
+    name, values = given.pop("preset", None), {}
     if (config := given.pop("config", None)) is not None:
+        if name is not None:
+            parser.error(f"both {config} and --preset {name}: give one of them")
         name = Path(config).name.removesuffix(".py")
         if name not in PRESETS:
             parser.error(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
-        if preset is not None:
-            parser.error(f"both {config} and --preset {preset}: give one of them")
-        preset = name
-    notes = [f"--{n} is ignored: {IGNORED[n]}" for n in given if n in IGNORED]
+        if Path(config).is_file():  # the user's copy, which may have been changed
+            try:
+                values = read_config_file(Path(config))
+            except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+                parser.error(f"{config}: {error}")
+    names = {field.name for field in dataclasses.fields(Settings)}
+    notes = [
+        f"{config} sets {n}, which is ignored: {IGNORED.get(n, 'there is no such setting')}"
+        for n, value in values.items()
+        if n not in names and not (n in IGNORED and (not value or n.startswith("wandb")))
+    ]
+    values = PRESETS[name or "demo"] | {n: v for n, v in values.items() if n in names}
+    init_from = (values | given).get("init_from", "scratch")
+    if init_from == "resume" and name is not None:
+        notes.append(f"{config or name} is ignored: a resumed run keeps its settings")
+        values = {n: v for n, v in values.items() if n == "out_dir"}
+    elif init_from not in NO_MODEL:  # the model to start from has these
+        values = {n: v for n, v in values.items() if n not in OF_A_NEW_MODEL}
+    notes += [f"--{n} is ignored: {IGNORED[n]}" for n in given if n in IGNORED]
+    given = values | {n: v for n, v in given.items() if n not in IGNORED}
     if given.get("dtype", "float32") != "float32":
         notes.append(f"--dtype {given.pop('dtype')} is ignored: this computes in float32")
-    return PRESETS[preset or "demo"] | {n: v for n, v in given.items() if n not in IGNORED}, notes
+    return given, notes
 
 
-def underscored(argument: str) -> str:
-    """A flag with underscores for dashes: --out-dir=a-b is --out_dir=a-b."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+def read_config_file(path: Path) -> dict[str, Any]:
+    """What a configuration file of nanoGPT's sets, without running it.
+
+    Its lines are `NAME = VALUE`; a value is a constant, a name set before, or a sum or product of
+    such. Other values are left out if they are for names that mean nothing here. Raises ValueError
+    for a setting whose value is something else.
+    """
+    operations = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+    operations |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv}
+    values = {}
+
+    def value_of(node: ast.expr):
+        if isinstance(node, ast.BinOp) and type(node.op) in operations:
+            return operations[type(node.op)](value_of(node.left), value_of(node.right))
+        if isinstance(node, ast.Name):
+            return values[node.id]
+        return ast.literal_eval(node)
+
+    names = {field.name for field in dataclasses.fields(Settings)}
+    for line in ast.parse(path.read_bytes()).body:
+        if not isinstance(line, ast.Assign):
+            if isinstance(line, (ast.Import, ast.ImportFrom, ast.Expr)):
+                continue
+            raise ValueError(f"line {line.lineno} is not NAME = VALUE, and is not run")
+        for target in line.targets:
+            name = ast.unparse(target)
+            try:
+                values[name] = value_of(line.value)
+            except (ValueError, TypeError, ArithmeticError, KeyError):
+                if name in names:
+                    raise ValueError(
+                        f"line {line.lineno} is not run: give --{name} on the command line instead"
+                    ) from None
+    return {n: os.path.expanduser(v) if isinstance(v, str) else v for n, v in values.items()}
+
+
+def print_anything() -> None:
+    """From now on, print characters that the output's encoding lacks as escapes, without errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _bool(text: str) -> bool:

@@ -6,6 +6,10 @@ that was stopped anywhere and resumed is, bit for bit, the run that was left alo
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import importlib.util
+import io
 import json
 import math
 import os
@@ -24,9 +28,9 @@ from tensorlite.optim import AdamW, cosine_schedule
 from tensorlite.parallel import ALONE, Sharded, Team
 from tokenizer.base import write_atomic
 
-from .checkpoint import save_model, save_run
+from .checkpoint import load_step, save_model, save_run, save_tokenizer
 from .data import draw_batch, draw_starts
-from .evaluate import bits_per_byte, estimate_loss, full_loss
+from .evaluate import AT_A_TIME, bits_per_byte, duration, estimate_loss, full_loss
 from .model import GPT
 from .settings import Settings
 
@@ -64,15 +68,25 @@ def learning_rate(settings: Settings, step: int) -> float:
     )
 
 
-AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
-
-
 def train_step(model: GPT, optimizer, tokens, settings: Settings, step: int, team: Team = ALONE):
     """One update: (the mean loss of the batch before it, the gradient's norm before clipping).
 
+    Raises FloatingPointError, and changes nothing, when loss or norm is infinite or not a number.
+    """
+    loss, norm = gradients(model, optimizer, tokens, settings, step, team)
+    for group in optimizer.groups:
+        group["lr"] = learning_rate(settings, step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, norm
+
+
+def gradients(model: GPT, optimizer, tokens, settings: Settings, step: int, team: Team = ALONE):
+    """The clipped gradients of a step's batch, in the optimizer: (mean loss, norm before clipping).
+
     All ranks of the team draw the same batch, and each takes its share of the rows, some at a time:
-    the gradients of parts add up to that of the whole. Raises FloatingPointError, and changes
-    nothing, when loss or norm is infinite or not a number.
+    the gradients of parts add up to that of the whole. Raises FloatingPointError, and leaves no
+    gradients, when loss or norm is infinite or not a number.
     """
     s = settings
     n = s.batch_size * s.gradient_accumulation_steps
@@ -93,10 +107,6 @@ def train_step(model: GPT, optimizer, tokens, settings: Settings, step: int, tea
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad()
         raise FloatingPointError(f"the loss is {loss}, the gradient's norm {norm}")
-    for group in optimizer.groups:
-        group["lr"] = learning_rate(s, step)
-    optimizer.step()
-    optimizer.zero_grad()
     return loss, norm
 
 
@@ -114,18 +124,20 @@ def train(
     settings: Settings,
     start: int = 0,
     team: Team = ALONE,
+    best: float = math.inf,
+    val_text: str | None = None,
 ) -> bool:
     """Train from step `start` to max_iters; returns whether it got there.
 
-    Writes checkpoints, `metrics.jsonl` and `best/` to out_dir. On SIGINT or SIGTERM the step is
-    finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt. Raises
-    FloatingPointError when the loss is infinite or not a number; the last checkpoint stays.
-    Of a team all ranks call this; rank 0 speaks and writes.
+    Writes checkpoints, `metrics.jsonl` and `best/`, whose model has the loss `best` so far, to
+    out_dir. On SIGINT, SIGTERM or SIGHUP, or when the reader of a pipe that it writes to has gone,
+    the step is finished, saved, and False returned; a second SIGINT raises KeyboardInterrupt.
+    Raises FloatingPointError when loss or gradient is infinite or not a number; the last
+    checkpoint stays. Of a team all ranks call this; rank 0 prints and writes files. `val_text` is
+    for `bits_per_byte`.
     """
     s, out, first = settings, Path(settings.out_dir), team.rank == 0
     metrics = Metrics(out / "metrics.jsonl" if first else None, upto=start)
-    estimates = [line["val_loss"] for line in metrics.lines if "val_loss" in line and line["step"]]
-    best = team.same(min(estimates, default=math.inf))  # step 0 is no candidate, here as below
     save_interval = s.save_interval or s.eval_interval
     tokens_per_step = s.batch_size * s.gradient_accumulation_steps * s.block_size
     seconds: list[float] = []  # of each step, evaluation and saving left out
@@ -148,7 +160,24 @@ def train(
         else:
             bar.write(text, file=sys.stdout)
 
+    @contextlib.contextmanager
+    def diverging(step: int):
+        """In the block, a FloatingPointError is told with what can be done about it."""
+        try:
+            yield
+        except FloatingPointError as error:
+            kept = f"the checkpoint of step {saved} is in {out}" if saved else "nothing was saved"
+            raise FloatingPointError(
+                f"{error} at step {step}; stopped, {kept}. A lower --learning_rate or more "
+                "--warmup_iters may help"
+            ) from None
+
     def save(step: int) -> None:
+        """Save what has a loss and a gradient that are numbers: a ruined model replaces nothing."""
+        one_batch = dataclasses.replace(s, gradient_accumulation_steps=1)
+        with diverging(step):
+            gradients(model, optimizer, train_tokens, one_batch, step, team)
+        optimizer.zero_grad()
         if team.size > 1:
             optimizer.gather()
         if first:
@@ -156,6 +185,8 @@ def train(
             save_run(out, model, optimizer, step)
         team.wait()
 
+    if start and first and not metrics.lines:
+        say(f"{out / 'metrics.jsonl'} was lost: it begins again at step {start:,}")
     with bar, stop, np.errstate(over="ignore", invalid="ignore"):
         step = start
         while True:
@@ -165,14 +196,14 @@ def train(
                     model, val_tokens, s.batch_size, s.eval_iters, s.seed, team
                 )
                 if not math.isfinite(val_loss):
-                    raise _diverged(f"the validation loss is {val_loss}", step, saved, out)
+                    with diverging(step):
+                        raise FloatingPointError(f"the validation loss is {val_loss}")
                 metrics.write({"step": step, "val_loss": val_loss})
                 say(f"step {step:6,}  validation loss {val_loss:.4f}")
                 if val_loss < best and step > 0:
                     best = val_loss
-                    if first and tokenizer:
-                        tokenizer.save(out / "best")
                     if first:
+                        save_tokenizer(out / "best", tokenizer)
                         save_model(out / "best", model, step)
                     team.wait()
             stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal
@@ -183,10 +214,8 @@ def train(
                 break
 
             t = time.perf_counter()
-            try:
+            with diverging(step):
                 loss, norm = train_step(model, optimizer, train_tokens, s, step, team)
-            except FloatingPointError as error:
-                raise _diverged(str(error), step, saved, out) from None
             seconds.append(time.perf_counter() - t)
             step += 1
 
@@ -208,15 +237,16 @@ def train(
                     left = (s.max_iters - step) * statistics.median(seconds)
                     say(
                         f"step {step:6,}  loss {loss:.4f}  {speed:,.0f} tokens/s  "
-                        f"{_duration(left)} left"
+                        f"{duration(left)} left"
                     )
     if not done:
         return False
     val_loss = bits = None
     if not s.skip_final_eval:
-        val_loss = full_loss(model, val_tokens, s.batch_size, team)
+        val_loss = full_loss(model, val_tokens, s.batch_size, team, say)
         if tokenizer:
-            bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer)
+            with harmless("bits per byte"):
+                bits = bits_per_byte(val_loss, val_tokens, s.block_size, tokenizer, val_text)
     speed = tokens_per_step / statistics.median(seconds) if seconds else None
     metrics.write(
         {
@@ -233,22 +263,42 @@ def train(
     return True
 
 
-def _diverged(what: str, step: int, saved: int, out: Path) -> FloatingPointError:
-    kept = f"the checkpoint of step {saved} is in {out}" if saved else "nothing was saved before"
-    return FloatingPointError(
-        f"{what} at step {step}; stopped, {kept}. A lower --learning_rate or more --warmup_iters "
-        "may help"
-    )
+def best_loss(out: Path, val_tokens, settings: Settings, team: Team = ALONE) -> float:
+    """The estimated validation loss of the model in `best/`, which a better one replaces.
+
+    It has a line in metrics.jsonl; where that is lost, the model is measured again. Without a model
+    in `best/` any is better.
+    """
+    best, s = math.inf, settings
+    if team.rank == 0 and (step := load_step(out / "best")) is not None:
+        lines = read_metrics(out / "metrics.jsonl")
+        losses = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+        best = losses.get(step)  # None: lost
+    best = team.same(best)
+    if best is None:
+        model = GPT.from_pretrained(out / "best").to(s.device)
+        best = estimate_loss(model, val_tokens, s.batch_size, s.eval_iters, s.seed, team)
+    return best if math.isfinite(best) else math.inf
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+@contextlib.contextmanager
+def harmless(what: str):
+    """For what comes after training: a fault in the block costs `what`, and one line says so."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, the run is finished and saved
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"no {what}: {reason}", flush=True)
 
 
 class StopSignal:
-    """Within the block, SIGINT and SIGTERM set `requested`; a second SIGINT interrupts at once."""
+    """Within the block, a signal that ends a program sets `requested` instead; a second SIGINT
+    interrupts at once.
+
+    SIGPIPE, which Python ignores by itself, says that the reader of a pipe has gone.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
     def __init__(self):
         self.requested = False
@@ -256,7 +306,9 @@ class StopSignal:
     def __enter__(self):
         self.previous = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # started by nohup, to go on without its terminal
                 self.previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -303,14 +355,14 @@ class Metrics:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a metrics.jsonl, without one that was cut off in the middle; [] for no file."""
+    """The lines of a metrics.jsonl, without those that are cut off or damaged; [] for no file."""
     lines = []
     if Path(path).exists():
-        for text in Path(path).read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
+        for text in Path(path).read_bytes().splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict) and isinstance(line.get("step"), int):
+                    lines.append(line)
     return lines
 
 
@@ -322,15 +374,20 @@ def finished(directory: str | Path) -> bool:
 
 def plot_losses(directory: str | Path) -> bool:
     """Draw the losses in metrics.jsonl as `loss.png`; False without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    # No pyplot: the backend is the caller's, and one that MPLBACKEND names (a notebook's) may be
+    # missing here, which matplotlib would not even be imported with.
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
     lines = read_metrics(Path(directory) / "metrics.jsonl")
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure = Figure(figsize=(8, 5))
+    axes = figure.subplots()
     for key, label in (("train_loss", "training batch"), ("val_loss", "validation (estimate)")):
         points = [(line["step"], line[key]) for line in lines if key in line]
         if points:
@@ -343,8 +400,7 @@ def plot_losses(directory: str | Path) -> bool:
     axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = Path(directory) / "loss.tmp.png"
-    figure.savefig(temporary, dpi=120)
-    pyplot.close(figure)
-    os.replace(temporary, Path(directory) / "loss.png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomic(Path(directory) / "loss.png", picture.getvalue())
     return True

@@ -66,6 +66,20 @@ def place(array, device: str | None):
     return array
 
 
+def add_at(total, index, g) -> None:
+    """total[index] += g, where an element that the index names twice is added to twice."""
+    if total.dtype == np.float16:  # stored in 16 bits, summed in 32
+        wide = total.astype(np.float32)
+        add_at(wide, index, g.astype(np.float32))
+        total[...] = wide
+    elif isinstance(total, np.ndarray):
+        np.add.at(total, index, g)
+    else:
+        import cupy
+
+        cupy.add.at(total, index, g)  # np.add.at raises for a CuPy array and a tuple of indices
+
+
 def count_gpus() -> int:
     """How many GPUs CuPy can use; 0 without CuPy."""
     if not cuda.is_available():

@@ -14,6 +14,7 @@ import builtins
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from .device import row_blocks
 from .ops import (
@@ -26,13 +27,13 @@ from .ops import (
     log,
     masked_fill,
     matmul,
-    max,
     mean,
     rsqrt,
     sigmoid,
     sum,
     swapaxes,
     take_along_axis,
+    top_of,
 )
 from .tensor import Tensor, _array, op, tensor
 
@@ -49,7 +50,7 @@ def _rows(x):
 
 
 def softmax_composed(x, axis=-1):
-    e = exp(x - max(x, axis=axis, keepdims=True).detach())  # no overflow; the shift cancels
+    e = exp(x - top_of(x, axis))  # no overflow; the shift cancels
     return e / sum(e, axis=axis, keepdims=True)
 
 
@@ -87,6 +88,7 @@ def softmax(x, *, axis=-1, needs):
 
 def _rows_along(x, axis):
     """x as (rows, columns), its `axis` along the columns, and its shape with that axis last."""
+    normalize_axis_index(axis, builtins.max(x.ndim, 1))  # a number is a row of one
     moved = np.moveaxis(x, axis, -1) if x.ndim else x
     return _rows(moved), moved.shape
 
@@ -98,7 +100,7 @@ def _from_rows(x2, shape, axis):
 
 
 def log_softmax_composed(x, axis=-1):
-    shifted = x - max(x, axis=axis, keepdims=True).detach()
+    shifted = x - top_of(x, axis)
     return shifted - log(sum(exp(shifted), axis=axis, keepdims=True))
 
 
@@ -273,7 +275,8 @@ def linear(x, weight, bias=None, *, needs):
 
 def _column_sums(x2):
     """The sum over rows, as a vector-matrix product: twice as fast as np.sum(x2, axis=0)."""
-    return np.ones_like(x2, shape=len(x2)) @ x2  # `np.ones(like=)` is not CuPy's
+    # `np.ones(like=)` is not CuPy's, and its `ones_like` takes no shape of 0, only one of (0,).
+    return np.ones_like(x2, shape=(len(x2),)) @ x2
 
 
 # =================================================================================================
@@ -297,7 +300,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     _check_last_axis("layer_norm", x, weight, bias)
     x2 = _rows(x)
     rows, n = x2.shape
-    average = np.full_like(x2, 1 / n, shape=n) if n else x2.sum(0)
+    average = np.full_like(x2, 1 / n if n else 0, shape=(n,))
     normed, scale = np.empty_like(x2), np.empty_like(x2, shape=(rows, 1))  # y = normed
     y = normed if weight is None and bias is None else np.empty_like(x2)
     for block in row_blocks(x2):
@@ -323,7 +326,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
         # With z = (x - mean) / std and h = g * weight: gx = (h - mean(h) - z mean(h z)) / std
         g2 = _rows(g)
         gx = np.empty_like(g2) if needs[0] else None
-        g_weight = np.zeros_like(g2, shape=n) if needs[1] else None
+        g_weight = np.zeros_like(g2, shape=(n,)) if needs[1] else None
         mean_of = average if weight is None else average * weight  # x @ this is mean(x * weight)
         for block in row_blocks(g2):
             gb, z = g2[block], None if normed is None else normed[block]
@@ -415,7 +418,7 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     x2 = _rows(logits)
     rows, n_classes = x2.shape
     t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index, like=x2)
-    loss, top = np.empty_like(x2, shape=rows), np.empty_like(x2, shape=(rows, 1))
+    loss, top = np.empty_like(x2, shape=(rows,)), np.empty_like(x2, shape=(rows, 1))
     for block in row_blocks(x2):
         xb, at = x2[block], (np.arange(len(x2[block]), like=x2), t[block])
         top[block] = np.max(xb, axis=1, keepdims=True)
@@ -478,7 +481,9 @@ def _share(counted, reduction, dtype):
     """The part of the reduced loss's gradient that each row gets (rows, 1)."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    share = counted / np.sum(counted) if reduction == "mean" else counted
+    share = counted
+    if reduction == "mean":  # where none counts, the loss is no number and its gradient 0
+        share = counted / np.maximum(np.sum(counted), 1)
     return share[:, None].astype(dtype)
 
 
@@ -518,7 +523,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
 
     def compute():
         """(the loss of every row, the gradients of the reduced loss)."""
-        loss = np.empty_like(x2, shape=rows)
+        loss = np.empty_like(x2, shape=(rows,))
         gx = np.empty_like(x2) if needs[0] else None
         g_weight = np.zeros_like(weight) if needs[1] else None
         for chunk in chunks:

@@ -71,14 +71,15 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     leaves that `fn` uses, such as a model's parameters. Random numbers must come from generators
     among the arguments: they are copied, so that the second run draws what the first has drawn
     (nn.Dropout without one raises ValueError). What else `fn` uses must not change in between.
+    Raises TypeError when `fn` gives anything else than one tensor.
     """
     if not _mode.get().record or _mode.get().keep_inputs:
-        return fn(*args)
+        return _one_tensor(fn(*args))
     inputs = [_inside(a) for a in args]
     kept = _with_copied_generators(inputs)
     first = next_serial()
     with _in_mode(recomputed=True):
-        y = fn(*inputs)
+        y = _one_tensor(fn(*inputs))
     for a, arg in zip(inputs, args):
         if y is a:  # handed through, as a layer that is skipped does
             return arg
@@ -100,6 +101,15 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     arrays = [t.data for t in (*inside, *keys) if isinstance(t, Tensor)]
     node.protected = protect([a for a in arrays if isinstance(a, np.ndarray)])
     return Tensor(y.data, False, node)
+
+
+def _one_tensor(y) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"checkpoint takes a function that gives one tensor, not a {type(y).__name__}: join "
+            "several with tl.stack or tl.concatenate, or checkpoint the parts one by one"
+        )
+    return y
 
 
 def _with_copied_generators(args: list) -> list:

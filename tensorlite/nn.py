@@ -14,6 +14,7 @@ from . import functional as F
 from .device import place
 from .ops import embedding
 from .tensor import Tensor, _mode
+from .writing import fitting
 
 
 class Module:
@@ -47,8 +48,10 @@ class Module:
     def load_state_dict(self, state: dict, strict: bool = True) -> None:
         """Copy arrays into the parameters of the same path.
 
-        Raises ValueError for a shape that differs and, if strict, for paths that are missing or
-        unknown; then no parameter was changed.
+        Raises ValueError for a shape that differs, for two paths of one parameter (tied weights)
+        with different values, for a parameter that a pending backward needs and, if strict, for
+        paths that are missing or unknown; TypeError for values that are no real numbers. Then no
+        parameter was changed.
         """
         own = dict(self.named_parameters())
         missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
@@ -57,18 +60,25 @@ class Module:
                 f"these are not this model's parameters: missing {_some(missing)}; "
                 f"unknown {_some(unknown)}"
             )
-        for name in own.keys() & state.keys():
-            if own[name].shape != state[name].shape:
+        given: dict[Tensor, tuple] = {}  # parameter -> (its path, what to copy into it)
+        for name, p in own.items():
+            if name not in state:
+                continue
+            array = fitting(name, p.data, state[name])
+            first, other = given.setdefault(p, (name, array))
+            if first != name and not _same(p.data, array, other):
                 raise ValueError(
-                    f"{name} has shape {state[name].shape}, this model's has {own[name].shape}"
+                    f"{first} and {name} are one parameter of this model, but their values differ"
                 )
-        for name in own.keys() & state.keys():
-            own[name].data[...] = np.asarray(state[name], like=own[name].data)
+        for p, (_, array) in given.items():
+            p.data[...] = np.asarray(array, like=p.data)
 
     def to(self, device: str) -> Module:
         """Move all parameters to "cpu" or "cuda". Raises as `tl.tensor` does."""
         for p in self.parameters():
             p.data = place(p.data, device)
+            if p.grad is not None:
+                p.grad = Tensor(place(p.grad.data, device))
         return self
 
     def train(self, mode: bool = True) -> Module:
@@ -82,6 +92,12 @@ class Module:
     def eval(self) -> Module:
         """Set evaluation mode: dropout is off."""
         return self.train(False)
+
+
+def _same(own, a, b) -> bool:
+    """Whether two arrays, as they would be stored in `own`, are equal; NaN equals NaN here."""
+    a, b = (np.asarray(x, like=own).astype(own.dtype) for x in (a, b))
+    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _some(names: Iterable[str]) -> str:
@@ -132,12 +148,13 @@ def _uniform(shape, bound: float, rng) -> Tensor:
 class Linear(Module):
     """y = x @ weight + bias, with weight (n, m): x (..., n) -> (..., m).
 
-    Starts uniform in +-1/sqrt(n), drawn from `rng` (a NumPy Generator).
+    Starts uniform in +-1/sqrt(n), drawn from `rng` (a NumPy Generator); for n = 0 the bias is 0.
     """
 
     def __init__(self, n: int, m: int, bias: bool = True, rng=None):
-        self.weight = _uniform((n, m), n**-0.5, rng)
-        self.bias = _uniform((m,), n**-0.5, rng) if bias else None
+        bound = n**-0.5 if n else 0.0
+        self.weight = _uniform((n, m), bound, rng)
+        self.bias = _uniform((m,), bound, rng) if bias else None
 
     def forward(self, x):
         return F.linear(x, self.weight, self.bias)

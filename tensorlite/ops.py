@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 import operator
 import string
@@ -22,8 +23,21 @@ import string
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from .device import place
-from .tensor import NUMPY, Part, Tensor, _array, _number_dtype, op, tensor, wide_sum
+from .device import add_at, place
+from .tensor import (
+    NUMPY,
+    Part,
+    Tensor,
+    _array,
+    _number_dtype,
+    _operand,
+    is_array,
+    op,
+    tensor,
+    type_name,
+    whole,
+    wide_sum,
+)
 
 # =================================================================================================
 # Arithmetic
@@ -62,12 +76,12 @@ def power(x, y):
     if isinstance(y, (int, float)):
         return x**y, lambda g: g * (y * x ** (y - 1 if y else 0)), None
     z = x**y
-    constant = (y == 0) & ((x == 0) | (x != x))  # x ** 0 is 1, also of 0 and NaN: the slope is 0
-    return (
-        z,
-        lambda g: g * (y * x ** np.where(constant, 0, y - 1)),
-        lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0),
-    )
+
+    def vjp_x(g):
+        constant = (y == 0) & ((x == 0) | (x != x))  # 0 ** 0 and NaN ** 0 are 1, with a slope of 0
+        return g * (y * x ** np.where(constant, 0, y - 1))
+
+    return z, vjp_x, lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0)
 
 
 # =================================================================================================
@@ -75,47 +89,47 @@ def power(x, y):
 # =================================================================================================
 
 
-@op
+@op(floats=True)
 def exp(x):
     y = np.exp(x)
     return y, lambda g: g * y
 
 
-@op
+@op(floats=True)
 def log(x):
     return np.log(x), lambda g: g / x
 
 
-@op
+@op(floats=True)
 def sqrt(x):
     y = np.sqrt(x)
     return y, lambda g: g / (2 * y)
 
 
-@op
+@op(floats=True)
 def rsqrt(x):
     """1 / sqrt(x)."""
     y = 1 / np.sqrt(x)
     return y, lambda g: g * (-0.5 * y / x)
 
 
-@op
+@op(floats=True)
 def sin(x):
     return np.sin(x), lambda g: g * np.cos(x)
 
 
-@op
+@op(floats=True)
 def cos(x):
     return np.cos(x), lambda g: -g * np.sin(x)
 
 
-@op
+@op(floats=True)
 def tanh(x):
     # tanh(x) = 2 sigmoid(2 x) - 1
     return np.tanh(x), lambda g: g * (4 * _sigmoid_slope(2 * x))
 
 
-@op
+@op(floats=True)
 def sigmoid(x):
     """1 / (1 + exp(-x)), safe for large x of either sign."""
     return _sigmoid(x), lambda g: g * _sigmoid_slope(x)
@@ -139,7 +153,7 @@ def _sigmoid_slope(x):
     return e / ((1 + e) * (1 + e))
 
 
-@op
+@op(floats=True)
 def erf(x):
     """The error function, to 1e-15 in float64 (NumPy has none)."""
     return _erf(x), lambda g: g * (exp_minus_square(x) * (2 / math.sqrt(math.pi)))
@@ -149,7 +163,6 @@ def _erf(x):
     """Near 0 the power series; beyond, 1 - exp(-x^2) erfcx(x)."""
     if isinstance(x, Tensor):
         return erf(x)
-    x = x if x.dtype.kind == "f" else x.astype(np.float32)
     size = np.abs(x)
     series = np.zeros_like(x)
     square = np.minimum(x * x, 0.25)
@@ -288,6 +301,11 @@ def _spread(g, shape, axis, keepdims):
     return np.broadcast_to(g, shape)
 
 
+def _axis(axis, x):
+    """The axis of a sum, product or extreme: NumPy takes 0 and -1 for a 0-d array too."""
+    return None if x.ndim == 0 and isinstance(axis, int) and axis in (0, -1) else axis
+
+
 def _length(shape, axis) -> int:
     """How many elements a reduction over `axis` takes together."""
     if axis is None:
@@ -297,7 +315,7 @@ def _length(shape, axis) -> int:
 
 @op
 def sum(x, *, axis=None, keepdims=False):
-    shape = x.shape
+    shape, axis = x.shape, _axis(axis, x)
     return wide_sum(x, axis, keepdims), lambda g: _spread(g, shape, axis, keepdims)
 
 
@@ -309,10 +327,11 @@ def mean(x, *, axis=None, keepdims=False):
     return y, lambda g: _spread(g * (1 / n if n else 0), shape, axis, keepdims)
 
 
-@op
+@op(floats=True)
 def var(x, *, axis=None, ddof=0, keepdims=False):
     """The variance: the mean squared distance from the mean, divided by n - ddof instead of n."""
-    n, dtype = _length(x.shape, axis) - ddof, x.dtype
+    n, dtype = _length(x.shape, axis), x.dtype
+    n = builtins.max(n - ddof, 0)  # as in NumPy: what is divided by 0 is infinite or no number
     if dtype == np.float16 and not isinstance(x, Tensor):
         x = x.astype(np.float32)
     centred = x - np.mean(x, axis=axis, keepdims=True)
@@ -334,15 +353,22 @@ def min(x, *, axis=None, keepdims=False):
 
 
 def logsumexp_composed(x, axis=None, keepdims=False):
-    top = max(x, axis=axis, keepdims=True).detach()
+    axis = _axis(axis, x)
+    top = top_of(x, axis)
     top = where(abs(top) == math.inf, 0.0, top)
     y = log(sum(exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else squeeze(y, axis)
 
 
+def top_of(x, axis):
+    """The largest elements along `axis`, as a constant to shift by; 0 where there are none."""
+    return max(x, axis=axis, keepdims=True).detach() if x.size else 0.0
+
+
 @op(composed=logsumexp_composed)
 def logsumexp(x, *, axis=None, keepdims=False):
     """log(sum(exp(x))), safe for large x."""
+    axis = _axis(axis, x)
     if not x.size:  # no largest element: the logarithm of nothing
         y = np.log(np.sum(x, axis=axis, keepdims=keepdims))
         return y, lambda g: x
@@ -364,9 +390,7 @@ def _reduced_rows(x, axis, keepdims):
 
     And the shape of what is left, one number for each row; and the way back, from rows to x.
     """
-    if axis is None or not x.ndim:
-        axis = range(x.ndim)
-    reduced = normalize_axis_tuple(axis, x.ndim)
+    reduced = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     left = [a for a in range(x.ndim) if a not in reduced]
     order = [*left, *reduced]
     moved, back = tuple(x.shape[a] for a in order), np.argsort(order).tolist()
@@ -400,6 +424,7 @@ def exp_rows(x, top, at, out=None):
 
 
 def prod_composed(x, axis=None, keepdims=False):
+    axis = _axis(axis, x)
     if axis is None:
         y = prod_composed(reshape(x, (x.size,)), axis=0)
         return reshape(y, (1,) * x.ndim) if keepdims else y
@@ -410,9 +435,10 @@ def prod_composed(x, axis=None, keepdims=False):
     return x if keepdims else squeeze(x, tuple(axes))
 
 
-@op(composed=prod_composed, integers=True)
+@op(composed=prod_composed, floats=False)
 def prod(x, *, axis=None, keepdims=False):
     """The product of elements; the gradient is right where some of them are 0."""
+    axis = _axis(axis, x)
     shape, n = x.shape, _length(x.shape, axis)
     reduced = list(range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim))
     order = [a for a in range(x.ndim) if a not in reduced] + reduced
@@ -433,6 +459,7 @@ def prod(x, *, axis=None, keepdims=False):
 @op
 def cumsum(x, *, axis=None):
     """Running sums along an axis; None: over all elements in order."""
+    axis = _axis(axis, x)
     shape, along = x.shape, 0 if axis is None else axis
 
     def sums(x, axis):
@@ -447,11 +474,12 @@ def cumsum(x, *, axis=None):
 
 
 def _extreme(function, x, axis, keepdims):
+    axis = _axis(axis, x)
     y = function(x, axis=axis, keepdims=keepdims)
     best = function(x, axis=axis, keepdims=True)
 
     def vjp(g):
-        ties = (x == best).astype(g.dtype)
+        ties = (x == best).astype(np.result_type(g.dtype, np.float32))  # float16 counts to 2048
         return _spread(g, x.shape, axis, keepdims) * (ties / np.sum(ties, axis=axis, keepdims=True))
 
     return y, vjp
@@ -527,8 +555,7 @@ def _einsum(*operands, subscripts):
 
 def _einsum_gradient(target, known, operands, sizes, shape):
     """The gradient of the operand with the letters `target`: an einsum of g and the others."""
-    like = _array(operands[0])
-    like = np.asarray(like) if isinstance(like, np.generic) else like
+    like = whole(_array(operands[0]))
     # A letter that none of them has was summed over in this operand alone: its gradient is the
     # same everywhere along it, as if they were multiplied by ones.
     long = {c for s, x in zip(known, operands) for c, n in zip(s, x.shape) if n == sizes[c]}
@@ -657,30 +684,40 @@ def _parts(index):
 
 
 def _plain(index):
-    """The index with tensors, lists and tuples of integers or booleans made arrays."""
+    """The index with tensors and sequences of integers or booleans made arrays."""
+    return tuple(map(_index_array, index)) if isinstance(index, tuple) else _index_array(index)
 
-    def part(i):
-        if isinstance(i, Tensor):
-            return i.data
-        if isinstance(i, (list, tuple)):
-            return np.asarray(i) if len(i) else np.zeros(0, np.int64)
+
+def _index_array(i):
+    """One part of an index: a number, a slice and their like, or an array.
+
+    Raises TypeError for an array of another library, such as PyTorch's.
+    """
+    if isinstance(i, Tensor):
+        return i.data
+    if i is None or i is Ellipsis or isinstance(i, (int, slice, np.ndarray, np.generic)):
         return i
-
-    return tuple(map(part, index)) if isinstance(index, tuple) else part(index)
+    if hasattr(i, "dtype") and not is_array(i):
+        raise TypeError(f"an index is made of NumPy's arrays or tensors, not {type_name(i)}")
+    if hasattr(i, "__array_function__") or hasattr(i, "__index__"):  # CuPy's arrays; integers
+        return i
+    array = np.asarray(i)
+    return array if array.size or hasattr(i, "dtype") else array.astype(np.int64)
 
 
 @op
 def scatter_add(g, *, shape, index):
     """Zeros of `shape` to which `g` is added at `index`: the partner of getitem."""
+    index = _plain(index)
     total = np.zeros(shape, g.dtype, like=_array(g))
-    np.add.at(total, index, _array(g))
+    add_at(total, index, _array(g))
     return total, lambda h: h[index]
 
 
 @op
 def take_along_axis(x, *, indices, axis):
     """One element of x for each of the indices, which match x in every other axis."""
-    axis = normalize_axis_index(axis, x.ndim)
+    axis, indices = normalize_axis_index(axis, x.ndim), _index_array(indices)
     index = []
     for a, n in enumerate(x.shape):
         along = (-1,) + (1,) * (x.ndim - 1 - a)
@@ -698,8 +735,8 @@ def embedding(weight, *, ids):
 
     Raises TypeError for ids that are no integers, IndexError for one outside 0 <= id < V.
     """
-    ids = np.asarray(ids) if isinstance(ids, (int, np.generic, list, tuple)) else ids
-    shape = weight.shape
+    ids, shape = _index_array(ids), weight.shape
+    ids = np.asarray(ids) if isinstance(ids, (int, np.generic)) else ids
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding takes integer ids, not {ids.dtype}")
     if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < shape[0]:
@@ -715,7 +752,9 @@ def embedding(weight, *, ids):
         rows = np.reshape(g, (ids.size, *shape[1:]))
         if starts.size:
             cuts = np.asarray(starts, like=g)  # ids may be on the host, g on a GPU
-            rows = np.add.reduceat(rows[order], cuts, axis=0)
+            rows = np.add.reduceat(
+                rows[order], cuts, axis=0, dtype=np.result_type(g.dtype, np.float32)
+            )
         return Part(rows, ordered[starts], repeated=False)
 
     return weight[ids], vjp
@@ -746,14 +785,14 @@ def split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
 
 def stack(arrays, axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis."""
+    arrays = [_operand(x, "stack", arrays) if isinstance(x, list) else x for x in arrays]
     return concatenate([expand_dims(x, axis) for x in arrays], axis)
 
 
 def take(x, indices, axis: int | None = None) -> Tensor:
     """The elements at integer `indices` along an axis (None: of all elements in order)."""
     x = x if isinstance(x, Tensor) else tensor(x)
-    if isinstance(indices, (list, tuple)):
-        indices = np.asarray(indices, dtype=None if len(indices) else np.int64)
+    indices, axis = _index_array(indices), _axis(axis, x)
     if axis is None:
         return getitem(reshape(x, (x.size,)), indices)
     return getitem(x, (slice(None),) * normalize_axis_index(axis, x.ndim) + (indices,))
@@ -765,6 +804,11 @@ def einsum(subscripts: str, *operands) -> Tensor:
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
     tensor([3., 7.])
     """
+    if not isinstance(subscripts, str):
+        raise TypeError(
+            "einsum takes its subscripts first, as a string such as 'ij,jk->ik', "
+            f"not {type(subscripts).__name__}"
+        )
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     inputs = inputs.split(",")
     if len(inputs) != len(operands):
@@ -772,6 +816,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
     # The axes behind an ellipsis get letters of their own, counted from the last one.
     spare = [c for c in string.ascii_letters if c not in subscripts]
     operands = [float(x) if isinstance(x, np.floating) else x for x in operands]
+    operands = [x if hasattr(x, "ndim") else _operand(x, "einsum", operands) for x in operands]
     operands = [x if hasattr(x, "ndim") else tensor(x) for x in operands]
     n_dots = [x.ndim - len(s.replace("...", "")) for s, x in zip(inputs, operands)]
     dots = "".join(
@@ -788,8 +833,8 @@ def einsum(subscripts: str, *operands) -> Tensor:
 
 
 def _without_gradient(function, *args, **kwargs) -> Tensor:
-    y = function(*map(_array, args), **kwargs)
-    return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
+    y = function(*map(_array, args), **{name: _array(value) for name, value in kwargs.items()})
+    return Tensor(whole(y))
 
 
 def _comparison(function):
@@ -841,17 +886,78 @@ Tensor.reshape = lambda x, *shape: reshape(x, _one_tuple(shape))
 Tensor.transpose = lambda x, *axes: transpose(x, _one_tuple(axes) if axes else None)
 Tensor.T = property(transpose)
 
-_numpy = (add, power, exp, log, sqrt, sin, cos, tanh, abs, maximum, minimum, clip, where)
-_numpy += (sum, mean, var, max, min, prod, cumsum, matmul, reshape, transpose, swapaxes)
-_numpy += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatenate, stack)
-_numpy += (take, take_along_axis)
-for _op in _numpy:
+
+def _by_numpys_signature(function, ours):
+    """`ours` with the arguments of NumPy's `function`, each of them obeyed or refused by name."""
+    name = f"np.{function.__name__}"
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C: NumPy 2.0 does not say what they take
+        return ours
+    first, *_ = signature.parameters
+    known = inspect.signature(ours).parameters
+
+    def call(*args, **kwargs):
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}{signature}: {error}") from None
+        x, more, obeyed = given.pop(first), given.pop("kwargs", {}), {}
+        for key, value in [*given.items(), *more.items()]:
+            parameter = signature.parameters.get(key)
+            if parameter is None or not _is_default(value, parameter.default):
+                key = _RENAMED.get(key, key)
+                if key not in known or key in obeyed:
+                    way = _WAY_OUT.get(key, "use .numpy() where no gradient is needed")
+                    raise TypeError(f"{name} does not take {key}= for tensors: {way}")
+                obeyed[key] = value
+        return ours(x, **obeyed)
+
+    return call
+
+
+def _is_default(value, default) -> bool:
+    return value is default or (isinstance(value, (bool, int, str)) and value == default)
+
+
+_RENAMED = {"a_min": "min", "a_max": "max", "correction": "ddof"}
+_WAY_OUT = {
+    "dtype": "convert with .astype(dtype)",
+    "out": "operations give new tensors",
+    "where": "use tl.where(mask, x, number) first",
+    "initial": "combine it with the result",
+    "mode": "index with what np.pad or np.clip makes of the indices",
+    "order": "elements are in the order 'C'",
+}
+
+
+def _numpys_where(condition, x=None, y=None) -> Tensor:
+    if x is None or y is None:
+        raise TypeError(
+            "np.where takes a condition, x and y for tensors; "
+            "np.nonzero(condition.numpy()) gives the indices where a condition holds"
+        )
+    return where(condition, x, y)
+
+
+def _numpys_einsum(subscripts, *operands, optimize=None, **refused) -> Tensor:
+    """`optimize` changes how the sum is computed and not what it is."""
+    for key in refused:
+        raise TypeError(f"np.einsum does not take {key}= for tensors: {_WAY_OUT.get(key, key)}")
+    return einsum(subscripts, *operands)
+
+
+_ufuncs = (add, power, exp, log, sqrt, sin, cos, tanh, abs, maximum, minimum, matmul)
+for _op in _ufuncs:
     NUMPY[getattr(np, _op.__name__)] = _op
-NUMPY[np.einsum] = lambda subscripts, *operands, optimize=None: einsum(subscripts, *operands)
-NUMPY[np.pad] = lambda x, pad_width, mode="constant", constant_values=0: pad(
-    x, pad_width, constant_values
-)
-NUMPY[np.split] = split
+_functions = (clip, sum, mean, var, max, min, prod, cumsum, reshape, transpose, swapaxes)
+_functions += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatenate, stack)
+_functions += (take, take_along_axis, pad, split)
+for _op in _functions:
+    _function = getattr(np, _op.__name__)
+    NUMPY[_function] = _by_numpys_signature(_function, _op)
+NUMPY[np.where] = _numpys_where
+NUMPY[np.einsum] = _numpys_einsum
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))

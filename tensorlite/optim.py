@@ -4,41 +4,67 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
 from .device import row_blocks
 from .tensor import Tensor
+from .writing import check_writeable, fitting
 
 
 class Optimizer(ABC):
     """What SGD and AdamW share: groups of parameters that have their own options.
 
-    `params_or_groups` is a sequence of tensors, or of dictionaries with "params" and any of the
-    options, which then stand in for the defaults: [{"params": norms, "weight_decay": 0.0}, ...].
+    `params_or_groups` is a sequence of tensors, of pairs (name, tensor) as `named_parameters()`
+    gives them, or of dictionaries with "params" and any of the options, which then stand in for the
+    defaults: [{"params": norms, "weight_decay": 0.0}, ...].
+
+    Parameters are leaves of floating point. One that is frozen (`requires_grad` False) or has no
+    gradient stays as it is in a step; it may be unfrozen later. Raises ValueError for a parameter
+    that is given twice, and for options out of range.
     """
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
 
     def __init__(self, params_or_groups: Iterable, **options):
-        entries = list(params_or_groups)
-        if entries and isinstance(entries[0], Tensor):
+        entries = _listed(params_or_groups)
+        if not any(isinstance(entry, dict) for entry in entries):
             entries = [{"params": entries}]
-        self.groups = [options | entry | {"params": list(entry["params"])} for entry in entries]
-        self.params = [p for group in self.groups for p in group["params"]]
-        if not self.params:
-            raise ValueError("the optimizer was given no parameters")
-        for group in self.groups:
+        self.groups, self.params, self.names = [], [], []
+        for group in entries:
+            if not isinstance(group, dict) or "params" not in group:
+                raise ValueError(
+                    "where one entry is a group, all are: dictionaries with 'params' and options; "
+                    f"this is {group if isinstance(group, dict) else _about(group)}"
+                )
             if unknown := group.keys() - options.keys() - {"params"}:
                 raise ValueError(f"unknown options {sorted(unknown)}; there are {sorted(options)}")
-            if any(not p.requires_grad or p.node is not None for p in group["params"]):
-                raise ValueError("an optimizer takes leaves that require gradients")
-        if any(p.dtype == np.float16 for p in self.params):
-            raise ValueError("updates are too small for float16: keep the parameters in float32")
+            params = group["params"]
+            params = [params] if isinstance(params, Tensor) else _listed(params)
+            first = len(self.params)
+            for p in params:
+                name, p = p if isinstance(p, tuple) and len(p) == 2 else (None, p)
+                self.names.append(name or f"parameter {len(self.params)}")
+                self.params.append(_trainable(self.names[-1], p))
+            self.groups.append(options | group | {"params": self.params[first:]})
+        if not self.params:
+            raise ValueError("the optimizer was given no parameters")
+        check_distinct(self.names, self.params)
+        if not any(p.requires_grad for p in self.params):
+            raise ValueError("an optimizer takes leaves that require gradients; none of these does")
+        for group in self.groups:
+            self.check_options(group)
         self.steps = 0
+        self.updates = [0] * len(self.params)  # of each parameter: the steps that changed it
         self.scale = None  # of the gradients in the next step, when they are clipped
         self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
+
+    def check_options(self, group: dict) -> None:
+        """Raise ValueError for an option of a group that is no number or is out of range."""
+        for name in group.keys() - {"params", "betas"}:
+            _check_range(name, group[name])
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """loss.backward(); `last`: the gradients of this step are complete then (parallel.py)."""
@@ -50,9 +76,9 @@ class Optimizer(ABC):
         Their gradients stay as they are: the next step scales them, while they are in the cache.
         `total` makes of the sum of squares here that of all workers, where each has a part.
         """
-        square = _sum_of_squares(self.params)
+        square = _sum_of_squares([p for p in self.params if p.requires_grad])
         norm = np.sqrt(np.asarray(total(square), dtype=square.dtype, like=square))
-        self.scale = np.minimum(max_norm / (norm + 1e-6), 1)
+        self.scale = np.minimum(_limit(max_norm) / (norm + 1e-6), 1)
         return norm
 
     def zero_grad(self) -> None:
@@ -61,51 +87,173 @@ class Optimizer(ABC):
             p.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place."""
-        self.steps += 1
-        i = 0
+        """Update every parameter that has a gradient and is not frozen, in place.
+
+        Raises ValueError, and changes nothing, where a parameter cannot be changed because a graph
+        that is still alive needs it, where arrays do not fit each other, and for options out of
+        range.
+        """
+        ready, i = [], 0
         for group in self.groups:
+            self.check_options(group)
             for p in group["params"]:
-                if p.grad is not None:
-                    arrays = [p.data, p.grad.data, *(self.state[name][i] for name in self.slots)]
-                    arrays = [a[None] if a.ndim == 0 else a for a in arrays]
-                    # All passes over a block that fits the cache before the next one, so that
-                    # each array is read from memory and written to it once.
-                    for block in row_blocks(arrays[0]):
-                        p_block, g, *state = (a[block] for a in arrays)
-                        g = g if self.scale is None else g * self.scale
-                        self.update(group, p_block, g, *state)
+                grad = p.grad
+                if grad is not None and p.requires_grad:
+                    state = [self.state[name][i] for name in self.slots]
+                    self._check(i, p.data, grad.data, state)
+                    ready.append((i, group, [p.data, grad.data, *state]))
                 i += 1
+        self.steps += 1
+        for i, group, arrays in ready:
+            self.updates[i] += 1
+            arrays = [a[None] if a.ndim == 0 else a for a in arrays]
+            # All passes over a block that fits the cache before the next one, so that each array
+            # is read from memory and written to it once.
+            for block in row_blocks(arrays[0]):
+                p_block, g, *state = (a[block] for a in arrays)
+                g = g if self.scale is None else g * self.scale
+                self.update(group, self.updates[i], p_block, g, *state)
         self.scale = None
 
+    def _check(self, i: int, data, g, state: list) -> None:
+        """Raise ValueError where the update of a parameter would fail."""
+        shape, kind = data.shape, type(data)
+        for array in (g, *state):
+            if array.shape != shape or (type(array) is not kind and not _together(array, data)):
+                raise ValueError(
+                    f"{self.names[i]} has the shape {shape}, but its gradient or the "
+                    f"optimizer's state is of shape {array.shape} or on another device: make the "
+                    "optimizer after the parameters are changed or moved"
+                )
+        if isinstance(data, np.ndarray):
+            for array in (data, *state):
+                if not array.flags.writeable:
+                    check_writeable(self.names[i], array)
+
     @abstractmethod
-    def update(self, group: dict, p, g, *state) -> None:
-        """Change `p` in place, given its gradient and its slots: arrays of one block of rows."""
+    def update(self, group: dict, t: int, p, g, *state) -> None:
+        """Change `p` in place, given its gradient and its slots: arrays of one block of rows.
+
+        `t` counts the updates of this parameter, this one included.
+        """
 
     def state_dict(self) -> dict:
-        """{"steps": how many were made, slot: one array per parameter (no copies)}."""
-        return {"steps": self.steps, **self.state}
+        """{"steps": how many were made, "updates": (n,) how many changed each parameter,
+        slot: one array per parameter (no copies)}.
+        """
+        return {"steps": self.steps, "updates": np.array(self.updates), **self.state}
 
     def load_state_dict(self, state: dict) -> None:
-        """Copy the state in. Raises ValueError where it does not fit the parameters."""
-        for name in self.slots:
-            shapes = [np.shape(a) for a in state.get(name, ())]
-            if shapes != [p.shape for p in self.params]:
-                raise ValueError(f"the optimizer's '{name}' does not fit the parameters")
-        self.steps = int(state["steps"])
-        for name in self.slots:
-            for own, given in zip(self.state[name], state[name]):
-                own[...] = np.asarray(given, like=own)
+        """Copy the state in; without "updates", every step is taken to have changed everything.
+
+        Raises ValueError or TypeError, and changes nothing, where it does not fit the parameters.
+        """
+        self.steps, self.updates = load_state(state, self.state, self.names)
+
+
+def check_distinct(names: Sequence[str], params: Sequence[Tensor]) -> None:
+    """Raise ValueError for a parameter that is there twice: it would be updated twice."""
+    first = {}
+    for name, p in zip(names, params):
+        if first.setdefault(p, name) is not name:
+            raise ValueError(
+                f"{first[p]} and {name} are one and the same tensor, which would be updated twice; "
+                "give every parameter once, as Module.parameters() does"
+            )
+
+
+def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tuple[int, list[int]]:
+    """Copy what `Optimizer.state_dict` gave into the arrays of `slots`: (steps, updates).
+
+    Raises ValueError or TypeError, and copies nothing, where it does not fit.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"an optimizer's state is a dictionary, not {_about(state)}")
+    if unknown := state.keys() - slots.keys() - {"steps", "updates"}:
+        raise ValueError(f"this optimizer's state has {sorted(slots)}, not {sorted(unknown)}")
+    steps = state.get("steps")
+    updates = state.get("updates", [steps] * len(names))
+    if len(updates) != len(names) or not all(_is_count(n) for n in (steps, *updates)):
+        raise ValueError(
+            f"the optimizer's 'steps' must be a number of steps and 'updates' {len(names)} of "
+            f"them, not {steps!r} and {updates!r}"
+        )
+    arrays = {}
+    for slot, own in slots.items():
+        given = state.get(slot, ())
+        try:
+            if len(given) != len(own):
+                raise ValueError(f"it has {len(given)} arrays for {len(own)} parameters")
+            arrays[slot] = [fitting(*trio) for trio in zip(names, own, given)]
+        except (ValueError, TypeError) as error:
+            raise type(error)(
+                f"the optimizer's '{slot}' does not fit the parameters: {error}"
+            ) from None
+    for slot, own in slots.items():
+        for mine, given in zip(own, arrays[slot]):
+            mine[...] = np.asarray(given, like=mine)
+    return int(steps), [int(n) for n in updates]
+
+
+def _is_count(n) -> bool:
+    return isinstance(n, (int, np.integer)) and n >= 0
+
+
+def _trainable(name: str, p) -> Tensor:
+    """Raises for what an optimizer cannot update."""
+    if not isinstance(p, Tensor):
+        raise TypeError(f"{name} is {_about(p)}; an optimizer takes tensors")
+    if p.node is not None:
+        raise ValueError(f"{name} is the result of '{p.node.op}'; an optimizer takes leaves")
+    if p.dtype.kind != "f":
+        raise ValueError(f"{name} is of dtype {p.dtype}; an optimizer takes floating-point tensors")
+    if p.dtype == np.float16:
+        raise ValueError("updates are too small for float16: keep the parameters in float32")
+    return p
+
+
+def _together(a, b) -> bool:
+    """Whether two arrays are both on the CPU or both on a GPU."""
+    return isinstance(a, np.ndarray) == isinstance(b, np.ndarray)
+
+
+def _listed(params) -> list:
+    """The entries of a sequence of parameters or groups."""
+    if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
+        hint = ": say .parameters()" if hasattr(params, "parameters") else ""
+        raise TypeError(
+            f"an optimizer takes a list of tensors or of groups, not {_about(params)}{hint}"
+        )
+    return list(params)
+
+
+def _about(thing) -> str:
+    """What it is, for a message."""
+    return f"an object of type {type(thing).__name__}"
+
+
+def _check_range(name: str, value, below: float = math.inf) -> None:
+    """Raise ValueError unless 0 <= value < below."""
+    if np.ndim(value) or not isinstance(value, (Real, np.ndarray)) or not 0 <= value < below:
+        limit = "" if below == math.inf else f" and below {below}"
+        raise ValueError(f"{name} is {value!r}; it must be a finite number, at least 0{limit}")
 
 
 class SGD(Optimizer):
     """Gradient descent, with momentum: v = momentum * v + g; p -= lr * v."""
 
     def __init__(self, params_or_groups, lr: float, momentum: float = 0.0, weight_decay=0.0):
-        self.slots = ("v",) if momentum else ()
         super().__init__(params_or_groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if any(group["momentum"] for group in self.groups):
+            self.slots = ("v",)
+            self.state = {"v": [np.zeros_like(p.data) for p in self.params]}
 
-    def update(self, group, p, g, v=None):
+    def step(self):
+        if not self.slots and any(group["momentum"] > 0 for group in self.groups):
+            raise ValueError("momentum was 0 when this SGD was made: make a new one with momentum")
+        super().step()
+
+    def update(self, group, t, p, g, v=None):
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p
         if v is not None:
@@ -119,7 +267,8 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Kingma and Ba, 2014; Loshchilov and Hutter, 2017).
 
     m and v are running means of the gradient and of its square; since they start at zero, they
-    are divided by 1 - beta^t. The decay lr * weight_decay * p does not pass through them.
+    are divided by 1 - beta^t, where t counts the updates of this one parameter. The decay
+    lr * weight_decay * p does not pass through them.
     """
 
     slots = ("m", "v")
@@ -127,9 +276,17 @@ class AdamW(Optimizer):
     def __init__(self, params_or_groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         super().__init__(params_or_groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def update(self, group, p, g, m, v):
+    def check_options(self, group):
+        super().check_options(group)
+        betas = group["betas"]
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            raise ValueError(f"betas is {betas!r}; it must be two numbers")
+        for name, beta in zip(("beta1", "beta2"), betas):
+            _check_range(name, beta, below=1)
+
+    def update(self, group, t, p, g, m, v):
         lr, eps, (beta1, beta2) = group["lr"], group["eps"], group["betas"]
-        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        correction1, correction2 = 1 - beta1**t, 1 - beta2**t
         scratch = g * (1 - beta1)
         m *= beta1
         m += scratch
@@ -150,16 +307,28 @@ class AdamW(Optimizer):
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
     """Scale all gradients in place so that their common norm is at most `max_norm`.
 
-    Returns the norm before, one number where the parameters live. Raises ValueError where no
-    parameter has a gradient. Pascanu et al., 2013.
+    A tensor that is given twice counts once. Returns the norm before, one number where the
+    parameters live. Raises ValueError, and changes nothing, where no parameter has a gradient,
+    where `max_norm` is negative, and where a graph that is still alive needs a gradient.
+    Pascanu et al., 2013.
     """
-    params = list(params)
+    params = list(dict.fromkeys(params))
+    if wrong := [p for p in params if not isinstance(p, Tensor)]:
+        raise TypeError(f"clip_grad_norm takes tensors, not {_about(wrong[0])}")
     norm = np.sqrt(_sum_of_squares(params))
-    scale = np.minimum(max_norm / (norm + 1e-6), 1)
-    for p in params:
-        if p.grad is not None:
-            p.grad.data *= scale
+    scale = np.minimum(_limit(max_norm) / (norm + 1e-6), 1)
+    grads = {p.grad: p for p in params if p.grad is not None}  # one may be that of two parameters
+    for g in grads:
+        check_writeable("a gradient", g.data)
+    for g in grads:
+        g.data *= scale
     return norm
+
+
+def _limit(max_norm: float) -> float:
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm is {max_norm!r}; it must be at least 0")
+    return max_norm
 
 
 def _sum_of_squares(params: Iterable[Tensor]):

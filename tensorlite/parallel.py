@@ -30,6 +30,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,8 +39,9 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from .device import place
-from .optim import Optimizer
+from .optim import Optimizer, check_distinct, load_state
 from .tensor import Tensor
+from .writing import check_writeable
 
 # =================================================================================================
 # Who is there
@@ -190,14 +192,17 @@ class Sharded:
     `params` are a model's parameters, in the order in which the model uses them; all ranks get the
     values that rank 0 has. `make` is given pairs of a parameter and a piece of it (a flat tensor)
     that this rank is to update, and makes the optimizer. Gradients pass through `backward`, which
-    leaves none in `.grad` of the parameters; one that gets none counts as zero. All ranks call all
-    methods, in the same order.
+    leaves none in `.grad` of the parameters. A parameter that gets none on any rank stays as it is
+    in that step. All ranks call all methods, in the same order.
     """
 
     def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
             raise ValueError("the ranks exchange float32: keep the parameters in it")
+        self.names = [f"parameter {i}" for i in range(len(self.params))]
+        check_distinct(self.names, self.params)
+        self.updates = [0] * len(self.params)  # as an Optimizer of all the parameters counts them
         self.team = team
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
@@ -259,6 +264,7 @@ class Sharded:
     def _begin(self) -> None:
         """Wait for the gradients of a new step."""
         self.gradient = {}  # number of a parameter -> its gradient, flat
+        self.used = None  # for each parameter: how many ranks have a gradient of it
         self.missing = [{i for i, _ in members} for members in self.members]  # per bucket
         self.exchanged = 0  # buckets, in their order, that this rank has shown to the others
         self.arrived = None  # the request that is done when all have shown the last of these
@@ -333,6 +339,8 @@ class Sharded:
 
     def _finish(self) -> None:
         """Sum what is left, and give this rank's optimizer its share."""
+        used = np.zeros(len(self.params))
+        used[list(self.gradient)] = 1
         for i, p in enumerate(self.params):
             if i not in self.gradient:  # no row of the batch came here, or none that uses it
                 self.gradient[i] = np.zeros(p.size, np.float32)
@@ -344,6 +352,7 @@ class Sharded:
                 self._gradient(i, piece)[...] = _of(share, piece, self.shares[k].start)
         for i, piece, tensor in self.tensors:
             tensor.grad = Tensor(self._gradient(i, piece))
+        self.used = self.team.sum(used)
 
     def clip_grad_norm(self, max_norm: float):
         """As the function of that name does for all parameters; no `backward` comes behind it."""
@@ -355,8 +364,16 @@ class Sharded:
     # ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Update this rank's share, and wait for the others'."""
+        """Update this rank's share, and wait for the others'. Raises as an `Optimizer` does."""
+        if self.used is None:
+            self._finish()
+        # The optimizer writes through views of its own, whose permission nothing takes away.
+        check_writeable("the memory of all parameters", self.weights)
+        for i, _, tensor in self.tensors:
+            if not self.used[i]:
+                tensor.grad = None
         self.own.step()
+        self.updates = [n + bool(used) for n, used in zip(self.updates, self.used)]
         self._publish(self.weights)
         self._load_gpu()
 
@@ -400,7 +417,8 @@ class Sharded:
 
     def state_dict(self) -> dict:
         """As an `Optimizer` of all the parameters gives it (no copies)."""
-        return {"steps": self.steps} | {slot: self._whole(slot) for slot in self.slots}
+        slots = {slot: self._whole(slot) for slot in self.slots}
+        return {"steps": self.steps, "updates": np.array(self.updates), **slots}
 
     def _whole(self, slot: str) -> list[np.ndarray]:
         vector = self.state[slot]
@@ -408,13 +426,11 @@ class Sharded:
 
     def load_state_dict(self, state: dict) -> None:
         """Copy in the state that an `Optimizer` of all the parameters, on all ranks, would load."""
-        for slot in self.slots:
-            if [np.shape(a) for a in state.get(slot, ())] != [p.shape for p in self.params]:
-                raise ValueError(f"the optimizer's '{slot}' does not fit the parameters")
-        self.own.steps = int(state["steps"])
-        for slot in self.slots:
-            for own, given in zip(self._whole(slot), state[slot]):
-                own[...] = given  # the ranks of a machine all write the same
+        slots = {slot: self._whole(slot) for slot in self.slots}
+        # The ranks of a machine all write the same.
+        self.own.steps, self.updates = load_state(state, slots, self.names)
+        count_of = {tensor: self.updates[i] for i, _, tensor in self.tensors}
+        self.own.updates = [count_of[tensor] for tensor in self.own.params]
         self.team.wait()
 
 
@@ -510,7 +526,9 @@ def fault() -> str | None:
 def start(n: int, command: Sequence[str]) -> int:
     """Run a Python script, with its arguments, as n ranks on this machine; returns the exit status.
 
-    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies.
+    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies. SIGHUP
+    (not under nohup) and a reader of the output who goes away reach them as SIGTERM: mpiexec would
+    die of either.
     """
     environment = dict(os.environ)
     if sys.stderr.isatty():
@@ -520,18 +538,52 @@ def start(n: int, command: Sequence[str]) -> int:
     child = subprocess.Popen(
         [mpiexec(), "-n", str(n), sys.executable, *command],
         env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
         start_new_session=True,  # or the terminal's Ctrl-C would come twice
         preexec_fn=die_with_parent,
     )
-    previous = {
-        number: signal.signal(number, lambda number, frame: child.send_signal(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    passed_on = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        passed_on[signal.SIGHUP] = signal.SIGTERM
+    told = threading.Lock()  # taken by the first who tells mpiexec to stop: twice means at once
+
+    def tell(number, frame):
+        told.acquire(blocking=False)
+        child.send_signal(passed_on[number])
+
+    def nobody_reads():
+        if told.acquire(blocking=False):
+            child.terminate()
+
+    previous = {number: signal.signal(number, tell) for number in passed_on}
+    readers = [
+        threading.Thread(target=pass_on, args=(source, target, nobody_reads), daemon=True)
+        for source, target in ((child.stdout, 1), (child.stderr, 2))
+    ]
     try:
-        return child.wait()
+        for reader in readers:
+            reader.start()
+        status = child.wait()
+        for reader in readers:
+            reader.join(5)  # longer only where something outlives mpiexec and holds the pipe
+        return status
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def pass_on(source, target: int, nobody_reads: Callable[[], None]) -> None:
+    """Copy a pipe to a file descriptor until its end; call `nobody_reads` if nobody reads it."""
+    while block := source.read(2**16):
+        try:
+            while block:
+                block = block[os.write(target, block) :]
+        except BrokenPipeError:
+            nobody_reads()
+        except OSError:  # a full disk, a terminal that is closed: the work goes on without words
+            pass
 
 
 def die_with_parent() -> None:

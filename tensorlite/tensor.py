@@ -24,12 +24,13 @@ the forward pass.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
+import functools
 import heapq
 import inspect
 import itertools
 import os
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .device import place
+from .device import add_at, place
 from .protect import captured, protect, release
 
 # =================================================================================================
@@ -63,11 +64,11 @@ class Tensor:
     user took before can still write through. One taken meanwhile stays read-only; copy it.
     """
 
-    __slots__ = ("data", "grad", "node", "_requires_grad", "__weakref__")
+    __slots__ = ("data", "_grad", "node", "_requires_grad", "__weakref__")
 
     def __init__(self, data, requires_grad: bool = False, node: Node | None = None):
         self.data = data
-        self.grad = None
+        self._grad = None
         self.node = node
         self._requires_grad = requires_grad
 
@@ -83,6 +84,28 @@ class Tensor:
                 f"'{self.node.op}': use .detach() to cut it from its graph"
             )
         self._requires_grad = bool(value) and _differentiable(self.data)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient of a leaf, a tensor of its shape on its device, or None.
+
+        Raises TypeError when something else than a tensor is assigned, ValueError for another
+        shape or device.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise TypeError(f".grad is a tensor or None, not {kind}: assign tl.tensor(...)")
+            if value.shape != self.shape or value.device != self.device:
+                raise ValueError(
+                    f"a gradient of shape {value.shape} on {value.device} was assigned to a tensor "
+                    f"of shape {self.shape} on {self.device}; both must be the same"
+                )
+        self._grad = value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,12 +160,17 @@ class Tensor:
 
         With `ready`, no `.grad` is written: `ready(leaf, g)` is given the gradient of a leaf, an
         array to keep, as soon as it is complete, while backward goes on below.
+
+        Threads may call backward on graphs of their own that share leaves: every gradient is added
+        whole, in the order in which the threads come.
         """
-        for leaf, (g, owned) in _backward(self, gradient, retain_graph, ready=ready).items():
-            if leaf.grad is not None:
-                leaf.grad = Tensor(np.asarray(leaf.grad.data + g, like=g))
-            else:
-                leaf.grad = Tensor(g if owned else g.copy())
+        gradients = _backward(self, gradient, retain_graph, ready=ready)
+        with _adding:  # or of two threads that read .grad at once, one's addition would be lost
+            for leaf, (g, owned) in gradients.items():
+                if leaf.grad is not None:
+                    leaf.grad = Tensor(whole(leaf.grad.data + g))
+                else:
+                    leaf.grad = Tensor(g if owned else g.copy())
 
     def __array__(self, dtype=None, copy=None):
         if self.requires_grad:
@@ -175,10 +203,20 @@ class Tensor:
         return bool(self.data)
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(self._number())
 
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self._number())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number(), spec) if spec else str(self)
+
+    def _number(self) -> int | float | bool:
+        if self.size != 1:
+            raise TypeError(
+                f"only a tensor of one element can be used as a number; this has shape {self.shape}"
+            )
+        return self.item()
 
     def __index__(self) -> int:
         return self.numpy().__index__()  # CuPy's arrays have none
@@ -191,6 +229,9 @@ class Tensor:
         return f"tensor({text}{dtype}{device}{grad})"
 
 
+_adding = threading.RLock()  # held while gradients are added to `.grad`
+
+
 def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of `data`: a number, a (nested) list, an array or a tensor.
 
@@ -199,6 +240,8 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     """
     if isinstance(data, Tensor):
         data = data.data
+    if hasattr(data, "dtype") and not is_array(data):
+        raise TypeError(f"a tensor is made of numbers and arrays, not {type_name(data)}")
     if dtype is None and not hasattr(data, "dtype"):
         array = np.asarray(data)
         dtype = np.float32 if array.dtype == np.float64 else array.dtype
@@ -207,8 +250,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
     array = array.astype(_number_dtype(dtype or array.dtype), copy=True)
-    array = np.asarray(array) if isinstance(array, np.generic) else array
-    return Tensor(place(array, device), requires_grad and _differentiable(array))
+    return Tensor(place(whole(array), device), requires_grad and _differentiable(array))
 
 
 def _number_dtype(dtype) -> np.dtype:
@@ -322,17 +364,71 @@ class Mode(NamedTuple):
 _mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
 
 
-@contextlib.contextmanager
-def _in_mode(**changes) -> Iterator[None]:
-    token = _mode.set(_mode.get()._replace(**changes))
-    try:
-        yield
-    finally:
-        _mode.reset(token)
+class _in_mode:
+    """A block, or a decorated function, in which these fields of the mode are different."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+        self.tokens = []  # one for each time that the block was entered and not left
+
+    def __enter__(self) -> None:
+        self.tokens.append(_mode.set(_mode.get()._replace(**self.changes)))
+
+    def __exit__(self, *exception) -> None:
+        _mode.reset(self.tokens.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        changes = self.changes  # every call has a block of its own
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"a mode cannot decorate the asynchronous generator '{function.__name__}': "
+                "put the `with` block inside it, without a yield in the block"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            async def inside(*args, **kwargs):
+                with _in_mode(**changes):
+                    return await function(*args, **kwargs)
+
+        elif inspect.isgeneratorfunction(function):
+
+            def inside(*args, **kwargs):
+                return _generate_in_mode(function(*args, **kwargs), changes)
+
+        else:
+
+            def inside(*args, **kwargs):
+                with _in_mode(**changes):
+                    return function(*args, **kwargs)
+
+        return functools.wraps(function)(inside)
+
+
+def _generate_in_mode(generator, changes: dict):
+    """What `generator` yields, where its own code runs in the mode, and its caller's does not."""
+    resume, sent = generator.send, None
+    while True:
+        try:
+            with _in_mode(**changes):
+                value = resume(sent)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            resume, sent = generator.send, (yield value)
+        except GeneratorExit:
+            with _in_mode(**changes):
+                generator.close()
+            raise
+        except BaseException as error:
+            resume, sent = generator.throw, error
 
 
 def no_grad():
-    """A block, or a function under `@no_grad()`, in which nothing is recorded."""
+    """A block, or a function under `@no_grad()`, in which nothing is recorded.
+
+    A generator function under it records nothing in its own code; its caller's code, which runs
+    between the values, is as it was. The same holds for `higher_order` and `detect_anomaly`.
+    """
     return _in_mode(record=False)
 
 
@@ -376,16 +472,23 @@ class Op:
     which the input broadcasts, or a `Part`.
     """
 
-    def __init__(self, body: Callable, composed: Callable | None, integers: bool, fresh: bool):
+    def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
         # With an underscore where a function of that name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
         self.fresh = fresh
-        self.floats = composed is not None and not integers
+        self.floats = floats
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
         parameters = inspect.signature(body).parameters.values()
+        kinds = [p.kind for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        several = inspect.Parameter.VAR_POSITIONAL in kinds and len(kinds) > 1
+        if not kinds or several or inspect.Parameter.VAR_KEYWORD in kinds:
+            raise TypeError(
+                f"the op '{self.name}' has the signature {inspect.signature(body)}; it must have "
+                "named arrays, or one *arrays, before its named static parameters"
+            )
         self.joint = any(p.name == "needs" for p in parameters)
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -417,18 +520,20 @@ class Op:
                         needed = True
                 a = a.data
             elif type(a) is not float:
-                a = _operand(a, self.name)
+                a = _operand(a, self.name, args)
             values.append(a)
             parents.append(parent)
-        half = False
-        if self.floats:
-            values, half = _floats_of_one_dtype(values)
+        given, stored = values, None
+        if self.composed is not None:
+            values, stored = _of_one_dtype(values, self.floats)
+        elif self.floats:
+            values = [_as_float(v) for v in values]
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
 
         try:
-            value, *vjps = self.body(*values, **static) if static else self.body(*values)
+            result = self.body(*values, **static) if static else self.body(*values)
         except (TypeError, AttributeError):
             _check_devices(values, self.name)
             if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
@@ -436,16 +541,24 @@ class Op:
             static.pop("needs", None)  # nothing but Python numbers: as tensors
             return self(*(v if v is None else tensor(v) for v in values), **static)
 
-        if isinstance(value, (np.generic, int, float)):
-            value = np.asarray(value)  # NumPy turns 0-d results into scalars
+        if result.__class__ is not tuple or len(result) < 2:
+            raise TypeError(self._wrong_result(result, len(values)))
+        value, *vjps = result
+        if value.__class__ is not np.ndarray:
+            if isinstance(value, (np.generic, int, float)):
+                value = np.asarray(value)  # NumPy turns 0-d results into scalars
+            elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
+                raise TypeError(self._wrong_value(value))
         dtype = value.dtype
-        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, values):
+        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
             value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
-        if half:
-            value = value.astype(np.float16)
+        if stored is not None and value.dtype != stored:
+            value = value.astype(stored)
         origin = _check(value, self.name) if check else ""
         if not needed or dtype.kind != "f":
             return Tensor(value)
+        if len(vjps) != (1 if self.joint else len(parents)):
+            raise TypeError(self._wrong_result(result, len(values)))
         if self.joint:
             (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
         else:
@@ -454,19 +567,28 @@ class Op:
                     vjps[i] = None
                 elif vjps[i] is None:
                     raise TypeError(self._no_gradient(self._input(i)))
-        node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
+        try:
+            node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
+        except AttributeError:
+            for vjp in [vjps] if self.joint else vjps:
+                if vjp is not None and not hasattr(vjp, "__closure__"):
+                    raise TypeError(
+                        f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
+                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
+                    ) from None
+            raise
         return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
         """Arguments as the caller gave them -> the arrays in order, the statics by name."""
         bound = dict(zip(self.defaults, args)) | kwargs
         if len(bound) < len(args) + len(kwargs) or not bound.keys() <= self.defaults.keys():
-            self.__signature__.bind(*args, **kwargs)  # raises the TypeError that Python would
+            self._misuse(args, kwargs)
         arrays = []
         for name in self.arrays:
             value = bound.pop(name, self.defaults[name])
             if value is inspect.Parameter.empty:
-                self.__signature__.bind(*args, **kwargs)
+                self._misuse(args, kwargs)
             arrays.append(value)
         for name, value in bound.items():
             if isinstance(value, Tensor):
@@ -474,6 +596,30 @@ class Op:
                     raise TypeError(self._no_gradient(name))
                 bound[name] = value.data
         return (arrays[0] if self.variadic else arrays), bound
+
+    def _wrong_result(self, result, n: int) -> str:
+        gave = f"an object of type {type(result).__name__}"
+        if type(result) is tuple:
+            gave = f"a tuple of {len(result)}"
+        wanted = "one vjp that gives all gradients" if self.joint else "one vjp for each input"
+        length = 2 if self.joint else n + 1
+        return (
+            f"the body of op '{self.name}' gave {gave}; it must give its value and {wanted}, "
+            f"here a tuple of {length}"
+        )
+
+    def _wrong_value(self, value) -> str:
+        return (
+            f"the body of op '{self.name}' gave a value of type {type(value).__name__}; the value "
+            "must be one array, computed from arrays by NumPy's functions"
+        )
+
+    def _misuse(self, args, kwargs) -> None:
+        """Raise the TypeError that Python would for these arguments, with the operation's name."""
+        try:
+            self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.__signature__}: {error}") from None
 
     def _no_gradient(self, name: str) -> str:
         return f"{self.name}: no gradient flows into '{name}'; pass it detached"
@@ -486,52 +632,88 @@ def op(
     body: Callable | None = None,
     *,
     composed: Callable | None = None,
-    integers: bool = False,
+    floats: bool | None = None,
     fresh: bool = False,
 ):
     """Make an `Op` of a body on arrays and register it in `OPS`.
 
     `composed` is the definition by simpler operations that a fused one must equal. A fused body is
-    given floating-point arrays of one dtype, integers as float32 unless it takes `integers`.
+    given arrays of one dtype. With `floats`, as fused operations have it unless they say otherwise,
+    a body is given integers as floating-point numbers of at least 32 bits.
     `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
     holds: the engine adds to them in place.
+
+    Raises ValueError for the name of one of the engine's own operations, and TypeError for a
+    signature that does not fit; the operation raises TypeError when the body does not give a value
+    and its vjps.
     """
     if body is None:
-        return lambda body: op(body, composed=composed, integers=integers, fresh=fresh)
-    made = Op(body, composed, integers, fresh)
+        return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
+    made = Op(body, composed, composed is not None if floats is None else floats, fresh)
+    there, ours = OPS.get(made.name), f"{__package__}."
+    if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
+        raise ValueError(
+            f"an op named '{made.name}' exists already, in {there.__module__}, and the engine may "
+            "depend on it: give the function another name"
+        )
     OPS[made.name] = made
     return made
 
 
-def _operand(value, name: str):
-    """What the body sees of an operand that is no tensor."""
+def _operand(value, name: str, beside: Sequence = ()):
+    """What the body sees of an operand that is no tensor, `beside` all the others."""
     if isinstance(value, float):
         return float(value)  # np.float64 is a float, but would make float32 arrays float64
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, (list, tuple)):
         value = np.asarray(value)
-        value = value.astype(np.float32) if value.dtype == np.float64 else value
-    if not hasattr(value, "dtype") or value.dtype.kind not in "biuf":
-        kind = getattr(value, "dtype", type(value).__name__)
+        if value.dtype == np.float64 and not _has("d", beside):
+            value = value.astype(np.float32)
+    if not is_array(value) or value.dtype.kind not in "biuf":
+        kind = value.dtype if is_array(value) else type_name(value)
         raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
     return value
 
 
-def _floats_of_one_dtype(values: list) -> tuple[list, bool]:
-    """What a fused body works on, and whether its value is to be float16.
+def is_array(value) -> bool:
+    """Whether `value` is an array or a scalar of NumPy or CuPy: not one of another library."""
+    return isinstance(getattr(value, "dtype", None), np.dtype)
 
-    Integers become float32 and different floats the larger one; float16 is how numbers are stored,
-    sums are made in float32.
+
+def type_name(value) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _as_float(value):
+    """An integer array as floating-point numbers: exactly, or to 53 bits of large integers.
+
+    NumPy would compute functions of 8-bit integers in float16.
+    """
+    if not hasattr(value, "dtype") or value.dtype.kind == "f":
+        return value
+    return value.astype(np.float32 if value.dtype.itemsize < 4 else np.float64)
+
+
+def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
+    """The arrays that a fused body works on, and the dtype of its value if it is another.
+
+    Different dtypes become the larger one; with `floats`, integers become floating-point numbers.
+    float16 is how numbers are stored, sums are made in float32.
     """
     dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
-    floats = [d for d in dtypes if d.kind == "f"]
-    if len(dtypes) == 1 and floats and floats[0] != np.float16:
-        return values, False
-    stored = np.result_type(*floats) if floats else np.dtype(np.float32)
-    dtype = np.result_type(stored, np.float32)
+    real = [d for d in dtypes if d.kind == "f"]
+    if len(dtypes) == 1 and (real[0] != np.float16 if real else not floats):
+        return values, None
+    if not floats and not real:
+        stored = dtype = np.result_type(*dtypes)
+    else:
+        values = [_as_float(v) for v in values]
+        stored = np.result_type(*real) if real else np.dtype(np.float32)
+        dtype = np.result_type(np.float32, *(v.dtype for v in values if hasattr(v, "dtype")))
     values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
-    return values, stored == np.float16
+    return values, stored
 
 
 def _check_devices(values: list, name: str) -> None:
@@ -545,7 +727,7 @@ def _check_devices(values: list, name: str) -> None:
 def _has(char: str, values) -> bool:
     """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
     for value in values:
-        if hasattr(value, "dtype") and value.dtype.char == char:
+        if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
             return True
     return False
 
@@ -661,6 +843,11 @@ def _backward(
                 together = node.recorded_gradients(g)
         else:
             together = None if type(vjps) is list else vjps(g)
+        if together is not None and not isinstance(together, (tuple, list)):
+            raise TypeError(
+                f"the vjp of '{node.op}' gave an object of type {type(together).__name__}; it must "
+                "give a tuple of gradients, one for each input, since its body has `needs`"
+            )
         if together is not None and len(together) != len(node.parents):
             raise ValueError(
                 f"the vjp of '{node.op}' gave {len(together)} gradients for "
@@ -692,10 +879,7 @@ def _backward(
                         _hand_over(leaf, *held.pop(leaf), ready)
         if not retain_graph:
             node.free()
-    gradients = {
-        key: (np.asarray(g) if isinstance(g, np.generic) else g, owned)
-        for key, (g, owned) in (held | found).items()
-    }
+    gradients = {key: (whole(g), owned) for key, (g, owned) in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
@@ -704,7 +888,7 @@ def _backward(
 
 
 def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
-    ready(leaf, np.asarray(g if owned else g.copy(), like=leaf.data))
+    ready(leaf, whole(g) if owned else whole(g.copy()))
 
 
 def _count_uses(root) -> Counter:
@@ -746,15 +930,21 @@ def _accumulate(held, new, parent, node: Node, i: int):
     """
     if isinstance(new, Part):
         if held is None:
-            new.g = np.asarray(new.g) if isinstance(new.g, np.generic) else new.g
             total = np.zeros(parent.shape, parent.dtype, like=new.g)
         else:
-            total = held[0] if held[1] else held[0].copy()
+            total = held[0] if held[1] else whole(held[0].copy())
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
         new = new.data
-    if new.shape != parent.shape or new.dtype != parent.dtype:
+    try:
+        fits = new.shape == parent.shape and new.dtype == parent.dtype
+    except AttributeError:
+        raise TypeError(
+            f"the vjp of '{node.op}' gave input {i} an object of type {type(new).__name__}; "
+            "a gradient is an array"
+        ) from None
+    if not fits:
         new = _fit(new, parent, node, i)
     fresh = node.fresh and not isinstance(new, np.generic)
     if held is None:
@@ -768,6 +958,11 @@ def _accumulate(held, new, parent, node: Node, i: int):
         return new, True
     total = g + new
     return total, not isinstance(total, np.generic)
+
+
+def whole(x):
+    """An array, also where NumPy has made a scalar of a 0-d result."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def _fit(new, parent, node: Node, i: int):
@@ -819,17 +1014,13 @@ class Part:
     """
 
     def __init__(self, g, index, repeated: bool):
-        self.g = g
+        self.g = whole(g)
         self.index = index
         self.repeated = repeated  # may the index name an element twice? += would add it once
 
     def add_to(self, total) -> None:
-        if self.repeated and total.dtype == np.float16:  # stored in 16 bits, summed in 32
-            wide = total.astype(np.float32)
-            np.add.at(wide, self.index, self.g.astype(np.float32))
-            total[...] = wide
-        elif self.repeated:
-            np.add.at(total, self.index, self.g)
+        if self.repeated:
+            add_at(total, self.index, self.g)
         else:
             total[self.index] += self.g
 

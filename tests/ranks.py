@@ -51,6 +51,7 @@ def outcome(model, optimizer) -> dict[str, np.ndarray]:
     kept = {name: array.copy() for name, array in model.state_dict().items()}
     for slot in optimizer.slots:
         kept |= {f"{slot}.{names[p]}": a.copy() for p, a in zip(optimizer.params, state[slot])}
+    kept |= {f"updates.{names[p]}": n for p, n in zip(optimizer.params, state["updates"])}
     return kept | {"steps": np.array(state["steps"])}
 
 
@@ -173,7 +174,8 @@ def sharded(folder: Path) -> None:
     optimizer.gather()
     weights = {name: array.copy() for name, array in model.state_dict().items()}
     state = optimizer.state_dict()
-    assert state.keys() == {"steps", "m", "v"} and state["steps"] == optimizer.steps == 8
+    assert state.keys() == {"steps", "updates", "m", "v"}
+    assert state["steps"] == optimizer.steps == 8 and set(state["updates"]) == {8}
     state = {k: v if k == "steps" else [a.copy() for a in v] for k, v in state.items()}
     model, optimizer, s = begin("uneven", team)
     if team.local_rank == 0:
@@ -201,25 +203,73 @@ def sharded(folder: Path) -> None:
     with raises(ValueError, "float32"):
         Sharded(wide, AdamW, team)
 
-    # What a loss does not use has a gradient of zero in that step, not that of the step before;
-    # loss and norm that are no numbers change nothing.
+    # What a loss does not use, on any rank, stays as it is in that step, and its updates are
+    # counted apart; what one rank alone uses is changed on all. A state of before, which counts no
+    # updates, is that of parameters that every step has changed.
     def leaves():
         return [tl.tensor(np.arange(1.0, n), np.float32, requires_grad=True) for n in (4, 9)]
 
-    (a, b), (c, d) = leaves(), leaves()
-    plain = AdamW([a, b], lr=0.1)
-    ours = Sharded([c, d], lambda pieces: AdamW([piece for _, piece in pieces], lr=0.1), team)
-    for used in (1, 0, 1):
-        (a * a).sum().backward()
-        (used * b * b).sum().backward()
-        loss = (c * c).sum() + ((d * d).sum() if used else 0)
-        ours.backward(loss * (1 / team.size))
-        expected, norm = plain.clip_grad_norm(1.0), ours.clip_grad_norm(1.0)
-        np.testing.assert_allclose(norm, expected, rtol=1e-6)
-        plain.step(), ours.step()
-        plain.zero_grad(), ours.zero_grad()
-        np.testing.assert_allclose(c.data, a.data, rtol=1e-6)
-        np.testing.assert_allclose(d.data, b.data, rtol=1e-6)
+    def divided(params):
+        return Sharded(params, lambda pieces: AdamW([piece for _, piece in pieces], lr=0.1), team)
+
+    def follow(alone, together, uses):
+        """One step for each entry: is the second parameter used, and by the last rank only?"""
+        (a, b), plain, (c, d), ours = *alone, *together
+        for used, by_last in uses:
+            whole = (a * a).sum() + (b * b).sum() if used else (a * a).sum()
+            whole.backward()
+            loss = (c * c).sum() * (1 / team.size)
+            if used and not by_last:
+                loss = loss + (d * d).sum() * (1 / team.size)
+            if used and by_last and team.rank == team.size - 1:
+                loss = loss + (d * d).sum()
+            ours.backward(loss)
+            expected, norm = plain.clip_grad_norm(1.0), ours.clip_grad_norm(1.0)
+            np.testing.assert_allclose(norm, expected, rtol=1e-6)
+            plain.step(), ours.step()
+            plain.zero_grad(), ours.zero_grad()
+            np.testing.assert_allclose(c.data, a.data, rtol=1e-6)
+            np.testing.assert_allclose(d.data, b.data, rtol=1e-6)
+
+    for uses in ([(1, 0), (0, 0), (1, 0)], [(0, 0)] * 5 + [(1, 1), (1, 0), (0, 1), (1, 1)]):
+        (a, b), (c, d) = leaves(), leaves()
+        plain, ours = AdamW([a, b], lr=0.1), divided([c, d])
+        follow(((a, b), plain), ((c, d), ours), uses)
+        counts = [len(uses), sum(used for used, _ in uses)]
+        assert list(ours.state_dict()["updates"]) == list(plain.state_dict()["updates"]) == counts
+        ours.gather()
+        kept = {
+            k: v if k == "steps" else [x.copy() for x in v] for k, v in plain.state_dict().items()
+        }
+        for old in (False, True):
+            state = {k: v for k, v in kept.items() if k != "updates" or not old}
+            pair = leaves()
+            for p, q in zip(pair, (a, b)):
+                p.data[...] = q.data
+            again, twin = divided(pair), [tl.tensor(p.data, requires_grad=True) for p in (a, b)]
+            again.load_state_dict(state)
+            other = AdamW(twin, lr=0.1)
+            other.load_state_dict(state)
+            assert list(again.updates) == ([len(uses)] * 2 if old else counts)
+            follow((twin, other), (pair, again), [(1, 0), (1, 1)])
+
+    # A loss that is kept alive: nothing changes, on no rank. Without clipping a step sums too.
+    (c, d), (a, b) = leaves(), leaves()
+    ours, plain = divided([c, d]), AdamW([a, b], lr=0.1)
+    kept = (d * d).sum()
+    ours.backward(((c * c).sum() + (d * d).sum()) * (1 / team.size))
+    with raises(ValueError, "parameters cannot be changed: 'mul'"):
+        ours.step()
+    np.testing.assert_array_equal(np.r_[c.data, d.data], np.r_[a.data, b.data])
+    assert ours.steps == 0
+    team.wait()
+    del kept
+    ours.step()
+    ((a * a).sum() + (b * b).sum()).backward()
+    plain.step()
+    np.testing.assert_allclose(np.r_[c.data, d.data], np.r_[a.data, b.data], rtol=1e-6)
+    with raises(ValueError, "parameter 0 and parameter 2"):
+        divided([c, d, c])
 
     model, optimizer, s = begin("uneven", team)
     advance(model, optimizer, s, team, range(3))

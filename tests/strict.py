@@ -181,6 +181,8 @@ class StrictArray:
     def _at(self, ufunc, x, index, *values):
         if ufunc is not np.add or x.dtype.char not in ADD_AT:
             raise TypeError(f"cupy.{ufunc.__name__}.at does not take {x.dtype}")
+        if isinstance(index, tuple):
+            raise TypeError("NumPy hands no tuple of indices on to CuPy; cupy.add.at takes one")
         ufunc.at(_plain(x), _index(index), *_plain(values))
 
     def __array_function__(self, function, types, args, kwargs):
@@ -198,6 +200,8 @@ class StrictArray:
                 raise TypeError("cupy.where takes a condition on the device")
             if len(args) + len(kwargs) == 1:
                 _wait("one-argument where")
+        if name.endswith("_like") and kwargs.get("shape", 1) in (0, ()):
+            raise ValueError(f"cupy.{name} ignores shape={kwargs['shape']}; (0,) is not ignored")
         if name in WAITING or (name == "repeat" and isinstance(args[1], StrictArray)):
             _wait(name)
         if name in ("copyto", "put_along_axis", "fill_diagonal"):
@@ -365,6 +369,18 @@ for _name, _ufunc in dict(neg=np.negative, abs=np.absolute, invert=np.invert).it
     setattr(StrictArray, f"__{_name}__", lambda x, ufunc=_ufunc: ufunc(x))
 
 
+def add_at(x: StrictArray, index, value) -> None:
+    """cupy.add.at, which takes every index, unlike np.add.at of an array on the device."""
+    if x.dtype.char not in ADD_AT:
+        raise TypeError(f"cupy.add.at does not take {x.dtype}")
+    np.add.at(_plain(x), _index(index), _plain(value))
+
+
 def stand_in() -> SimpleNamespace:
     """As much of a module `cupy` as tensorlite asks for by name."""
-    return SimpleNamespace(ndarray=StrictArray, asarray=to_device, asnumpy=StrictArray.get)
+    return SimpleNamespace(
+        ndarray=StrictArray,
+        asarray=to_device,
+        asnumpy=StrictArray.get,
+        add=SimpleNamespace(at=add_at),
+    )

@@ -238,6 +238,96 @@ def test_biases_that_were_trained_elsewhere_are_kept(tmp_path):
     assert_equal(GPT.from_pretrained(tmp_path), model)
 
 
+def set_config(folder, **change) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({name: v for name, v in config.items() if v is not ...}))
+
+
+@pytest.mark.parametrize("tied", [True, False, ...])
+def test_an_output_layer_of_its_own_is_refused_whatever_the_configuration_says(tied, tmp_path):
+    model = make(True)
+    model.save_pretrained(tmp_path)
+    set_config(tmp_path, tie_word_embeddings=tied)
+    head = model.wte.weight.data.copy()
+    head[3, 5] += 1e-3
+    rewrite(tmp_path, lambda t: t | {"lm_head.weight": head})
+    with pytest.raises(ValueError, match=r"lm_head\.weight is another matrix.*cannot be loaded"):
+        GPT.from_pretrained(tmp_path)
+    rewrite(tmp_path, lambda t: t | {"lm_head.weight": model.wte.weight.data.copy()})
+    assert_equal(GPT.from_pretrained(tmp_path), model)
+
+
+def test_one_matrix_may_be_stored_under_either_of_its_names(tmp_path):
+    model, wte = make(True), "transformer.wte.weight"
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda t: {"lm_head.weight" if n == wte else n: a for n, a in t.items()})
+    assert_equal(GPT.from_pretrained(tmp_path), model)
+    set_config(tmp_path, tie_word_embeddings=False)  # then they are two, and one is lost
+    with pytest.raises(ValueError, match=r"missing wte\.weight"):
+        GPT.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda t: t | {"wte.weight": t[wte] + 1})
+    with pytest.raises(ValueError, match="twice"):
+        GPT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8"])
+def test_numbers_of_other_types(dtype, tmp_path):
+    model = make(True)
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda t: {n: a.astype(dtype) for n, a in t.items()})
+    if dtype == "int8":
+        with pytest.raises(ValueError, match="type I8; float16, float32 and float64 are read"):
+            GPT.from_pretrained(tmp_path)
+    else:
+        for name, array in GPT.from_pretrained(tmp_path).state_dict().items():
+            expected = model.state_dict()[name].astype(dtype).astype(np.float32)
+            np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    "name, word",
+    [
+        ("model.safetensors.index.json", "sharded"),
+        ("pytorch_model.bin", "pickled"),
+        ("pytorch_model.bin.index.json", "pickled"),
+        ("ckpt.pt", "pickled"),
+        ("adapter_model.safetensors", "adapter"),
+        ("model-q4.gguf", "GGUF"),
+        ("tf_model.h5", "TensorFlow"),
+    ],
+)
+def test_checkpoints_in_other_forms_are_called_what_they_are(name, word, tmp_path):
+    make(False).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(b"...")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=word) as caught:
+            GPT.from_pretrained(tmp_path)
+        assert str(tmp_path / name) in str(caught.value)
+        (tmp_path / "config.json").unlink(missing_ok=True)  # nanoGPT writes none
+
+
+def test_the_ids_that_begin_and_end_texts_are_kept(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+
+    def again(**change):
+        make(True).save_pretrained(a)
+        set_config(a, **change)
+        GPT.from_pretrained(a).save_pretrained(b)
+        config = json.loads((b / "config.json").read_text())
+        return [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")]
+
+    assert again() == [None, None, None]
+    assert again(bos_token_id=9, eos_token_id=10, pad_token_id=0) == [9, 10, 0]
+    assert again(eos_token_id=[10, 3]) == [None, [10, 3], None]
+    # Where nothing is said, transformers takes GPT-2's, which this vocabulary does not have.
+    assert again(bos_token_id=..., eos_token_id=...) == [None, None, None]
+    (a / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert again(bos_token_id=9, eos_token_id=10) == [9, 7, None]
+
+
 # ---- the oracle ----------------------------------------------------------------------------------
 
 
@@ -258,3 +348,57 @@ def test_transformers_computes_the_same(bias, tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
     again = GPT.from_pretrained(tmp_path / "theirs").eval()(ids)[0].numpy()
     np.testing.assert_allclose(again, ours, rtol=0, atol=1e-6)
+
+
+def of_transformers(dtype="float32", **settings):
+    """A GPT-2 of transformers' own making."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=11, n_positions=8, n_embd=12, n_layer=2, n_head=2)
+    ends = dict(bos_token_id=9, eos_token_id=10)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends, **settings))
+    return model.to(getattr(torch, dtype)).eval()
+
+
+def test_transformers_own_output_layer(tmp_path):
+    model = of_transformers(tie_word_embeddings=False)
+    model.save_pretrained(tmp_path)
+    for tied in (False, True, ...):
+        set_config(tmp_path, tie_word_embeddings=tied)
+        with pytest.raises(ValueError, match="another matrix"):
+            GPT.from_pretrained(tmp_path)
+    import torch
+
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.transformer.wte.weight)
+        model.save_pretrained(tmp_path)
+        expected = model(torch.arange(8)[None]).logits.numpy()
+    ours = GPT.from_pretrained(tmp_path).eval()(np.arange(8)[None])[0].numpy()
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_forms_that_transformers_saves(tmp_path):
+    of_transformers("bfloat16").save_pretrained(tmp_path / "bfloat16")
+    with pytest.raises(ValueError, match="numbers of type BF16"):
+        GPT.from_pretrained(tmp_path / "bfloat16")
+    of_transformers().save_pretrained(tmp_path / "parts", max_shard_size="5KB")
+    with pytest.raises(ValueError, match="sharded"):
+        GPT.from_pretrained(tmp_path / "parts")
+
+
+def test_transformers_stops_where_the_model_does(tmp_path):
+    theirs = of_transformers()
+    theirs.save_pretrained(tmp_path / "a")
+    GPT.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    again = type(theirs).from_pretrained(tmp_path / "b")
+    assert (again.config.bos_token_id, again.config.eos_token_id) == (9, 10)
+    assert again.generation_config.eos_token_id == 10
+    import torch
+
+    with torch.no_grad():  # a model that says the end whatever it is given
+        again.transformer.ln_f.weight.zero_()
+        again.transformer.wte.weight[10] *= 10
+        again.transformer.ln_f.bias.copy_(again.transformer.wte.weight[10])
+    ids = again.generate(torch.tensor([[1, 2]]), max_new_tokens=5, do_sample=False)
+    assert ids.tolist() == [[1, 2, 10]]

@@ -4,7 +4,9 @@ The network is never used: `fetch` meets a server on the loopback address. Tests
 tinyshakespeare need TENSORLITE_DATA to name a folder that has tinyshakespeare.txt.
 """
 
+import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -17,8 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tokenizer
 from gpt import corpora, data
 from tokenizer import base, fetch
+from tokenizer.__main__ import main as tokenizer_command
 
 # ---- Python's documentation and source -----------------------------------------------------------
 
@@ -237,6 +241,10 @@ def test_fetch_without_a_server(server, tmp_path):
     damaged.write_bytes(b"half")
     with pytest.raises(ConnectionError, match="could not fetch http.*: .*refused.*put it at"):
         fetch.fetch(url, SHA256, damaged)
+    with pytest.raises(
+        ConnectionError, match=r"^.*file.txt \(4 bytes\) is damaged: its SHA-256 is"
+    ):
+        fetch.fetch(url, SHA256, damaged)
     damaged.write_bytes(BODY)
     assert fetch.fetch(url, SHA256, damaged) == BODY  # offline, what is kept is enough
 
@@ -426,6 +434,110 @@ def test_token_file_of_broken_size(tmp_path):
     path.write_bytes(b"123456")
     with pytest.raises(ValueError, match="has 6 bytes.* ids of 4 bytes .uint32, by vocab_size 1"):
         data.open_tokens(str(path), 100_000)
+
+
+def zipf(n: int, vocab_size: int) -> np.ndarray:
+    """Ids as a text has them, (n,): a few that are frequent, and all others."""
+    rng = np.random.default_rng(n)
+    return np.minimum(rng.zipf(1.2, n) - 1, rng.integers(0, vocab_size, n))
+
+
+LLM_C = np.array([20240520, 1, 4000] + [0] * 253, "<i4").tobytes()
+OTHERS = [  # what the file is, the number of ids that it is read with, what the message says
+    (
+        lambda: zipf(4000, 50257).astype("<u4").tobytes(),
+        50304,
+        "uint32, for every other number is 0",
+    ),
+    (lambda: zipf(4000, 60).astype("<u4").tobytes(), 65, "uint32, for every other number is 0"),
+    (lambda: zipf(4000, 50257).astype("<i4").tobytes(), 50304, "uint32, for every other"),
+    (lambda: zipf(4000, 100277).astype("<u4").tobytes(), 50304, "every other number is at most 1:"),
+    (lambda: zipf(4000, 200019).astype("<u4").tobytes(), 65536, "every other number is at most 3:"),
+    (
+        lambda: zipf(4000, 50257).astype("<i8").tobytes(),
+        50304,
+        "64 bits, for the upper halves are 0",
+    ),
+    (lambda: zipf(4000, 100277).astype("<i8").tobytes(), 100277, "64 bits, .*'<i8'.*'<u4'"),
+    (lambda: zipf(4000, 65).astype("u1").tobytes(), 50304, "uint8, for its two halves are alike"),
+    (lambda: npy(zipf(4000, 50257).astype("<u2")), 50304, r"a NumPy file \(.npy\).*astype\('<u2'"),
+    (lambda: npy(zipf(4000, 50257)), 100277, r"a NumPy file \(.npy\).*astype\('<u4'"),
+    (lambda: LLM_C + zipf(4000, 50257).astype("<u2").tobytes(), 50304, "llm.c, whose first 1,024"),
+    (lambda: ("To be, or not to be\n" * 99).encode(), 50304, "text: `python -m tokenizer encode`"),
+    (lambda: ("naïve 語\n" * 99).encode(), 65536, "text: `python -m tokenizer encode`"),
+    (lambda: gzip.compress(zipf(4000, 50257).astype("<u2").tobytes()), 50304, "gzip"),
+    (
+        lambda: zipf(4000, 50257).astype("<u2").tobytes(),
+        100277,
+        "holds the id .*; or its ids are of another type, '<u2'",
+    ),
+    (lambda: zipf(4000, 60).astype(">u2").tobytes(), 65, "holds the id .*'>u2' would fit"),
+    (
+        lambda: zipf(4000, 60).astype("u1").tobytes(),
+        65,
+        "u1' would fit|two halves are alike",
+    ),
+]
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content, vocab_size, message", OTHERS, ids=range(len(OTHERS)))
+def test_token_files_of_another_type_are_noticed(tmp_path, content, vocab_size, message):
+    path = tmp_path / "a.bin"
+    path.write_bytes(content())
+    with pytest.raises(ValueError, match=message) as error:
+        data.open_tokens(str(path), vocab_size)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "vocab_size", [2, 3, 27, 65, 128, 256, 257, 300, 1024, 50257, 65536, 70000, 200019]
+)
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 1000, 100_000])
+def test_token_files_of_the_right_type_are_not_suspected(tmp_path, vocab_size, n):
+    rng = np.random.default_rng(n)
+    for ids in (
+        zipf(n, vocab_size),
+        rng.integers(0, vocab_size, n),
+        np.zeros(n, int),
+        np.full(n, vocab_size - 1),
+        np.arange(n) % vocab_size,
+        np.sort(rng.integers(0, vocab_size, n)),
+    ):
+        data.write_tokens(tmp_path / "a.bin", ids, vocab_size)
+        parts = data.open_tokens(str(tmp_path / "a.bin"), vocab_size)
+        np.testing.assert_array_equal(np.concatenate(parts), ids)
+
+
+def test_what_our_own_command_wrote_is_read_or_refused(tmp_path, capsys):
+    """A tokenizer of more than 65,536 ids writes uint32."""
+    tokens = tokenizer.BPETokenizer(
+        None, "gpt2", {"<|endoftext|>": 70_000}, {i: bytes([i]) for i in range(256)}
+    )
+    tokens.save(tmp_path / "big")
+    text, target = tmp_path / "text", tmp_path / "ids.bin"
+    text.write_text("To be, or not to be\n" * 50)
+    assert (
+        tokenizer_command(["encode", str(tmp_path / "big"), str(text), "--out", str(target)]) == 0
+    )
+    for vocab_size in (70_001, tokens.vocab_size):
+        parts = data.open_tokens(str(target), vocab_size)
+        assert tokens.decode(np.concatenate(parts)) == text.read_text()
+    for vocab_size in (50_304, 65_536, 256):
+        with pytest.raises(ValueError, match="looks like uint32.*--tokenizer or give --vocab_size"):
+            data.open_tokens(str(target), vocab_size)
+    # Decoding by a tokenizer of another width is refused too.
+    tokenizer.BPETokenizer([]).save(tmp_path / "small")
+    capsys.readouterr()
+    assert tokenizer_command(["decode", str(tmp_path / "small"), str(target)]) == 2
+    assert "is read as uint16, as this tokenizer writes, and looks like uint32" in (
+        capsys.readouterr().err
+    )
 
 
 def test_half_a_folder_of_token_files(tmp_path):

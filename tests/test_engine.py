@@ -1,5 +1,7 @@
 """The engine where small engines fail: aliasing, fan-out, freeing, depth, in-place changes."""
 
+import asyncio
+import functools
 import gc
 import threading
 
@@ -151,6 +153,120 @@ def test_a_vjp_of_the_wrong_shape_is_named():
             broken(leaf([1.0, 2.0])).sum().backward()
     finally:
         del tl.OPS["broken"]
+
+
+@pytest.fixture
+def registry():
+    """Operations that a test defines are gone behind it."""
+    before = dict(tl.OPS)
+    yield
+    tl.OPS.clear()
+    tl.OPS.update(before)
+
+
+def test_mistakes_in_an_operation_are_named(registry):
+    def no_vjp(x):
+        return x * 2
+
+    def no_vjp_in_a_tuple(x):
+        return (x * 2,)
+
+    def nothing(x):
+        return None
+
+    def tuple_value(x):
+        return (x, x), lambda g: g
+
+    def list_value(x):
+        return [1.0, 2.0], lambda g: g
+
+    def tensor_value(x):
+        return tl.exp(tl.tensor(x)), lambda g: g
+
+    def surplus(x):
+        return x * 2, lambda g: g * 2, lambda g: g
+
+    def too_few(x, y):
+        return x * y, lambda g: g * y
+
+    def no_function(x):
+        return x * 2, x
+
+    def partial(x):
+        return x * 2, functools.partial(np.multiply, 2)
+
+    def number(x):
+        return x * 2, lambda g: 2.0
+
+    def joint_two(x, y, *, needs):
+        return x * 2, lambda g: g, lambda g: g
+
+    def joint_array(x, y, *, needs):
+        return x * y, lambda g: g
+
+    x = leaf([1.0, 2.0])
+    for body, n, words in [
+        (no_vjp, 1, "'no_vjp' gave an object of type ndarray; .*here a tuple of 2"),
+        (no_vjp_in_a_tuple, 1, "gave a tuple of 1; .*here a tuple of 2"),
+        (nothing, 1, "gave an object of type NoneType"),
+        (tuple_value, 1, "gave a value of type tuple"),
+        (list_value, 1, "gave a value of type list"),
+        (tensor_value, 1, "gave a value of type Tensor; .*one array"),
+        (surplus, 1, "gave a tuple of 3; .*here a tuple of 2"),
+        (too_few, 2, "gave a tuple of 2; .*one vjp for each input, here a tuple of 3"),
+        (no_function, 1, "gave an object of type ndarray for a vjp"),
+        (partial, 1, "gave an object of type partial for a vjp"),
+        (number, 1, "vjp of 'number' gave input 0 an object of type float"),
+        (joint_two, 2, "gave a tuple of 3; .*one vjp that gives all gradients"),
+        (joint_array, 2, "vjp of 'joint_array' gave an object of type ndarray; .*tuple of grad"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            tl.op(body)(*[x] * n).sum().backward()
+    with pytest.raises(TypeError, match="'no_vjp'"):  # the value alone would be the first row
+        tl.OPS["no_vjp"](tl.tensor([1.0, 2.0]))
+    with pytest.raises(TypeError, match="'too_few'"):  # only one needs a gradient
+        tl.OPS["too_few"](x, 2.0)
+
+
+def test_signatures_that_no_operation_has(registry):
+    for body in (
+        lambda x, **options: x,
+        lambda *, n: n,
+        lambda x, *arrays: x,
+        lambda: 1,
+    ):
+        with pytest.raises(TypeError, match="has the signature"):
+            tl.op(body)
+
+
+def test_a_name_of_the_engine_is_not_replaced(registry):
+    for name in ("mul", "astype", "softmax"):
+
+        def body(x, y):
+            return x * y, lambda g: g * y, lambda g: g * x
+
+        body.__name__ = name
+        there = tl.OPS[name]
+        with pytest.raises(ValueError, match=f"named '{name}' exists already, in tensorlite"):
+            tl.op(body)
+        assert tl.OPS[name] is there
+    body.__name__ = "users_own"
+    assert tl.op(body) is not tl.op(body)  # a cell of a notebook that runs again
+
+
+def test_what_is_assigned_as_a_gradient():
+    """As torch: only a tensor of the same shape, or None; a backward would broadcast it."""
+    x = leaf(np.ones((2, 3)))
+    for wrong in (np.ones((2, 3)), [1.0], 0.0):
+        with pytest.raises(TypeError, match=f"tensor or None, not {type(wrong).__name__}"):
+            x.grad = wrong
+    for shape in ((3,), (1, 3), (2, 3, 1), ()):
+        with pytest.raises(ValueError, match=r"was assigned to a tensor of shape \(2, 3\)"):
+            x.grad = tl.tensor(np.ones(shape))
+    x.grad = tl.tensor(np.ones((2, 3)))
+    (x * 2).sum().backward()
+    np.testing.assert_array_equal(x.grad.data, np.full((2, 3), 3))
+    x.grad = None
 
 
 # ---- the graph is freed ----
@@ -357,6 +473,74 @@ def test_no_grad():
     assert (x * x).requires_grad
 
 
+def test_modes_on_generator_functions():
+    """The generator's code runs in the mode, its caller's does not: as torch.no_grad does it."""
+    x, log = leaf([1.0, 2.0]), []
+
+    @tl.no_grad()
+    def values(n):
+        try:
+            for i in range(n):
+                sent = yield x * i
+                log.append((sent, (x * x).requires_grad))
+        except KeyError:
+            yield x + 1
+        finally:
+            log.append((x * x).requires_grad)
+        return "done"
+
+    def whole():
+        log.append((yield from values(2)))
+
+    for y in whole():
+        assert not y.requires_grad and (x * x).requires_grad
+    assert log == [(None, False), (None, False), False, "done"] and values.__name__ == "values"
+    generator = values(3)
+    next(generator)
+    generator.send("word")
+    assert log.pop() == ("word", False)
+    assert not generator.throw(KeyError).requires_grad and (x * x).requires_grad
+    generator.close()
+    assert log.pop() is False and (x * x).requires_grad
+
+    @tl.detect_anomaly()
+    def logarithms():
+        yield tl.log(x - 1)
+
+    with pytest.raises(FloatingPointError), np.errstate(divide="ignore"):
+        next(logarithms())
+
+    @tl.higher_order()
+    def cubes():
+        yield (x**3).sum()
+
+    (g,) = tl.grad(next(cubes()), x, create_graph=True)
+    np.testing.assert_array_equal(tl.grad(g.sum(), x)[0].data, [6, 12])
+
+
+def test_modes_on_coroutines():
+    x = leaf([1.0, 2.0])
+
+    @tl.no_grad()
+    async def quiet():
+        await asyncio.sleep(0)
+        return (x * x).requires_grad
+
+    async def loud():
+        await asyncio.sleep(0)
+        return (x * x).requires_grad
+
+    async def both():
+        return await asyncio.gather(quiet(), loud(), quiet())
+
+    assert asyncio.run(both()) == [False, True, False]
+    with pytest.raises(TypeError, match="asynchronous generator 'stream'"):
+
+        @tl.no_grad()
+        async def stream():
+            yield x
+
+
 def test_no_grad_holds_for_its_own_thread():
     x, inside, results = leaf([2.0]), threading.Event(), []
     release = threading.Event()
@@ -397,7 +581,36 @@ def test_threads_differentiate_through_the_same_parameters():
     assert not failures and w.grad is None and w.data.flags.writeable
 
 
+def test_threads_that_call_backward_lose_nothing():
+    """Arrays so large that NumPy lets other threads run while it adds."""
+    x, n = leaf(np.zeros(100_000)), 40
+
+    def work():
+        for _ in range(n):
+            (x * 1.0).sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert (x.grad.data == 4 * n).all()
+
+
 # ---- tensors ----
+
+
+def test_numbers_and_formats_of_one_element():
+    x = leaf([[2.5]])
+    assert f"{x.sum():.4f}|{x:8.2e}|{x:>6}" == "2.5000|2.50e+00|   2.5"
+    assert round(float(x.sum()), 3) == 2.5 and float(x) == 2.5 and int(x) == 2
+    assert f"{tl.tensor(7):03d}" == "007" and f"{x}" == str(x)
+    y = leaf([1.0, 2.0])
+    assert f"{y}" == "tensor([1., 2.], dtype=float64, requires_grad=True)"
+    for function in (float, int, lambda y: f"{y:.4f}"):
+        for wrong, shape in ((y, r"\(2,\)"), (leaf(np.ones((0, 1))), r"\(0, 1\)")):
+            with pytest.raises(TypeError, match=f"only a tensor of one element.*{shape}"):
+                function(wrong)
 
 
 def test_dtypes_of_new_tensors():

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 import tokenizer
 from tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, base, bpe, fetch, formats
+from tokenizer import texts as texts_module
 from tokenizer.__main__ import main
 
 from .test_pieces import CORPUS, texts
 
 EOS = "<|endoftext|>"
+HF_FILE = "tokenizer.json"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def test_merges_as_one_string_or_two():
 
 
 @pytest.mark.parametrize(
-    "name, pattern", [("cl100k_base", "cl100k"), ("o200k_mine", "o200k"), ("r50k_base", "gpt2")]
+    "name, pattern", [("cl100k_mine", "cl100k"), ("o200k_mine", "o200k"), ("r50k_mine", "gpt2")]
 )
 def test_the_name_of_a_rank_file_tells_the_pattern(tmp_path, trained, name, pattern):
     trained.export(tmp_path, "tiktoken")
@@ -128,11 +131,36 @@ def test_ids_with_gaps_for_special_tokens(tmp_path):
     tokens = BPETokenizer(None, "gpt2", {EOS: 300}, dict(enumerate(bpe.BYTES)))
     assert tokens.vocab_size == 301 and tokens.dtype == np.uint16
     with pytest.raises(
-        ValueError, match=r"id 256 is not in the vocabulary of 257 tokens \(0 to 300"
+        ValueError,
+        match=r"id 256 is not in the vocabulary of 257 tokens \(0 to 300, of which 44 are no "
+        r"token, 256 among them\)",
     ):
         tokens.decode([256])
+    with pytest.raises(ValueError, match=r"id 301 .* \(0 to 300, of which 44 are no token\)$"):
+        tokens.decode([301])
     tokens.save(tmp_path)
     assert tokenizer.load(tmp_path).special_tokens == {EOS: 300}
+
+
+@pytest.mark.parametrize("name", ["é", "a", "persona", "Ġlow", "ĠÃ©"])
+def test_a_special_token_named_as_a_token_is_written(tmp_path, name):
+    """tokenizer.json names tokens and special tokens in one object, which cannot hold both."""
+    text = "persona persona low low é é " * 9
+    tokens = BPETokenizer.train(text, 270, "gpt2", [name, EOS])
+    assert name in map(formats.to_characters, tokens.tokens.values())
+    with pytest.raises(ValueError, match=f"special token {name!r} is also how these files write"):
+        tokens.export(tmp_path, "huggingface")
+    assert list(tmp_path.iterdir()) == []
+    tokens.save(tmp_path)
+    tokens.export(tmp_path / "ranks", "tiktoken")  # which keeps them apart
+    for again in (tokenizer.load(tmp_path), tokenizer.load(tmp_path / "ranks")):
+        for allowed in ("all", ()):
+            assert again.encode(text, allowed, ()) == tokens.encode(text, allowed, ())
+    with pytest.raises(ValueError, match=f"special token {name!r} is a token of plain text too"):
+        description = json.loads(formats.write_huggingface(BPETokenizer(tokens.merges))[HF_FILE])
+        formats.read_huggingface(
+            description | {"added_tokens": [{"id": 268, "content": name, "special": True}]}
+        )
 
 
 def test_export_says_what_it_cannot(tmp_path):
@@ -145,6 +173,259 @@ def test_export_says_what_it_cannot(tmp_path):
         BPETokenizer([], "gpt2", {EOS: 0}, other).export(tmp_path, "tiktoken")
     with pytest.raises(ValueError, match="huggingface, tiktoken, not 'onnx'"):
         swapped.export(tmp_path, "onnx")
+
+
+# ---- what other files say of a vocabulary --------------------------------------------------------
+
+
+def pair(folder, **beside) -> BPETokenizer:
+    """A vocab.json and a merges.txt, and JSON files beside them."""
+    folder.mkdir(exist_ok=True)
+    tokens = BPETokenizer.train(CORPUS, 290, "gpt2")
+    gpt2_files(tokens, folder, ("vocab.json", "merges.txt"))
+    for name, content in beside.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return tokens
+
+
+def test_tokens_that_the_files_beside_a_vocabulary_add(tmp_path):
+    token = {"content": "<|im_end|>", "lstrip": False, "special": True}
+    ways = [
+        {"added_tokens": {"<|im_end|>": 291, EOS: 290}},
+        {"tokenizer_config": {"added_tokens_decoder": {"290": {"content": EOS}, "291": token}}},
+        {
+            "added_tokens": {"<|im_end|>": 291, EOS: 290},
+            "tokenizer_config": {"eos_token": token, "tokenizer_class": "GPT2TokenizerFast"},
+        },
+        {
+            "added_tokens": {"<|im_end|>": 291, EOS: 290},
+            "special_tokens_map": {"eos_token": "<|im_end|>", "additional_special_tokens": [EOS]},
+        },
+    ]
+    for i, beside in enumerate(ways):
+        ours = pair(tmp_path / str(i), **beside)
+        for path in (tmp_path / str(i), tmp_path / str(i) / "vocab.json"):
+            tokens = tokenizer.load(path)
+            assert tokens.special_tokens == {EOS: 290, "<|im_end|>": 291}
+            assert tokens.eos_token_id == (290 if i < 2 else 291)
+            assert tokens.encode(f"x{EOS}<|im_end|>", "all")[-2:] == [290, 291]
+            assert same_pieces(ours, tokens, CORPUS)
+    # The end of a text stays what it is through all our own files, and in other processes.
+    tokens.save(tmp_path / "ours")
+    tokens.export(tmp_path / "hf", "huggingface")
+    ranks = BPETokenizer(None, "gpt2", {"</s>": 256}, dict(enumerate(bpe.BYTES)), True, "</s>")
+    ranks.export(tmp_path / "ranks", "tiktoken")
+    assert tokenizer.load(tmp_path / "ranks").eos_token_id == 256
+    for again in (
+        tokenizer.load(tmp_path / "ours"),
+        tokenizer.load(tmp_path / "hf"),
+        pickle.loads(pickle.dumps(tokens)),
+    ):
+        assert again.eos_token_id == 291 and again.eos_token == "<|im_end|>"
+
+
+def test_special_tokens_of_the_vocabulary_that_only_a_file_beside_it_names(tmp_path):
+    pair(tmp_path, special_tokens_map={"pad_token": "[PAD]", "unk_token": {"content": EOS}})
+    ids = json.loads((tmp_path / "vocab.json").read_text()) | {"[PAD]": 290, EOS: 291}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tokenizer.load(tmp_path).special_tokens == {"[PAD]": 290, EOS: 291}
+    (tmp_path / "special_tokens_map.json").unlink()
+    with pytest.warns(UserWarning, match=r"1 of the 292 tokens are made by no merge, '\[PAD\]'"):
+        assert tokenizer.load(tmp_path).special_tokens == {EOS: 291}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"sep_token": "[SEP]"}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        tokenizer.load(tmp_path)
+    assert "'[SEP]': named as a special token" in str(said[0].message) and len(said) == 2
+
+
+@pytest.mark.parametrize(
+    "beside, message",
+    [
+        (
+            {"tokenizer_config": {"tokenizer_class": "Qwen2Tokenizer"}},
+            "names 'Qwen2Tokenizer', who",
+        ),
+        (
+            {"tokenizer_config": {"tokenizer_class": "RobertaTokenizerFast"}},
+            "'RobertaTokenizerFast'",
+        ),
+        ({"tokenizer_config": {"add_prefix_space": True}}, r"a space .* \(add_prefix_space\)"),
+        ({"tokenizer_config": [1]}, "tokenizer_config.json beside it: an object is expected"),
+        ({"tokenizer_config": {"added_tokens_decoder": [1]}}, "must be an object, not"),
+        (
+            {"tokenizer_config": {"added_tokens_decoder": {"x": {"content": "y"}}}},
+            "id of 'y' is 'x'",
+        ),
+        (
+            {
+                "tokenizer_config": {
+                    "added_tokens_decoder": {"290": {"content": "y", "lstrip": True}}
+                }
+            },
+            "added token 'y' with lstrip",
+        ),
+        (
+            {
+                "tokenizer_config": {
+                    "added_tokens_decoder": {"9": {"content": "y", "special": False}}
+                }
+            },
+            "added token 'y' is not special",
+        ),
+        ({"added_tokens": {"<m>": "290"}}, "an id is from 0 to 16,777,215, not '290'"),
+        ({"added_tokens": {"<m>": 3}}, "id 3 is given to"),
+        ({"added_tokens": {"!": 0}}, "the special token '!' is a token of plain text too"),
+        (
+            {"special_tokens_map": {"mask_token": {"content": "<mask>", "lstrip": True}}},
+            "added token '<mask>' with lstrip",
+        ),
+        ({"special_tokens_map": {"pad_token": "!"}}, "the special token '!' is a token of plain"),
+        ({"special_tokens_map": {"pad_token": "ow"}}, "the special token 'ow' is a token of plain"),
+        (
+            {
+                "added_tokens": {"<m>": 290},
+                "tokenizer_config": {"added_tokens_decoder": {"291": {"content": "<m>"}}},
+            },
+            "'<m>' has ids 290, 291",
+        ),
+    ],
+)
+def test_what_the_files_beside_a_vocabulary_ask_for_and_is_not_done(tmp_path, beside, message):
+    pair(tmp_path, **beside)
+    with pytest.raises(ValueError, match=message) as error:
+        tokenizer.load(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'merges.txt'}: ")
+
+
+def test_a_space_that_the_file_beside_a_tokenizer_json_adds(tmp_path, trained):
+    trained.export(tmp_path, "huggingface")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"add_prefix_space": True}))
+    with pytest.raises(ValueError, match=r"adds a space before the text \(add_prefix_space\)"):
+        tokenizer.load(tmp_path)
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
+}
+CLS_SEP = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}
+LEVEL_ONLY = {"type": "ByteLevel", "trim_offsets": False}
+
+
+@pytest.mark.parametrize(
+    "processor, around",
+    [
+        (TEMPLATE, "'<s>'"),
+        (CLS_SEP, "'<s>', '</s>'"),
+        (CLS_SEP | {"type": "BertProcessing"}, "'<s>', '</s>'"),
+        ({"type": "Sequence", "processors": [LEVEL_ONLY, TEMPLATE]}, "'<s>'"),
+        (LEVEL_ONLY, None),
+        ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}, None),
+        (None, None),
+    ],
+)
+def test_tokens_that_are_put_around_a_text_are_named(processor, around):
+    description = json.loads(huggingface(post_processor=processor))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ids = formats.read_huggingface(description).encode("low")
+    assert ids == formats.read_huggingface(json.loads(huggingface())).encode("low")
+    messages = [str(warning.message) for warning in said]
+    assert len(messages) == (around is not None)
+    if around:
+        assert messages[0].startswith(f"Hugging Face's libraries put {around} around every text;")
+
+
+def test_a_token_that_the_config_puts_around_a_text_is_named(tmp_path):
+    pair(tmp_path, added_tokens={EOS: 290}, tokenizer_config={"add_bos_token": True})
+    with pytest.warns(UserWarning, match=r"put '<\|endoftext\|>' around every text"):
+        tokenizer.load(tmp_path)
+
+
+# ---- files that are cut short --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [1, 2, 20])
+@pytest.mark.parametrize("names", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
+def test_merges_that_are_cut_at_a_line_end(tmp_path, names, lost):
+    gpt2_files(BPETokenizer.train(CORPUS, 290, "gpt2", [EOS]), tmp_path, names)
+    lines = (tmp_path / names[1]).read_text().splitlines(keepends=True)
+    (tmp_path / names[1]).write_text("".join(lines[:-lost]))
+    with pytest.warns(UserWarning, match=f"^{lost} of the 290 tokens are made by no merge, .*cut"):
+        tokenizer.load(tmp_path)
+
+
+def test_merges_of_a_tokenizer_json_that_are_missing(trained):
+    description = json.loads(formats.write_huggingface(trained)["tokenizer.json"])
+    del description["model"]["merges"][-7:]
+    with pytest.warns(UserWarning, match="^7 of the 300 tokens are made by no merge"):
+        formats.read_huggingface(description)
+    description["model"]["ignore_merges"] = True  # then such a token is reached without merges
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        formats.read_huggingface(description)
+
+
+@pytest.mark.parametrize(
+    "name", ["cl100k_base", "o200k_base", "r50k_base", "p50k_base", "gpt2", "cl100k_base (1)"]
+)
+def test_a_published_name_with_another_number_of_tokens(tmp_path, name):
+    file = tmp_path / f"{name}.tiktoken"
+    file.write_bytes(ranks())
+    with pytest.raises(ValueError, match="has [0-9,]+ tokens, and this file 256: it is cut short"):
+        tokenizer.load(file)
+
+
+def test_exported_ranks_that_are_cut_at_a_line_end(tmp_path, trained):
+    trained.export(tmp_path, "tiktoken")
+    file = tmp_path / "vocab.tiktoken"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-5]))
+    with pytest.raises(ValueError, match="293 tokens, and tiktoken.json beside it says 298"):
+        tokenizer.load(tmp_path)
+
+
+# ---- names of files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("gpt2-vocab.json", "gpt2-merges.txt"),
+        ("roberta.large.encoder.json", "roberta.large.vocab.bpe"),
+        ("encoder.json", "merges.txt"),
+        ("my_vocab.json", "my_vocab.bpe"),
+    ],
+)
+def test_names_of_gpt2s_files_as_others_save_them(tmp_path, names):
+    ours = BPETokenizer.train(CORPUS, 300, "gpt2", [EOS])
+    gpt2_files(ours, tmp_path, names)
+    for path in (tmp_path, tmp_path / names[0], tmp_path / names[1]):
+        theirs = tokenizer.load(path)
+        assert theirs.special_tokens == {EOS: 299} and same_pieces(ours, theirs, CORPUS)
+    gpt2_files(ours, tmp_path, ("two-vocab.json", "two-merges.txt"))
+    if names[1] not in formats.MERGES:
+        with pytest.raises(ValueError, match="several vocabularies, .*two-merges.txt"):
+            tokenizer.load(tmp_path)
+    assert tokenizer.load(tmp_path / "two-vocab.json").special_tokens == {EOS: 299}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"])
+def test_a_rank_file_is_known_by_its_content(tmp_path, trained, name):
+    """Llama 3's tokenizer.model is one; tiktoken's cache names its files by a hash."""
+    trained.export(tmp_path, "tiktoken")
+    (tmp_path / "tiktoken.json").unlink()
+    (tmp_path / "vocab.tiktoken").rename(tmp_path / name)
+    for path in (tmp_path / name, tmp_path)[: 1 + (name == "tokenizer.model")]:
+        with pytest.warns(UserWarning, match="cl100k is taken, and no special tokens"):
+            tokens = tokenizer.load(path)
+        assert tokens.encode(CORPUS) == trained.encode(CORPUS) and tokens.special_tokens == {}
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
+    with pytest.raises(ValueError, match="not a rank file of tiktoken.*SentencePiece"):
+        tokenizer.load(tmp_path / "tokenizer.model")
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -304,14 +585,16 @@ def test_hostile_files_give_one_clear_error(tmp_path, name, content, message):
 def test_a_token_that_no_merge_makes_is_no_special_token(tmp_path):
     description = json.loads(huggingface())
     description["model"]["vocab"]["Ġunreachable"] = 270
-    tokens = formats.read_huggingface(description)
+    with pytest.warns(UserWarning, match="^1 of the 271 tokens are made by no merge, 'Ġunreach"):
+        tokens = formats.read_huggingface(description)
     assert tokens.decode([270]) == " unreachable" and tokens.special_tokens == {EOS: 269}
     assert 270 not in tokens.encode("x Ġunreachable unreachable")
     gpt2_files(BPETokenizer.train(CORPUS, 270), tmp_path)
     ids = json.loads((tmp_path / "encoder.json").read_text())
     ids |= {"Ġunreachable": 270, "<|end|>": 271, "<": ids["<"]}
     (tmp_path / "encoder.json").write_text(json.dumps(ids))
-    tokens = tokenizer.load(tmp_path)
+    with pytest.warns(UserWarning, match="^1 of the 272 tokens are made by no merge, 'Ġunreach"):
+        tokens = tokenizer.load(tmp_path)
     assert tokens.decode([270]) == " unreachable" and tokens.special_tokens == {"<|end|>": 271}
 
 
@@ -342,11 +625,11 @@ def test_the_file_beside_a_rank_file_is_for_that_one_only(tmp_path, trained):
     trained.export(tmp_path, "tiktoken")
     other = BPETokenizer.train(CORPUS, 280, "gpt2")
     other.export(tmp_path / "other", "tiktoken")
-    (tmp_path / "other" / "vocab.tiktoken").rename(tmp_path / "o200k_base.tiktoken")
-    assert tokenizer.load(tmp_path / "o200k_base.tiktoken").pattern == "o200k"
+    (tmp_path / "other" / "vocab.tiktoken").rename(tmp_path / "o200k_mine.tiktoken")
+    assert tokenizer.load(tmp_path / "o200k_mine.tiktoken").pattern == "o200k"
     assert tokenizer.load(tmp_path / "vocab.tiktoken").special_tokens == trained.special_tokens
     with pytest.raises(
-        ValueError, match="several vocabularies, o200k_base.tiktoken, vocab.tiktoken"
+        ValueError, match="several vocabularies, o200k_mine.tiktoken, vocab.tiktoken"
     ):
         tokenizer.load(tmp_path)
 
@@ -499,7 +782,7 @@ def test_encode_file_refuses_and_leaves_nothing_behind(tmp_path, trained):
     source.write_bytes(b"good, then \xff bad")
     with pytest.raises(ValueError, match="text is not utf-8 text: .*0xff"):
         trained.encode_file(source, target)
-    with pytest.raises(ValueError, match="is not klingon text: unknown encoding"):
+    with pytest.raises(ValueError, match="there is no text encoding 'klingon'"):
         trained.encode_file(source, target, encoding="klingon")
     with pytest.raises(ValueError, match="workers must be at least 1"):
         trained.encode_file(source, target, workers=-1)
@@ -510,6 +793,119 @@ def test_encode_file_refuses_and_leaves_nothing_behind(tmp_path, trained):
         trained.encode_file(tmp_path / "nowhere", target)
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ids.bin", "text"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-8-sig", "shift_jis"])
+@pytest.mark.parametrize("size", [1, 7, 2**21])
+def test_a_wrong_byte_is_named_by_its_place_in_the_file(tmp_path, trained, encoding, size):
+    good = ("é語\n" if encoding != "shift_jis" else "語\n") * 5
+    content = good.encode(encoding)
+    bad = {"utf-16-le": b"\x00\xdc"}.get(encoding, b"\xff")
+    (tmp_path / "text").write_bytes(content + bad + "a\n".encode(encoding) * 3)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError) as error:
+        patch.setattr(base, "FILE_BLOCK", size)
+        trained.encode_file(tmp_path / "text", tmp_path / "ids.bin", encoding=encoding)
+    message = f"text is not {encoding} text: byte {len(content)} ({bad[0]:#04x}), in line 6, "
+    assert message in str(error.value)
+
+
+def test_a_wrong_byte_behind_megabytes(tmp_path, capsys):
+    (tmp_path / "text").write_bytes(b"ab\n" * 10**6 + b"\xe9 c\n" * 9)
+    BPETokenizer([]).save(tmp_path / "words")
+    words, text, out = (str(tmp_path / name) for name in ("words", "text", "x"))
+    for command in (["encode", words, text, "--out", out], ["train", text, "--out", out]):
+        assert main(command) == 2
+        assert "byte 3000000 (0xe9), in line 1000001, " in capsys.readouterr().err
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1" + bytes(range(256))
+
+
+def test_a_folder_is_encoded_as_it_is_trained_on(tmp_path, capsys, monkeypatch):
+    """Its text files, joined by line ends; what is no text is left out, and that is said."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "a.txt": b"\xef\xbb\xbfone <|endo",
+        "b/c.txt": b"ftext|>\r\ntwo",
+        "d.txt": b"",
+        "e": b"3",
+    }
+    files |= {"b/photo.png": PICTURE, ".hidden": b"x", "z.zip": b"PK\3\4\x14\0\0\0\xff\xfe"}
+    for name, content in files.items():
+        Path("folder", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("folder", name).write_bytes(content)
+    text = "one <|endo\nftext|>\r\ntwo\n\n3"
+    tokens = BPETokenizer.train(text, 270, special_tokens=[EOS])
+    tokens.save("words")
+    for size in (2**21, 3):
+        monkeypatch.setattr(base, "FILE_BLOCK", size)
+        warnings.simplefilter("always")  # not only at the first of these calls
+        assert main(["encode", "words", "folder", "--out", "ids.bin", "--special"]) == 0
+        assert np.fromfile("ids.bin", "<u2").tolist() == tokens.encode(text, "all")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert (
+            "2 of the 6 files in folder are not text and are left out: b/photo.png, z.zip" in said
+        )
+    assert main(["train", "folder", "--out", "words2", "--vocab_size", "260"]) == 0
+    assert "b/photo.png, z.zip" in capsys.readouterr().err
+    expected = BPETokenizer.train(["one <|endo", "ftext|>\r\ntwo", "3"], 260, "gpt2", [EOS])
+    assert tokenizer.load("words2").merges == expected.merges
+    with pytest.warns(UserWarning, match="not text"):
+        assert BPETokenizer.train(Path("folder"), 260, "gpt2", [EOS]).merges == expected.merges
+    with pytest.warns(UserWarning, match="not text"):
+        characters = CharTokenizer.train([Path("folder"), "xyz"])
+    assert characters.characters == "".join(sorted(set("one <|endoftext|>\r\ntwo3xyz")))
+    assert main(["encode", "words", "folder"]) == 0  # the word
+    assert "'folder' is encoded as text; --out encodes the files" in capsys.readouterr().err
+    CharTokenizer("abc").save("letters")
+    assert main(["inspect", "letters", "abc", "--special"]) == 0
+    assert "--special changes nothing: " in capsys.readouterr().err
+    Path("folder", "a.txt").write_bytes("café ".encode("latin-1") * 20 + b"\x1a")
+    (file,) = (f for f in texts_module.text_files("folder", "latin-1") if f.name == "a.txt")
+    assert "photo.png" not in str(texts_module.text_files("folder", "latin-1"))
+    assert texts_module.read_text(file, "latin-1") == "café " * 20 + "\x1a"
+    Path("folder", "a.txt").write_bytes("one\n".encode("utf-16") * 2)
+    assert file in texts_module.text_files("folder", "utf-16")
+    Path("folder", "a.txt").write_bytes(b"")
+    Path("folder", "latin.txt").write_bytes(b"caf\xe9")  # a text, which must not be missed
+    assert main(["encode", "words", "folder", "--out", "ids.bin"]) == 2
+    assert "latin.txt is not utf-8 text: byte 3 (0xe9)" in capsys.readouterr().err
+
+
+def test_text_in_another_encoding(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "\ufeff" + "café olé\n" * 3
+    Path("u16").write_bytes(text[1:].encode("utf-16"))
+    Path("u8").write_bytes(text.encode())
+    for name, encoding in (("u16", "utf-16"), ("u8", "utf-8")):
+        argv = ["--encoding", encoding]
+        assert main(["train", name, "--out", name + "d", "--vocab_size", "262", *argv]) == 0
+        tokens = tokenizer.load(name + "d")
+        assert tokens.merges == BPETokenizer.train(text[1:], 261).merges
+        assert main(["train", name, "--out", "chars", "--char", *argv]) == 0
+        assert tokenizer.load("chars").characters == "\n acfloé"
+        capsys.readouterr()
+        assert main(["encode", name + "d", f"FILE:{name}", *argv]) == 0
+        assert capsys.readouterr().out.split() == [str(i) for i in tokens.encode(text[1:])]
+        assert main(["encode", name + "d", name, "--out", "ids.bin", *argv]) == 0
+        assert tokens.decode(np.fromfile("ids.bin", "<u2")) == text[1:]
+        assert main(["inspect", name + "d", f"FILE:{name}", *argv]) == 0
+        assert "\ufeff" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [BPETokenizer, CharTokenizer])
+def test_training_on_the_name_of_a_file_is_noticed(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("low lower")
+    expected = kind.train(["low lower"], 258)
+    for given_texts in (["file.txt"], "file.txt", iter(["file.txt", "more"])):
+        with pytest.warns(UserWarning, match=r"'file.txt' is taken as a text .*Path\('file.txt'\)"):
+            kind.train(given_texts, 258)
+    for given_texts in (Path("file.txt"), [Path("file.txt")], ["low lower"], "low lower"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert kind.train(given_texts, 258)._description() == expected._description()
 
 
 # ---- ids that come one at a time -----------------------------------------------------------------
@@ -631,7 +1027,8 @@ def test_train_encode_decode_inspect(tmp_path, capsys, monkeypatch):
         (["decode", "words", "odd.bin"], "odd.bin has 3 bytes, no whole number"),
         (["decode", "words", "none.bin"], "No such file"),
         (["encode", "words", "none.txt", "--out", "x.bin"], "No such file"),
-        (["inspect", "words", "FILE:odd.bin"], "no text in UTF-8"),
+        (["inspect", "words", "FILE:odd.bin"], "odd.bin is not utf-8 text: byte 1 (0xff)"),
+        (["encode", "words", "text", "--out", "x.bin", "--encoding", "x"], "no text encoding 'x'"),
         (["train", "none.txt", "--out", "x"], "there is no file or folder none.txt"),
         (["train", "text", "--out", "x", "--vocab_size", "0"], "vocab_size 0 is too small"),
         (["inspect", "words", "x", "--max_tokens", "-1"], "--max_tokens is at least 0, not -1"),
@@ -682,3 +1079,17 @@ def test_as_a_module_with_a_pipe(tmp_path):
         script, shell=True, cwd=root, input=text, capture_output=True, text=True, check=True
     )
     assert piped.stdout == "[a]97" and piped.stderr == ""
+
+
+def test_characters_as_others_read_them(tmp_path):
+    characters = CharTokenizer("\n\t aé<unk>ow😀\ufffd")
+    with pytest.raises(ValueError, match="one of huggingface, not 'tiktoken'"):
+        characters.export(tmp_path, "tiktoken")
+    characters.export(tmp_path, "huggingface")
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert theirs.get_vocab_size() == characters.vocab_size
+    for text in ("", "a <unknown>\n\n\t  é\r\n😀", "\ufffdzz", "e\u0301", "<unk>" * 9):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ids = characters.encode(text)
+        assert theirs.encode(text).ids == ids and theirs.decode(ids) == characters.decode(ids)

@@ -202,6 +202,19 @@ def test_checkpoint_of_what_is_handed_through():
     np.testing.assert_array_equal(tl.grad((z * 2.0 + w).sum(), x)[0].data, [2, 2])
 
 
+@pytest.mark.parametrize(
+    "function", [lambda x: (x * 2, x * 3), lambda x: [x], lambda x: None, lambda x: x.data]
+)
+def test_checkpoint_takes_functions_of_one_tensor(function):
+    words = f"one tensor, not a {type(function(leaf([1.0]))).__name__}"
+    for x in (leaf([1.0]), tl.tensor([1.0])):
+        for mode in (tl.no_grad, tl.higher_order, tl.detect_anomaly):
+            with pytest.raises(TypeError, match=words), mode():
+                tl.checkpoint(function, x)
+        with pytest.raises(TypeError, match=words):
+            tl.checkpoint(function, x)
+
+
 def test_checkpoint_under_other_modes():
     x = leaf([1.0, 2.0])
     y = tl.checkpoint(lambda x: x**3, x).sum()

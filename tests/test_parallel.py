@@ -502,7 +502,7 @@ def test_a_killed_launcher_ends_all(two_cores, text, tmp_path, capsys):
     goes_on(out, capsys)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_launcher_saves_and_stops(number, two_cores, text, tmp_path, capsys):
     out = tmp_path / "out"
     with endless(text, out) as (process, pids):
@@ -517,6 +517,34 @@ def test_a_signal_to_the_launcher_saves_and_stops(number, two_cores, text, tmp_p
         assert max(step for step, key in losses_of(out) if key == "train_loss") == step
         assert not any(alive(pid) for pid in pids.values())
     goes_on(out, capsys)
+
+
+def test_a_reader_that_goes_away_saves_and_stops(two_cores, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    with endless(text, out) as (process, pids):
+        process.stdout.close()  # the next line is due within seconds
+        assert process.wait(20) == 0 and process.stderr.read() == ""
+        step = checkpoint.load_step(out)
+        assert max(step for step, key in losses_of(out) if key == "train_loss") == step
+        assert not any(alive(pid) for pid in pids.values())
+    goes_on(out, capsys)
+
+
+def test_under_nohup_a_hangup_stops_no_worker(two_cores, text, tmp_path):
+    argv = ["--dataset", text, *TINY, "--workers=2", "--max_iters=200", "--out_dir"]
+    process = subprocess.Popen(
+        command("train.py", *argv, tmp_path / "out"),
+        env=ENVIRONMENT | LIMIT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    wait_until(lambda: (tmp_path / "out" / "model.safetensors").exists(), 40)
+    process.send_signal(signal.SIGHUP)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and stderr == "" and "stopped" not in stdout
+    assert checkpoint.load_step(tmp_path / "out") == 200
 
 
 def test_a_rank_that_raises_ends_all_with_its_traceback(mpi, tmp_path):
@@ -552,6 +580,17 @@ def test_how_many_workers(given, cores, n, why, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "fault", lambda: None)
     chosen, said = train.choose_workers(given | {"out_dir": str(tmp_path / "out")}, ALONE)
     assert chosen == n and why in said
+
+
+def test_a_long_evaluation_is_shared_out_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
+    monkeypatch.setattr(parallel, "fault", lambda: None)
+    text = tmp_path / "long.txt"
+    with open(text, "wb") as file:
+        file.truncate(10**8)  # 10**7 tokens to validate, 12 * 4 * 128**2 multiplications each
+    short = dict(dataset=str(text), max_iters=10, out_dir=str(tmp_path / "out"))
+    assert train.choose_workers(short, ALONE)[0] == 4
+    assert train.choose_workers(short | dict(skip_final_eval=True), ALONE)[0] == 1
 
 
 def test_a_number_of_another_machine_does_not_stop_a_resumed_run(

@@ -1,6 +1,8 @@
 """A run that is stopped, in whatever way, and resumed is the run that was left alone."""
 
+import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -12,11 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+import tensorlite as tl
 import train
-from gpt import GPT
+from gpt import GPT, GPTConfig, checkpoint, data
+from gpt.settings import Settings
+from gpt.trainer import make_optimizer
+from tensorlite.optim import AdamW
 
-from .test_train import ENVIRONMENT, TINY, command, corpus, files, ok, refused, short_end, text
+from .test_train import (
+    ENVIRONMENT,
+    ROOT,
+    TINY,
+    cli,
+    command,
+    corpus,
+    files,
+    ok,
+    refused,
+    short_end,
+    text,
+)
 
 __all__ = ["short_end", "text"]  # fixtures
 
@@ -45,8 +64,8 @@ def assert_same(a: Path, b: Path) -> None:
     assert [name for name in kept if kept[name] != expected[name]] == []
 
 
-def start(out: Path, *argv) -> subprocess.Popen:
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(out: Path, *argv, **more) -> subprocess.Popen:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) | more
     return subprocess.Popen(
         command("train.py", "--out_dir", out, *argv), cwd=out.parent, env=ENVIRONMENT, **pipes
     )
@@ -106,18 +125,66 @@ def test_two_processes_do_not_share_a_folder(whole, tmp_path):
     assert_same(out, whole)
 
 
+def test_the_folder_is_taken_before_the_text_is_read(text, tmp_path, capsys):
+    """One process waits for its text, from a pipe; another would be done meanwhile."""
+    out, pipe = tmp_path / "out", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = start(out, "--dataset", pipe, *TINY)
+    with open(pipe, "wb") as file:  # returns when the other end is open, too
+        for more in ([], ["--init_from=auto"], ["--overwrite"]):
+            argv = ["--dataset", text, *TINY, "--out_dir", out, *more]
+            assert "another process is training in" in refused(train.main, capsys, *argv)
+        file.write(text.read_bytes())
+    _, err = first.communicate()
+    assert first.returncode == 0 and err == ""
+    assert outcome(out)[0][-1]["event"] == "final"
+
+
+@pytest.mark.parametrize("steps", [25, 10])
+def test_a_run_that_has_appeared_meanwhile_is_left_alone(
+    steps, text, tmp_path, capsys, monkeypatch
+):
+    """Another process makes its run after this one has seen an empty folder."""
+    out, choose = tmp_path / "out", train.choose_workers
+    run = ["--dataset", str(text), *TINY, "--out_dir", str(out), "--lr_decay_iters=25"]
+
+    def choose_slowly(*args):
+        chosen = choose(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "choose_workers", choose)
+            assert train.main([*run, f"--max_iters={steps}"]) == 0
+        return chosen
+
+    monkeypatch.setattr(train, "choose_workers", choose_slowly)
+    assert "holds another run" in refused(train.main, capsys, *run)
+    assert outcome(out)[0][-1] == outcome(out)[0][-1] | {"event": "final", "step": steps}
+    shutil.rmtree(out)
+    if steps == 25:
+        assert "is finished, at step 25" in ok(train.main, capsys, *run, "--init_from=auto")
+    else:
+        assert "max_iters differ" in refused(train.main, capsys, *run, "--init_from=auto")
+    assert outcome(out)[0][-1]["step"] == steps
+
+
+def test_a_folder_made_for_a_refused_run_is_removed(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    for out in ("there", "new", "there/a/b"):
+        refused(train.main, capsys, "--dataset=nowhere", *TINY, "--out_dir", tmp_path / out)
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
 def test_stopped_by_signals(whole, tmp_path):
     shutil.copy(whole.parent / "corpus.txt", tmp_path)
     out = tmp_path / "out"
     argv = ["--dataset=corpus.txt", *SLOW]
-    for lines, number in ((33, signal.SIGINT), (83, signal.SIGTERM)):
+    for lines, number in ((33, signal.SIGINT), (83, signal.SIGTERM), (113, signal.SIGHUP)):
         process = start(out, *argv)
         wait_for(process, out, lines)
         process.send_signal(number)
         stdout, err = process.communicate()
         assert process.returncode == 0 and err == ""
         last = stdout.splitlines()[-1]
-        assert last.endswith(f"go on: python train.py --out_dir {out} --init_from resume")
+        assert last.endswith(f"{ROOT / 'train.py'} --out_dir {out} --init_from resume")
         step = int(last.split()[3].rstrip(","))
         assert f"optimizer-{step}.safetensors" in files(out)
         assert outcome(out)[0][-1]["step"] == step < 150  # nothing is lost
@@ -125,6 +192,37 @@ def test_stopped_by_signals(whole, tmp_path):
     process = start(out, "--init_from=resume")
     stdout, _ = process.communicate()
     assert process.returncode == 0 and f"resuming {out} at step {step}" in stdout
+    assert_same(out, whole)
+
+
+def test_a_reader_that_goes_away_stops_it_as_a_signal_does(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    process = start(out, "--dataset=corpus.txt", *SLOW)
+    wait_for(process, out, 33)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
+    lines, kept = outcome(out)
+    step = lines[-1]["step"]
+    assert 20 < step < 150 and f"optimizer-{step}.safetensors" in kept  # nothing is lost
+    process = start(out, "--init_from=resume")
+    process.communicate()
+    assert process.returncode == 0
+    assert_same(out, whole)
+    process = start(out, "--init_from=resume")
+    process.stdout.close()  # it is finished, and says so to nobody
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
+def test_under_nohup_a_hangup_stops_nothing(whole, tmp_path):
+    shutil.copy(whole.parent / "corpus.txt", tmp_path)
+    out = tmp_path / "out"
+    ignore = dict(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(out, "--dataset=corpus.txt", *SLOW, **ignore)
+    wait_for(process, out, 33)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate()
+    assert process.returncode == 0 and err == ""
     assert_same(out, whole)
 
 
@@ -178,7 +276,7 @@ def test_a_crash_at_any_rename_loses_nothing(text, tmp_path, capsys, monkeypatch
         assert_same(out, whole)
         crashes += 1
     # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files, twice the best
-    assert crashes == 1 + 1 + 1 + 3 * 3 + 2 * 3
+    assert crashes == 3 + 1 + 1 + 3 * 3 + 2 * 5
 
 
 def test_the_best_is_the_same_when_the_start_was_better(text, tmp_path, capsys):
@@ -229,6 +327,87 @@ def test_resuming_with_more_steps_goes_on(text, tmp_path, capsys):
     before = files(b)
     err = refused(train.main, capsys, "--out_dir", b, "--init_from=resume", "--max_iters=15")
     assert "step 20" in err and "15" in err and files(b) == before
+
+
+@pytest.mark.parametrize("preset", ["", "shakespeare-char"])
+def test_the_learning_rate_follows_the_longer_run(preset, text, tmp_path, capsys):
+    """The cosine of a preset, as any that ended with the run, ends with the longer one."""
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=20", "--log_interval=1"]
+    if preset:
+        run += ["--preset", preset, "--lr_decay_iters=20"]
+    ok(train.main, capsys, *run)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=40"]
+    status, stdout, err = cli(train.main, capsys, *more, *(["--preset", preset] if preset else []))
+    assert status == 0 and (f"{preset} is ignored: a resumed run keeps" in err) == bool(preset)
+    assert ("cosine ends at step 40" in stdout) == bool(preset)
+    low = 1e-4 if preset else 1e-3
+    rates = {line["step"]: line["lr"] for line in outcome(out)[0] if "lr" in line}
+    for step in range(20, 40):  # finished steps before the update, behind 5 of warm-up
+        cosine = (1 + math.cos(math.pi * (step - 5) / (40 - 5))) / 2
+        assert rates[step + 1] == pytest.approx(low + cosine * (1e-2 - low), rel=1e-6)
+    # What is asked for counts.
+    ok(train.main, capsys, *more[:3], "--max_iters=42", "--lr_decay_iters=30")
+    assert outcome(out)[0][-3]["lr"] == pytest.approx(low)
+
+
+def test_a_preset_changes_nothing_of_a_resumed_run(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--preset=shakespeare-char", "--out_dir", out]
+    ok(train.main, capsys, *run, "--max_iters=5", "--weight_decay=0.3")
+    more = ["--preset=shakespeare-char", "--out_dir", out, "--init_from=resume", "--max_iters=6"]
+    status, _, err = cli(train.main, capsys, *more)
+    assert status == 0 and err.count("\n") == 1
+    saved = json.loads((out / "run.json").read_text())["settings"]
+    assert saved["weight_decay"] == 0.3 and saved["n_layer"] == 1 and saved["max_iters"] == 6
+
+
+def test_a_finished_run_can_be_evaluated(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--skip_final_eval"]
+    ok(train.main, capsys, *run)
+    before, last = files(out), outcome(out)[0][-2]
+    for start in ("resume", "auto"):
+        stdout = ok(train.main, capsys, *run, f"--init_from={start}", "--eval_only")
+        assert f"validation loss {last['val_loss']:.4f}" in stdout and files(out) == before
+    stdout = ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--eval_iters=3")
+    assert "finished, at step 25; --max_iters goes on" in stdout and files(out) == before
+
+
+def test_a_run_goes_on_from_another_folder(text, tmp_path, capsys, monkeypatch):
+    """Its paths are relative to where it was started, whatever is there now."""
+    home, away, out = tmp_path / "home", tmp_path / "away", tmp_path / "out"
+    home.mkdir()
+    away.mkdir()
+    monkeypatch.chdir(home)
+    run = [*TINY, "--out_dir", out, "--dataset=../corpus.txt"]
+    ok(train.main, capsys, *run, "--max_iters=5")
+    monkeypatch.chdir(away / "..")
+    stdout = ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=6")
+    assert "at step 5" in stdout
+    monkeypatch.chdir(away)
+    (tmp_path / "away" / "corpus.txt").write_text("another text", encoding="utf-8")
+    ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=7")
+    argv = [*TINY, "--out_dir", out, "--max_iters=7", "--init_from=auto"]
+    assert "finished" in ok(train.main, capsys, *argv, "--dataset", text)
+    assert "dataset" in refused(train.main, capsys, *argv, "--dataset=corpus.txt")
+
+
+def test_what_a_run_starts_from_is_found_from_another_folder(tmp_path, capsys, monkeypatch):
+    """nanoGPT's data/NAME, and a model that is needed as long as nothing is saved."""
+    home, away, out = tmp_path / "home", tmp_path / "away", tmp_path / "out"
+    (home / "data" / "mine").mkdir(parents=True)
+    away.mkdir()
+    for name in ("train.bin", "val.bin"):
+        data.write_tokens(home / "data" / "mine" / name, np.arange(400) % 11, 11)
+    GPT(GPTConfig(11, 16, 1, 1, 16)).save_pretrained(home / "model")
+    monkeypatch.chdir(home)
+    argv = ["--dataset=mine", "--init_from=model", "--out_dir", out, "--max_iters=0"]
+    ok(train.main, capsys, *argv, "--eval_iters=1")
+    monkeypatch.chdir(away)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=2", "--batch_size=2"]
+    assert "no checkpoint yet" in ok(train.main, capsys, *more)
+    ok(train.main, capsys, *more, "--max_iters=3")
 
 
 def test_auto(text, tmp_path, capsys):
@@ -284,6 +463,44 @@ def damaged(content: bytes):
     yield from (b"{}", b"[]", b"null")
 
 
+def test_a_run_saved_before_updates_were_counted_resumes(text, tmp_path, capsys):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for out in (a, b):
+        ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=5")
+    path = b / "optimizer-5.safetensors"
+    state = load_file(path)
+    old = {name: x for name, x in state.items() if not name.startswith("updates.")}
+    assert len(state) * 2 == len(old) * 3 and {n.split(".")[0] for n in old} == {"m", "v"}
+    save_file(old, path, {"step": "5"})
+    for out in (a, b):
+        ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=10")
+    assert_same(a, b)
+
+
+def test_the_updates_of_each_parameter_are_saved(tmp_path):
+    """By name: the divided optimizer has another order of parameters than the one that is whole."""
+
+    def begin():
+        model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4), seed=0)
+        return model, make_optimizer(model, Settings())
+
+    model, optimizer = begin()
+    names = dict(model.named_parameters())
+    late = "h.0.attn.c_attn.weight"
+    for i in range(5):
+        for name, p in names.items():
+            p.grad = None if name == late and i < 3 else tl.tensor(np.ones(p.shape), np.float32)
+        optimizer.step()
+    checkpoint.save_run(tmp_path, model, optimizer, 5)
+    again, other = begin()
+    for optimizer in (other, AdamW(reversed(again.parameters()))):
+        checkpoint.load_optimizer(tmp_path, again, optimizer, 5)
+        found = dict(zip((id(p) for p in optimizer.params), optimizer.updates))
+        assert {name: found[id(p)] for name, p in again.named_parameters()} == {
+            name: 2 if name == late else 5 for name in names
+        }
+
+
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "config.json", "run.json", "optimizer-5.safetensors"]
 )
@@ -304,6 +521,144 @@ def test_resuming_from_damaged_files_is_refused(name, text, tmp_path, capsys):
         before = files(out)
         refused(train.main, capsys, *argv)
         assert files(out) == before
+
+
+PARTS = "run.json config.json model.safetensors optimizer-10.safetensors metrics.jsonl "
+PARTS += "tensorlite-tokenizer.json best/model.safetensors best/config.json best"
+LOST = [c for n in (1, 2) for c in itertools.combinations(PARTS.split(), n)]
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A run of 10 steps, and the same of 20."""
+    folder = tmp_path_factory.mktemp("part")
+    (folder / "corpus.txt").write_text(corpus(), encoding="utf-8")
+    run = ["--dataset=corpus.txt", *TINY, "--lr_decay_iters=20", "--dropout=0.1", "--workers=1"]
+    for steps in (10, 20):
+        process = start(folder / str(steps), *run, f"--max_iters={steps}", "--eval_interval=5")
+        assert process.wait() == 0
+    return folder
+
+
+@pytest.mark.parametrize("lost", LOST, ids=" ".join)
+def test_a_folder_that_has_lost_files_is_refused_or_goes_on_rightly(
+    lost, part, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(part)  # where the text is
+    out = tmp_path / "out"
+    shutil.copytree(part / "10", out)
+    for name in lost:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    before = files(out)
+    for argv in (["--init_from=resume", "--max_iters=20"], ["--dataset=corpus.txt", *TINY]):
+        status, stdout, err = cli(train.main, capsys, "--out_dir", out, *argv)
+        if status == 0:
+            break
+        assert status == 2 and err.count("\n") == 1 and "Traceback" not in err
+        assert files(out) == before
+    needed = {"run.json", "config.json", "model.safetensors", "optimizer-10.safetensors"}
+    assert status == (2 if needed.intersection(lost) else status)
+    if status == 0:
+        assert "resuming" in stdout
+        (lines, kept), (expected_lines, expected) = outcome(out), outcome(part / "20")
+        assert lines[-1] == expected_lines[-1]
+        assert kept == expected if "best/model.safetensors" not in lost else kept.keys()
+        assert ("was lost" in stdout) == ("metrics.jsonl" in lost)
+
+
+@pytest.mark.parametrize("save", [7, 10])
+def test_a_lost_model_is_told_from_none(save, text, tmp_path, capsys, monkeypatch):
+    """Also where the optimizer's state, or all that was saved, is lost with it."""
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=10", f"--save_interval={save}"]
+    ok(train.main, capsys, *run)
+    for names in ("model.safetensors",), ("config.json", "optimizer-10.safetensors", "best"):
+        for path in (out / name for name in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        before = files(out)
+        for how in ("resume", "auto"):
+            err = refused(train.main, capsys, *run, f"--init_from={how}")
+            assert "lost its model.safetensors" in err and "--overwrite" in err
+        assert "holds another run" in refused(train.main, capsys, *run)
+        assert files(out) == before
+    ok(train.main, capsys, *run, "--overwrite")
+    assert (out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "optimizer-10.safetensors", "best"])
+def test_the_rest_of_a_run_is_not_written_over(left, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=10"]
+    ok(train.main, capsys, *run)
+    for path in out.iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = files(out)
+    for how in ("scratch", "auto"):
+        err = refused(train.main, capsys, *run, f"--init_from={how}")
+        assert "holds another run: --overwrite" in err  # without a run.json nothing is resumed
+    assert files(out) == before
+
+
+def test_the_best_is_kept_when_its_metrics_are_lost(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--max_iters=20"]
+    ok(train.main, capsys, *run)
+    best = files(out / "best")
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    worse = ["--out_dir", out, "--init_from=resume", "--learning_rate=3", "--eval_interval=2"]
+    for steps, metrics in (
+        (24, None),
+        (28, b"".join(lines[:2])),  # cut off
+        (32, b"".join(lines).replace(b"val_loss", b"val_l\xffss")),
+        (36, b'5\nnull\n{}\n{"step": "x"}\n\0\0\n' + b"[" * 100_000),
+    ):
+        (out / "metrics.jsonl").unlink()
+        if metrics is not None:
+            (out / "metrics.jsonl").write_bytes(metrics)
+        stdout = ok(train.main, capsys, *worse, f"--max_iters={steps}")
+        estimates = [line["val_loss"] for line in outcome(out)[0] if "val_loss" in line]
+        assert min(estimates[-2:]) > 2.5  # all of them worse
+        assert files(out / "best") == best
+        assert ("was lost" in stdout) == (steps in (24, 36))
+    # And one that is better than what is there replaces it, whatever metrics.jsonl said.
+    shutil.rmtree(out / "best")
+    ok(train.main, capsys, *worse, "--max_iters=40")
+    assert GPT.from_pretrained(out / "best")
+
+
+def test_a_damaged_line_of_metrics_does_not_cost_the_others(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out, "--max_iters=10")
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_bytes(b"".join([lines[0], b"\xff{" + lines[1], *lines[2:]]))
+    ok(train.main, capsys, "--out_dir", out, "--init_from=resume", "--max_iters=15")
+    kept = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    assert kept[:3] == [lines[0], *lines[2:4]]  # all but the damaged one, and the final one
+
+
+@pytest.mark.parametrize(
+    "ruin",
+    [
+        "--learning_rate=1e30 --save_interval=1",
+        "--learning_rate=1e38 --save_interval=1 --grad_clip=0 --gradient_accumulation_steps=3",
+        "--learning_rate=1e30 --max_iters=11",  # saved because it is the last
+        "--learning_rate=1e20 --weight_decay=1e20 --save_interval=1",
+    ],
+)
+def test_a_ruined_model_replaces_no_checkpoint(ruin, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    run = ["--dataset", text, *TINY, "--out_dir", out, "--warmup_iters=0"]
+    ok(train.main, capsys, *run, "--max_iters=10")
+    before = files(out)
+    more = ["--out_dir", out, "--init_from=resume", "--max_iters=20"]
+    err = refused(train.main, capsys, *more, *ruin.split())
+    assert "at step 11; stopped, the checkpoint of step 10 is in" in err
+    after = files(out)
+    for name in ("model.safetensors", "optimizer-10.safetensors", "best/model.safetensors"):
+        assert after[name] == before[name]
+    assert "optimizer-11.safetensors" not in after
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,46 @@ def test_end_of_text_ends_it_and_is_no_part_of_it():
     assert generate(Script([104, 105, 256], 257), tokenizer, "", 9, 0, stop=["hit"]) == "hi"
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 300}, {"top_p": 0.99}, {"min_p": 1e-9}])
+def test_ids_in_a_gap_of_the_vocabulary_are_never_drawn(settings):
+    """cl100k's 100256 and 100275 have no bytes; nor has an id between special tokens."""
+    bytes_ = {i: bytes([i]) for i in range(256)}
+    for special in ({"<|endoftext|>": 1000}, {"<|endoftext|>": 300, "<|end|>": 400}):
+        tokenizer = BPETokenizer([], "gpt2", special, bytes_)
+        for seed in range(20):
+            model = Script([256, 299, 301, 256] * 5, tokenizer.vocab_size)
+            text = generate(model, tokenizer, "ab", 20, 50.0, seed=seed, **settings)
+            assert text.startswith("ab")
+        # However much the model wants one, the likeliest of the others is taken.
+        model = Script([299, 299, 256], tokenizer.vocab_size)
+        assert generate(model, tokenizer, "x", 3, 0, return_full_text=False) == "\0\0\0"
+    # A model of fewer ids than the tokenizer has.
+    text = generate(Script([97] * 9, 300), tokenizer, "ab", 9, 30.0, seed=0)
+    assert text.startswith("ab") and "<|end|>" not in text
+
+
+def test_a_tokenizer_without_any_text():
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256})
+    tokenizer.vocabulary.clear()
+    with pytest.raises(ValueError, match="has no token that stands for text"):
+        generate(make(vocab_size=257), tokenizer, "")
+
+
+def test_special_tokens_in_a_prompt_count_where_they_are_allowed():
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256, "<|end|>": 257})
+    prompt = "<|end|>a<|endoftext|>"
+    plain = list(prompt.encode())
+    for allowed, ids in (
+        ((), plain),
+        ("all", [257, 97, 256]),
+        ({"<|end|>"}, [257, 97, *plain[8:]]),
+    ):
+        model = Script([98], 258)
+        model.config = GPTConfig(258, 64, 1, 1, 1)
+        assert generate(model, tokenizer, prompt, 1, 0, allowed_special=allowed) == prompt + "b"
+        assert model.contexts == [ids]
+
+
 def test_bytes_that_are_no_text_are_never_drawn():
     tokenizer = BPETokenizer.train("", 256)
     for ids in ([0xFF, 0x41], [0xC3, 0x41, 0x42], [0x41, 0x80, 0x42], [0xE2, 0x82, 0x41]):
@@ -378,7 +418,10 @@ def test_several_samples(run, capsys):
     stdout = ok(sample.main, capsys, *argv, "--num_samples=3")
     first, second, third = stdout.split("\n---------------\n")
     assert first == ok(sample.main, capsys, *argv)
-    assert second == ok(sample.main, capsys, *argv, "--seed=1338")
+    for seed in (1338, 1339):  # no text is another command line's too
+        others = ok(sample.main, capsys, *argv, f"--seed={seed}", "--num_samples=3")
+        assert not {first, second, third} & set(others.split("\n---------------\n"))
+    assert stdout == ok(sample.main, capsys, *argv, "--num_samples=3", "--seed=1337")
     assert len({first, second, third}) == 3
     greedy = ok(sample.main, capsys, *argv, "--temperature=0")
     assert greedy == ok(sample.main, capsys, *argv, "--temperature=0", "--seed=9")
@@ -394,6 +437,43 @@ def test_a_prompt_from_a_file_and_none(run, tmp_path, capsys):
     (tmp_path / "prompt.txt").write_bytes(b"caf\xe9")
     err = refused(sample.main, capsys, *argv, f"--start=FILE:{tmp_path}/prompt.txt")
     assert "prompt.txt" in err and "utf-8" in err
+    start = f"--start=FILE:{tmp_path}/prompt.txt"
+    assert ok(sample.main, capsys, *argv, start, "--encoding=latin-1").startswith("café")
+
+
+def test_a_prompt_in_a_file_is_read_as_training_text_is(run, tmp_path, capsys, monkeypatch):
+    """A byte order mark does not count, and line ends are kept."""
+    prompts = []
+    monkeypatch.setattr(sample, "stream", lambda _, __, prompt, *more: prompts.append(prompt) or [])
+    path = tmp_path / "prompt.txt"
+    for content, encoding in (
+        (b"\xef\xbb\xbfone\r\ntwo\rthree", "utf-8"),
+        ("one\r\ntwo\rthree".encode("utf-16"), "utf-16"),
+    ):
+        path.write_bytes(content)
+        ok(sample.main, capsys, "--out_dir", run, f"--start=FILE:{path}", f"--encoding={encoding}")
+        assert prompts.pop() == data.read_text(str(path), encoding) == "one\r\ntwo\rthree"
+
+
+def test_special_tokens_of_prompts(run, tmp_path, capsys, monkeypatch):
+    """--special makes <|endoftext|> in a prompt a token; without it a line says that it is text."""
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    tokenizer = BPETokenizer([], special_tokens={"<|endoftext|>": 256})
+    model = make(tokenizer.vocab_size, 64)
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    argv = ["--out_dir", tmp_path, "--start=<|endoftext|>The", "--max_new_tokens=9", "--top_k=0"]
+    status, stdout, err = cli(sample.main, capsys, *argv)
+    assert status == 0 and err.count("\n") == 1 and "--special makes it a token" in err
+    assert stdout == generate(model, tokenizer, "<|endoftext|>The", 9, seed=1337) + "\n"
+    special = generate(model, tokenizer, "<|endoftext|>The", 9, seed=1337, allowed_special="all")
+    assert ok(sample.main, capsys, *argv, "--special") == special + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("<|endoftext|>The\n"))
+    argv[1:3] = [tmp_path, "--interactive"]
+    assert ok(sample.main, capsys, *argv, "--special") == special + "\n"
+    status, _, err = cli(sample.main, capsys, "--out_dir", run, "--special", "--max_new_tokens=1")
+    assert status == 0 and err.count("\n") == 1 and "no special tokens" in err
 
 
 def test_prompts_that_need_a_warning(run, capsys):
@@ -404,6 +484,58 @@ def test_prompts_that_need_a_warning(run, capsys):
     status, stdout, err = cli(sample.main, capsys, *argv, "--start", "XYZ")
     assert status == 0 and stdout.startswith("XYZ")
     assert err.count("\n") == 1 and "'X', 'Y', 'Z'" in err
+
+
+def test_a_prompt_that_begins_with_dashes(run, tmp_path, capsys, monkeypatch):
+    argv = ["--out_dir", run, "--max-new-tokens=2"]
+    for prompt in ("--dash-es and more", "-a-b c"):
+        status, stdout, _ = cli(sample.main, capsys, *argv, "--start", prompt)
+        assert status == 0 and stdout.startswith(prompt), stdout
+    status, stdout, _ = cli(sample.main, capsys, *argv, "--start=--dash-es")
+    assert status == 0 and stdout.startswith("--dash-es")
+    assert "--NAME=VALUE" in refused(sample.main, capsys, *argv, "--start", "--dash-es")
+
+
+def test_a_folder_in_the_home_folder(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    (run.parent / "prompt.txt").write_text("the dog")
+    argv = ["--out_dir=~/out", "--tokenizer=~/out", "--start=FILE:~/prompt.txt"]
+    assert ok(sample.main, capsys, *argv, "--max_new_tokens=2").startswith("the dog")
+
+
+def test_an_empty_prompt_warns_of_nothing():
+    """A line end was looked up, which not every text has."""
+    tokenizer = CharTokenizer("bac")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for characters in (tokenizer, CharTokenizer("a\n"), BPETokenizer([])):
+            script = Script([1, 1], max(characters.vocab_size, 2))
+            generate(script, characters, "", 2, temperature=0)
+            assert script.contexts[0] == [{4: 0, 3: 1, 256: 10}[characters.vocab_size]]
+
+
+def test_an_output_without_the_characters_gets_escapes(tmp_path):
+    model, text = make(4), CharTokenizer("aΩ\n")
+    model.save_pretrained(tmp_path)
+    text.save(tmp_path)
+    done = subprocess.run(
+        command("sample.py", "--out_dir", tmp_path, "--start=aΩ", "--max_new_tokens=3"),
+        env=ENVIRONMENT | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith(b"a\\u03a9") and done.stderr == b""
+
+
+def test_a_model_of_another_project(tmp_path, capsys):
+    """Its folder has a tokenizer.json."""
+    model, bpe = make(260), BPETokenizer.train(corpus(), 260)
+    model.save_pretrained(tmp_path)
+    bpe.export(tmp_path, "huggingface")
+    argv = ["--out_dir", tmp_path, "--start=the ", "--max_new_tokens=9"]
+    stdout = ok(sample.main, capsys, *argv)
+    assert stdout == generate(model, bpe, "the ", 9, 0.8, 200, seed=1337) + "\n"
+    (tmp_path / "tokenizer.json").unlink()
+    assert "has no tokenizer" in refused(sample.main, capsys, *argv)
 
 
 def test_interactive(run, capsys, monkeypatch):

@@ -4,13 +4,17 @@ Most command lines run in this process, which saves a second each; the helpers h
 other files too.
 """
 
+import itertools
 import json
 import math
 import os
 import random
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +24,7 @@ import pytest
 import tensorlite as tl
 import tokenizer as tokenizers
 import train
-from gpt import GPT, GPTConfig, data, settings, trainer
+from gpt import GPT, GPTConfig, data, evaluate, settings, trainer
 from gpt.settings import PRESET_HELP, PRESETS, Settings, parse
 
 ROOT = Path(train.__file__).parent
@@ -109,11 +113,12 @@ def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path)
     assert re.search(
         r"validation loss \d\.\d{4} on the whole split, \d\.\d{3} bits per", done.stdout
     )
-    assert "more of it: python sample.py --out_dir out" in done.stdout
+    assert f"{ROOT / 'sample.py'} --out_dir out\n" in done.stdout
     out = tmp_path / "out"
     expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl"}
-    expected |= {"optimizer-25.safetensors", tokenizers.base.FILE_NAME}
-    best = {f"best/{n}" for n in ("model.safetensors", "config.json", tokenizers.base.FILE_NAME)}
+    tokenizer = {tokenizers.base.FILE_NAME, "tokenizer.json", "tokenizer_config.json"}
+    expected |= {"optimizer-25.safetensors"} | tokenizer
+    best = {f"best/{n}" for n in {"model.safetensors", "config.json"} | tokenizer}
     assert files(out).keys() - {"loss.png"} == expected | best
 
     text.unlink()
@@ -225,6 +230,174 @@ def test_loss_picture(text, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "bare" / "loss.png").exists()
 
 
+# ---- nothing after training costs the result -----------------------------------------------------
+
+
+def in_shell(*argv, cwd: Path, **more) -> subprocess.CompletedProcess:
+    """train.py as a process of its own, whose result must be there whatever its surroundings."""
+    environment = ENVIRONMENT | more.pop("env", {})
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | more
+    done = subprocess.run(command("train.py", *argv), cwd=cwd, env=environment, **pipes)
+    last = json.loads((cwd / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert last["event"] == "final" and (cwd / "out" / "model.safetensors").exists()
+    return done
+
+
+@pytest.mark.parametrize("backend", ["module://absent.backend", "nosuch", "TkAgg"])
+def test_the_picture_needs_no_backend(backend, text, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = in_shell("--dataset", text, *TINY, cwd=tmp_path, env={"MPLBACKEND": backend})
+    assert done.stderr == b"" and b"a sample of what it writes" in done.stdout
+    assert (tmp_path / "out" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_leaves_the_callers_backend(text, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib import pyplot
+
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    before = pyplot.get_backend()
+    pyplot.switch_backend("svg")
+    out = tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    assert trainer.plot_losses(out) and (out / "loss.png").exists()
+    assert pyplot.get_backend() == "svg" and os.environ["MPLBACKEND"] == "svg"
+    assert pyplot.get_fignums() == []
+    pyplot.switch_backend(before)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16", "utf-8"])
+def test_what_stdout_cannot_say_is_escaped(encoding, tmp_path):
+    letters = "ж漢é"  # of which cp1252 has one, ASCII none
+    (tmp_path / "corpus.txt").write_text(corpus().replace("t", letters), encoding="utf-8")
+    argv = ["--dataset=corpus.txt", *TINY]
+    done = in_shell(*argv, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+    said = done.stdout.decode(encoding)
+    assert done.stderr == b"" and "more of it: " in said
+    for letter in letters:
+        shown = letter.encode(encoding, "backslashreplace").decode(encoding)
+        assert shown in said.partition("a sample of what it writes:")[2]
+    sampled = subprocess.run(
+        command("sample.py", "--start=é漢", "--max_new_tokens=1"),
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    shown = "é漢".encode(encoding, "backslashreplace").decode(encoding)
+    assert sampled.returncode == 0 and sampled.stdout.decode(encoding).startswith(shown)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr", "both", "full", "both full"])
+def test_nobody_need_listen(closed, text, tmp_path):
+    def close():
+        for number in (1, 2):
+            if closed == "both" or closed == {1: "stdout", 2: "stderr"}[number]:
+                os.close(number)
+
+    with open("/dev/full", "w") as full:
+        streams = {"full": {"stdout": full}, "both full": {"stdout": full, "stderr": full}}
+        more = streams.get(closed, {})
+        done = in_shell("--dataset", text, *TINY, cwd=tmp_path, preexec_fn=close, **more)
+    assert not done.stderr
+    assert closed != "stderr" or b"more of it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (RuntimeError("Failed to process string with tex"), "Failed to process string with tex"),
+        (MemoryError(), "MemoryError"),
+        (ImportError("numpy.core.multiarray\nfailed to import"), "multiarray failed to import"),
+    ],
+)
+@pytest.mark.parametrize("part", ["plot_losses", "generate", "command"])
+def test_what_fails_at_the_end_is_a_line(part, error, words, text, tmp_path, capsys, monkeypatch):
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(train, part, fail)
+    out = tmp_path / "out"
+    stdout = ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    missing = {"plot_losses": "loss.png", "generate": "sample", "command": "more of it"}
+    (line,) = [line for line in stdout.splitlines() if line.startswith("no ")]
+    assert line.startswith(f"no {missing[part]}: ") and line.endswith(words)
+    assert "on the whole split" in stdout
+    assert ("a sample" in stdout) == (part != "generate")
+    assert ("more of it: python" in stdout) == (part != "command")
+
+
+def test_a_disk_without_room_for_the_picture(text, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    out, fsync = tmp_path / "out", os.fsync
+    ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    before = files(out)
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.plot_losses(out)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert files(out) == before  # no half a picture either
+
+
+def test_ids_that_the_tokenizer_lacks_cost_the_bits_per_byte_alone(tmp_path, capsys):
+    tokenizers.CharTokenizer.train("abcdef ").save(tmp_path / "tok")  # 8 ids
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 20, 20)
+    argv = ["--dataset", tmp_path / "all.bin", "--tokenizer", tmp_path / "tok", *TINY]
+    stdout = ok(train.main, capsys, *argv, "--vocab_size=20", "--out_dir", tmp_path / "out")
+    assert "no bits per byte: " in stdout
+    final = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["bits_per_byte"] is None and final["val_loss_full"] > 0
+
+
+# ---- the whole validation split ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [17, 16 * 64 + 1, 5000])
+@pytest.mark.parametrize("batch_size", [1, 5, 64, 100])
+def test_the_full_loss_does_not_depend_on_the_batch(n, batch_size):
+    model, tokens = GPT(GPTConfig(11, 16, 1, 2, 16)), np.random.default_rng(0).integers(0, 11, n)
+    windows = [tokens[i : i + 17][None] for i in range(0, n - 16, 16)]
+    with tl.no_grad():
+        losses = [model.loss(w[:, :-1], w[:, 1:]).item() for w in windows]
+    assert evaluate.full_loss(model, tokens, batch_size) == pytest.approx(np.mean(losses), 1e-6)
+
+
+def test_a_long_evaluation_shows_its_progress_without_a_terminal(monkeypatch):
+    clock = itertools.count(0, 3)  # seconds: three pass with each look
+    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
+    model, tokens, said = GPT(GPTConfig(11, 16, 1, 2, 16)), np.arange(16 * 64 * 10 + 1) % 11, []
+    evaluate.full_loss(model, tokens, 4, say=said.append)
+    assert len(said) > 2
+    assert re.fullmatch(r"validation: 20% of 640 windows, 0 min \d+ s left", said[0]), said
+    assert [int(line.split()[1].rstrip("%")) for line in said] == sorted(
+        {int(line.split()[1].rstrip("%")) for line in said}
+    )
+
+
+def test_about_how_much_there_is_to_validate(tmp_path):
+    folder, tokens = tmp_path / "texts", tmp_path / "tokens"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_bytes(b"x" * 3000)
+    (folder / "more" / "b.txt").write_bytes(b"x" * 1000)
+    tokens.mkdir()
+    (tokens / "train.bin").write_bytes(b"x" * 9000)
+    (tokens / "val.bin").write_bytes(b"x" * 800)
+    for path, n in (
+        (folder / "a.txt", 300),
+        (folder, 400),
+        (tokens, 400),
+        (tokens / "train.bin", 450),
+        ("python-docs", 0),
+        (tmp_path / "nowhere", 0),
+    ):
+        assert data.validation_size(str(path)) == n
+
+
 # ---- what is learned -----------------------------------------------------------------------------
 
 
@@ -331,6 +504,58 @@ def count(config: GPTConfig) -> int:
     one = GPT(small).num_params(non_embedding=True)
     two = GPT(replace(small, n_layer=2)).num_params(non_embedding=True)
     return one + (config.n_layer - 1) * (two - one) + (config.vocab_size - 1) * config.n_embd
+
+
+def test_each_file_or_line_ends_with_the_end_of_text(tmp_path, capsys):
+    """--separator: what a model learns to end with, and sampling stops at."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    words = corpus().split()
+    poem = "\r\n".join(" ".join(words[i : i + 4]) for i in range(0, 200, 4))
+    prose = "\n\n".join(" ".join(words[i : i + 7]) for i in range(200, 597, 7)) + "\n"
+    literal = "<|endoftext|> in a text is text\n"
+    for name, content in {"a": poem, "b": prose, "c": "", "d": literal}.items():
+        (folder / name).write_bytes(content.encode())
+    out = tmp_path / "out"
+    argv = ["--dataset", folder, *TINY, "--tokenizer=bpe:300", "--out_dir", out]
+    texts = {
+        "file": [poem, prose, literal],
+        "line": [
+            line
+            for text in (poem.replace("\r\n", "\n"), prose, literal)
+            for line in text.split("\n")
+            if line
+        ],
+    }
+    for separator, expected in texts.items():
+        given = settings.Settings(dataset=str(folder), tokenizer="bpe:300", separator=separator)
+        tokenizer, train_ids, val_ids, _ = train.read_data(given, None)
+        assert tokenizer.vocab_size == 300 and tokenizer.eos_token_id == 299
+        ids = np.concatenate([train_ids, val_ids])
+        assert len(train_ids) == int(0.9 * len(ids))
+        plain = [tokenizer.encode_ordinary(text) for text in expected]
+        assert ids.tolist() == [i for text in plain for i in [*text, 299]]
+        assert max(map(max, plain)) < 299
+    ok(train.main, capsys, *argv, "--separator=line")
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    predicted = val_ids[1 : (len(val_ids) - 1) // 16 * 16 + 1]
+    n_bytes = len(tokenizer.decode_bytes(predicted[predicted != 299]))
+    expected = final["val_loss_full"] / math.log(2) * len(predicted) / n_bytes
+    assert final["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
+    ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=30")
+    err = refused(train.main, capsys, "--init_from=resume", "--out_dir", out, "--separator=file")
+    assert "--separator line, which cannot be file now" in err
+    ok(train.main, capsys, *argv[:-2], "--out_dir", tmp_path / "whole", "--separator=file")
+
+    data.write_tokens(tmp_path / "ids.bin", [1, 2, 3] * 99, 4)
+    for more, words in (
+        (["--separator=word"], "--separator is file or line, not 'word'"),
+        (["--separator=line", "--tokenizer=char"], "--tokenizer bpe:N makes one"),
+        (["--separator=line", "--dataset", tmp_path / "ids.bin"], "is for text, and .*ids.bin"),
+    ):
+        argv = ["--dataset", folder, *TINY, "--out_dir", tmp_path / "no", *more]
+        assert re.search(words, refused(train.main, capsys, *argv))
+    assert not (tmp_path / "no").exists()
 
 
 def test_help_shows_the_presets_with_their_sizes(capsys):
@@ -531,8 +756,103 @@ def test_a_folder_with_another_run_is_left_alone(text, tmp_path, capsys):
     argv = ["--dataset", tmp_path / "all.bin", *TINY, "--vocab_size=50", "--out_dir", out]
     ok(train.main, capsys, *argv, "--overwrite")
     assert not (out / tokenizers.base.FILE_NAME).exists()
+    assert not (out / "tokenizer.json").exists()
 
     assert "is a file" in refused(train.main, capsys, *argv[:-1], text)
+
+
+def test_overwriting_deletes_links_and_not_what_they_lead_to(text, tmp_path, capsys):
+    out, real, elsewhere = tmp_path / "out", tmp_path / "real", tmp_path / "elsewhere"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    real.mkdir()
+    out.symlink_to(real)
+    ok(train.main, capsys, *argv, "--max_iters=10")
+    elsewhere.mkdir()
+    for name in ("best", "model.safetensors", "metrics.jsonl"):
+        (out / name).rename(elsewhere / name)
+        (out / name).symlink_to(elsewhere / name)
+    before = files(elsewhere)
+    ok(train.main, capsys, *argv, "--overwrite")
+    assert files(elsewhere) == before and len(before) == 7
+    assert not any(path.is_symlink() for path in out.iterdir()) and out.is_symlink()
+    assert GPT.from_pretrained(out / "best") and (out / "optimizer-25.safetensors").exists()
+    # Links that lead nowhere, to a disk that is not mounted for example, are not written over.
+    for path in real.iterdir():
+        if path.name != "model.safetensors":
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    (out / "model.safetensors").unlink()
+    (out / "best").symlink_to(tmp_path / "nowhere")
+    assert "holds another run" in refused(train.main, capsys, *argv)
+    ok(train.main, capsys, *argv, "--overwrite")
+
+
+@pytest.mark.parametrize("fault", ["rmtree", "access"])
+def test_overwriting_deletes_all_or_nothing(fault, text, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    argv = ["--dataset", text, *TINY, "--out_dir", out]
+    ok(train.main, capsys, *argv, "--max_iters=10")
+    before = files(out)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if fault == "rmtree":
+        monkeypatch.setattr(shutil, "rmtree", refuse)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert str(out) in refused(train.main, capsys, *argv, "--overwrite")
+    monkeypatch.undo()
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe:300", "with an end", "only Python's"])
+def test_transformers_has_the_tokenizer_of_a_run(kind, text, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out, whole = tmp_path / "out", text.read_text(encoding="utf-8")
+    if kind not in ("char", "bpe:300"):
+        end = {"special_tokens": ["<|endoftext|>"]} if kind == "with an end" else {}
+        pattern = "gpt2" if end else r"\w+(?V1)|\W+"
+        bpe = tokenizers.BPETokenizer.train(whole, 280, pattern, **end)
+        bpe.save(tmp_path / "tok")
+        kind = tmp_path / "tok"
+    argv = ["--dataset", text, *TINY, "--max_iters=1", "--tokenizer", kind, "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    for folder in (out, out / "best"):
+        ours = tokenizers.load(folder)
+        if "V1" in str(getattr(ours, "pattern", "")):  # what cannot be written is not made up
+            with pytest.raises(ValueError):
+                transformers.AutoTokenizer.from_pretrained(folder)
+            continue
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        sentence = whole[:200] + "\n\n , .\r\n\té" + ("" if kind == "char" else "😀 <unknown>")
+        ids = ours.encode_ordinary(sentence)
+        assert theirs(sentence)["input_ids"] == ids and theirs.decode(ids) == ours.decode(ids)
+        assert len(theirs) == ours.vocab_size and theirs.eos_token_id == ours.eos_token_id
+        config = json.loads((folder / "config.json").read_text())
+        assert config["eos_token_id"] == config["bos_token_id"] == ours.eos_token_id
+
+
+def test_transformers_makes_up_no_tokenizer_for_a_run_of_token_files(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "out"
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 50, 50)
+    argv = ["--dataset", tmp_path / "all.bin", *TINY, "--max_iters=1", "--vocab_size=50"]
+    ok(train.main, capsys, *argv, "--out_dir", out)
+    for folder in (out, out / "best"):
+        with pytest.raises(ValueError, match="tokenizer"):
+            transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_run_keeps_the_ids_of_the_model_that_it_starts_from(text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=1", "--out_dir", base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"eos_token_id": 3, "pad_token_id": 0}))
+    ok(train.main, capsys, "--dataset", text, *TINY, "--init_from", base, "--out_dir", out)
+    ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=27")
+    for folder in (out, out / "best"):
+        config = json.loads((folder / "config.json").read_text())
+        assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [None, 3, 0]
 
 
 # ---- a loss that is no number --------------------------------------------------------------------
@@ -590,3 +910,248 @@ def test_a_model_with_a_damaged_config_on_token_files(tmp_path, capsys):
     ok(train.main, capsys, *arguments, "--skip_final_eval")
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     assert "vocab_size" in refused(train.main, capsys, *arguments, "--overwrite")
+
+
+# ---- after training ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["module://absent_backend", "no_such_backend"])
+def test_a_backend_or_an_encoding_that_is_absent_costs_nothing(broken, text, tmp_path):
+    pytest.importorskip("matplotlib")
+    text.write_text(corpus() + "Ω" * 9 + corpus()[:500], encoding="utf-8")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        command("train.py", "--dataset", text, *TINY, "--max_iters=2", "--out_dir", out),
+        env=ENVIRONMENT | {"MPLBACKEND": broken, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stderr == b""
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert b"a sample of what it writes:" in done.stdout and b"more of it: " in done.stdout
+
+
+@pytest.mark.parametrize("name, what", [("plot_losses", "loss.png"), ("generate", "sample")])
+def test_a_fault_after_training_costs_itself_alone(name, what, text, tmp_path, capsys, monkeypatch):
+    def fault(*args, **settings):
+        raise MemoryError("no memory\nleft")
+
+    monkeypatch.setattr(train, name, fault)
+    out = tmp_path / "out"
+    stdout = ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
+    assert f"\nno {what}: no memory left\n" in stdout
+    assert "on the whole split" in stdout and "more of it: " in stdout
+
+
+def test_the_picture_leaves_the_backend_alone(text, tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    before = matplotlib.rcParams["backend"]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "val_loss": 2.0}\n')
+    assert trainer.plot_losses(tmp_path) and (tmp_path / "loss.png").exists()
+    assert matplotlib.rcParams["backend"] == before and os.environ["MPLBACKEND"] == "svg"
+
+
+def test_the_command_for_more_works_from_anywhere(text, tmp_path, capsys, monkeypatch):
+    for folder, name in ((tmp_path, str(ROOT / "sample.py")), (ROOT, "sample.py")):
+        monkeypatch.chdir(folder)
+        words = shlex.split(train.command("sample", tmp_path / "an out"))
+        assert words[1:] == [name, "--out_dir", str(tmp_path / "an out")]
+        done = subprocess.run(
+            [words[0], "-c", "import sys; print(sys.prefix)"], capture_output=True
+        )
+        assert done.stdout.decode().strip() == sys.prefix
+    python = tmp_path / "bin" / "python"  # one of another installation
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(python.parent))
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(train.command("sample", Path("out")))[0] == sys.executable
+    monkeypatch.setattr(sys, "executable", str(python.with_name("python3")))
+    assert shlex.split(train.command("sample", Path("out")))[0] == "python"
+
+
+# ---- bits per byte -------------------------------------------------------------------------------
+
+
+def bits_by_hand(out: Path, predicted: str) -> float:
+    """The bits per byte of a run whose last loss is the mean over these characters."""
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    nats = final["val_loss_full"] * len(predicted)
+    return nats / math.log(2) / len(predicted.encode("utf-8"))
+
+
+def test_bits_per_byte_count_the_bytes_of_unknown_characters(text, tmp_path, capsys):
+    base, out, other = tmp_path / "base", tmp_path / "out", tmp_path / "other.txt"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--max_iters=1", "--out_dir", base)
+    # Unknown are characters of 1, 2 and 4 bytes; at the start, in the middle and behind the end.
+    whole = corpus()[:900] + "Xß😀 the cat ß😀" * 5 + corpus()[:9] + "ZZ"
+    other.write_text(whole, encoding="utf-8")
+    argv = ["--dataset", other, *TINY, "--max_iters=1", "--init_from", base, "--out_dir", out]
+    with pytest.warns(UserWarning, match="not in the tokenizer's vocabulary"):
+        warnings.simplefilter("always")
+        train.run(parse([str(a) for a in argv])[0])
+    validation = whole[int(0.9 * len(whole)) :]
+    n = (len(validation) - 1) // 16 * 16
+    assert {len(c.encode()) for c in validation[1 : n + 1]} == {1, 2, 4}
+    final = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert final["bits_per_byte"] == pytest.approx(bits_by_hand(out, validation[1 : n + 1]))
+
+
+def test_bits_per_byte_of_token_files_with_ids_that_are_no_text(text, tmp_path, capsys):
+    characters, _ = char_validation(text)
+    characters.save(tmp_path / "tok")
+    ids = np.array(characters.encode(corpus()))
+    for name, number, word in (
+        ("unknown", characters.unknown_id, ""),  # which characters they were is lost
+        ("beyond", characters.vocab_size, f"id {characters.vocab_size} is not in the vocabulary"),
+    ):
+        ids[-20] = number
+        data.write_tokens(tmp_path / "all.bin", ids, 50)
+        argv = ["--dataset", tmp_path / "all.bin", "--tokenizer", tmp_path / "tok", *TINY]
+        argv += ["--vocab_size=50", "--max_iters=1", "--out_dir", tmp_path / name]
+        assert word in ok(train.main, capsys, *argv)
+        final = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+        assert final["bits_per_byte"] is None and final["val_loss_full"] > 0
+
+
+# ---- what a command line does not say ------------------------------------------------------------
+
+
+def test_a_presets_shape_is_that_of_a_new_model(text, tmp_path, capsys):
+    base, out = tmp_path / "base", tmp_path / "out"
+    ok(train.main, capsys, "--dataset", text, *TINY, "--tokenizer=bpe:280", "--out_dir", base)
+    argv = ["--preset=shakespeare-char", "--dataset", text, "--init_from", base, "--max_iters=2"]
+    argv += ["--eval_iters=1", "--out_dir", out]
+    ok(train.main, capsys, *argv)
+    assert GPT.from_pretrained(out).config == GPT.from_pretrained(base).config
+    assert tokenizers.load(out).merges == tokenizers.load(base).merges
+    assert json.loads((out / "run.json").read_text())["settings"]["learning_rate"] == 1e-3
+    for flag, word in (("n_layer=3", "1"), ("n_head=4", "2"), ("n_embd=32", "16"), ("bias", "F")):
+        err = refused(train.main, capsys, *argv, "--overwrite", f"--{flag}")
+        assert f"--{flag.split('=')[0]} {word}" in err and "cannot be" in err
+    for kind in ("char", "bpe:280"):
+        err = refused(train.main, capsys, *argv, "--overwrite", f"--tokenizer={kind}")
+        assert "leave it out" in err and "has no tokenizer" not in err
+
+
+def test_fine_tuning_a_model_of_another_project(text, tmp_path, capsys):
+    """Whose tokenizer is in a tokenizer.json, or in GPT-2's pair of files."""
+    base, bare = tmp_path / "base", tmp_path / "bare"
+    bpe = tokenizers.BPETokenizer.train(corpus(), 280, special_tokens=["<|endoftext|>"])
+    GPT(GPTConfig(280, 16, 1, 1, 16)).save_pretrained(base)
+    GPT(GPTConfig(280, 16, 1, 1, 16)).save_pretrained(bare)
+    bpe.export(base, "huggingface")
+    argv = ["--dataset", text, "--max_iters=1", "--eval_iters=1"]
+    ok(train.main, capsys, *argv, "--init_from", base, "--out_dir", tmp_path / "a")
+    assert tokenizers.load(tmp_path / "a").encode(corpus()) == bpe.encode(corpus())
+    assert "has no tokenizer" in refused(
+        train.main, capsys, *argv, "--init_from", bare, "--out_dir", tmp_path / "b"
+    )
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    (bare / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (bare / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in model["merges"]))
+    ok(train.main, capsys, *argv, "--init_from", bare, "--out_dir", tmp_path / "b")
+    assert tokenizers.load(tmp_path / "b").encode(corpus()) == bpe.encode(corpus())
+    # One that cannot be read stops what needs it, and nothing else.
+    (base / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
+    argv += ["--init_from", base, "--out_dir", tmp_path / "c"]
+    assert "Unigram" in refused(train.main, capsys, *argv)
+    data.write_tokens(tmp_path / "all.bin", np.arange(2000) % 280, 280)
+    status, _, err = cli(train.main, capsys, *argv, "--dataset", tmp_path / "all.bin")
+    assert status == 0 and "going on without a tokenizer" in err and "Unigram" in err
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_pickle_beside_the_data_is_not_read(single, tmp_path, capsys):
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    for name in ("train.bin", "val.bin"):
+        data.write_tokens(folder / name, np.arange(500) % 59, 59)
+    (folder / "meta.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    dataset = folder / "train.bin" if single else folder
+    argv = ["--dataset", dataset, *TINY, "--n_embd=2", "--max_iters=0", "--skip_final_eval"]
+    argv += ["--eval_iters=1", "--out_dir", tmp_path / "out"]
+    status, stdout, err = cli(train.main, capsys, *argv)
+    assert status == 0 and "50,304 ids" in stdout
+    assert err.count("\n") == 1 and "meta.pkl is not read" in err and "--vocab_size 59 " in err
+    status, stdout, err = cli(train.main, capsys, *argv, "--vocab_size=59", "--overwrite")
+    assert status == 0 and " 59 ids" in stdout and err == ""
+
+
+NANOGPT = """
+# train a miniature character-level shakespeare model
+import time
+out_dir = 'out-shakespeare-char'
+eval_interval = 250 # keep frequent because we'll overfit
+always_save_checkpoint = False
+wandb_log = False
+wandb_run_name = 'mini-gpt' + str(time.time())
+dataset = 'shakespeare_char'
+gradient_accumulation_steps = 1
+learning_rate = 1e-3 # with baby networks can afford to go a bit higher
+max_iters = 5000
+lr_decay_iters = 5000 # make equal to max_iters usually
+"""
+
+
+def test_a_configuration_file_that_was_edited(tmp_path, capsys):
+    path = tmp_path / "train_shakespeare_char.py"
+    path.write_text(NANOGPT)
+    given, notes = parse([str(path)])
+    preset = Settings(**PRESETS["train_shakespeare_char"] | {"dataset": "shakespeare_char"})
+    assert Settings(**given) == preset and notes == []
+    lines = "batch_size = 3 * 8\nmax_iters = lr_decay_iters = 900\nmin_lr = learning_rate / 10\n"
+    path.write_text(NANOGPT + lines + "compile = True\ngrad_klip = 2\nout_dir = '~/x'\n")
+    given, notes = parse([str(path), "--max_iters=7"])
+    edited = dict(batch_size=24, max_iters=7, lr_decay_iters=900, min_lr=1e-4)
+    edited |= dict(out_dir=os.path.expanduser("~/x"))
+    assert Settings(**given) == replace(preset, **edited)
+    assert len(notes) == 2 and "compile" in notes[0] and "no such setting" in notes[1]
+    for line, words in (
+        ("n_layer = len('abc')", "line 14 --n_layer"),
+        ("n_layer = unknown", "line 14 --n_layer"),
+        ("n_layer = 3 / 0", "line 14 --n_layer"),
+        ("n_layer += 1", "line 14"),
+        ("if True: n_layer = 3", "line 14"),
+        ("n_layer = ", "line 14"),
+        ("n_layer = 'three'", "--n_layer three"),
+    ):
+        path.write_text(NANOGPT + line + "\n")
+        err = refused(train.main, capsys, path, "--out_dir", tmp_path / "out")
+        assert all(word in err for word in words.split()), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_in_the_home_folder(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    argv = ["--dataset=~/corpus.txt", *TINY, "--max_iters=1"]
+    ok(train.main, capsys, *argv, "--out_dir=~/out")
+    ok(train.main, capsys, *argv, "--init_from=~/out", "--out_dir", "~/b", "--tokenizer=~/out")
+    assert {p.name for p in tmp_path.iterdir()} == {"corpus.txt", "out", "b"}
+
+
+def test_processes_of_torchruns_are_refused(text, tmp_path, capsys, monkeypatch):
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    argv = ["--dataset", text, *TINY, "--max_iters=1", "--out_dir", tmp_path / "out"]
+    err = refused(train.main, capsys, *argv)
+    assert "torchrun" in err and "2 processes" in err and "--workers N" in err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    ok(train.main, capsys, *argv)
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_an_interrupt_while_modules_are_loaded(script, tmp_path):
+    """A module that sends the signal stands in for NumPy's, which take a while to load."""
+    (tmp_path / "tokenizer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n"
+    )
+    code = (
+        f"import runpy, sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.argv = [{script!r}]; "
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -5,6 +5,7 @@ and o200k; nothing of it is run), and is skipped without. With TENSORLITE_DATA, 
 gpt2/encoder.json, gpt2/vocab.bpe and tinyshakespeare.txt, GPT-2's vocabulary is compared too.
 """
 
+import base64
 import gzip
 import importlib.metadata
 import json
@@ -187,6 +188,30 @@ def test_special_tokens_are_told_by_the_same_rules(name, data):
         assert ours.encode(text, allowed, disallowed) == expected
 
 
+def test_a_thousand_special_tokens():
+    """The same ids; and the expression that finds them is built once, not at each call."""
+    names = {f"<|t{i}|>": 256 + i for i in range(1100)} | {"<|t1|><|t2|>": 1356, "a.b": 1357}
+    ours = BPETokenizer([], "gpt2", names)
+    theirs = tiktoken.Encoding(
+        "many",
+        pat_str=pieces.PATTERNS["gpt2"],
+        mergeable_ranks={byte: i for i, byte in enumerate(bpe.BYTES)},
+        special_tokens=names,
+    )
+    texts = ["", "x<|t3|>y", "<|t1|>", "<|t10|><|t1099|>.", "a.b axb", "<|t1100|>", "<<|t7|>"]
+    before = base.any_of.cache_info().misses
+    for text in [*texts, "".join(texts)]:
+        ids = theirs.encode(text, allowed_special="all")
+        assert ours.encode(text, "all") == ours.encode_to_numpy(text, "all").tolist() == ids
+        assert ours.encode_batch([text, "x"], allowed_special="all")[0] == ids
+        some = {"<|t3|>", "a.b"}
+        ids = theirs.encode(text, allowed_special=some, disallowed_special=())
+        assert ours.encode(text, some, ()) == ids
+    assert base.any_of.cache_info().misses == before + 2
+    with pytest.raises(ValueError, match=r"special token '<\|t10\|>'"):
+        ours.encode("the first of them: <|t10|><|t9|>")
+
+
 @settings(max_examples=150)
 @given(st.lists(st.text("abc é", max_size=30), max_size=8), st.text("abc é", max_size=300))
 def test_exported_ranks_give_the_same_ids(corpus, text):
@@ -283,6 +308,111 @@ def test_transformers_load_an_exported_vocabulary(tmp_path):
     assert theirs.eos_token_id == ours.eos_token_id
     theirs.save_pretrained(tmp_path / "again")
     assert tokenizer.load(tmp_path / "again").encode(text) == ours.encode(text)
+
+
+def saved_by_transformers(folder: Path, **beside) -> BPETokenizer:
+    """A vocab.json, a merges.txt, and JSON files beside them; the tokenizer they were made of."""
+    ours, _ = both("ours")
+    model = json.loads(formats.write_huggingface(ours)["tokenizer.json"])["model"]
+    for name in ours.special_tokens:
+        del model["vocab"][name]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(map(" ".join, model["merges"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+    for name, content in beside.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return ours
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"added_tokens": {EOS: 1998, "<|im_end|>": 1999}},
+        {
+            "added_tokens": {EOS: 1998, "<|im_end|>": 1999},
+            "special_tokens_map": {"eos_token": "<|im_end|>"},
+        },
+        {
+            "tokenizer_config": {
+                "tokenizer_class": "GPT2Tokenizer",
+                "eos_token": "<|im_end|>",
+                "added_tokens_decoder": {
+                    "1998": {"content": EOS, "special": True},
+                    "1999": {"content": "<|im_end|>", "special": True},
+                },
+            }
+        },
+    ],
+)
+def test_files_beside_a_vocabulary_mean_what_they_mean_to_transformers(tmp_path, beside):
+    transformers = pytest.importorskip("transformers")
+    saved_by_transformers(tmp_path, **beside)
+    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
+    ours = tokenizer.load(tmp_path)
+    assert ours.eos_token_id == theirs.eos_token_id
+    for text in (f"def f(x):{EOS}", "it's <|im_end|><|im_end|> naïve\n\n"):
+        assert ours.encode(text, "all") == theirs(text)["input_ids"]
+    assert ours.decode([1998, 1999]) == theirs.decode([1998, 1999])
+
+
+@pytest.mark.parametrize("name", ["Qwen2Tokenizer", "BlenderbotTokenizer"])
+def test_classes_of_transformers_that_give_other_ids_are_refused(tmp_path, name):
+    transformers = pytest.importorskip("transformers")
+    saved_by_transformers(tmp_path, added_tokens={EOS: 1998})
+    plain = tokenizer.load(tmp_path)
+    theirs = getattr(transformers, name).from_pretrained(tmp_path)
+    text = "12345 it's\n\n\nnai\u0308ve"
+    assert theirs(text, add_special_tokens=False)["input_ids"] != plain.encode(text)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(ValueError, match=f"tokenizer_config.json beside it names '{name}'"):
+        tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["TemplateProcessing", "RobertaProcessing", "Sequence"])
+def test_tokens_around_a_text_are_named_as_hugging_face_adds_them(tmp_path, kind):
+    ours, _ = both("ours")
+    description = json.loads(formats.write_huggingface(ours)["tokenizer.json"])
+    hf = tokenizers.Tokenizer.from_str(json.dumps(description))
+    template = tokenizers.processors.TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", ours.special_tokens["<|end|>"])]
+    )
+    hf.post_processor = {
+        "TemplateProcessing": template,
+        "RobertaProcessing": tokenizers.processors.RobertaProcessing(
+            (EOS, ours.special_tokens[EOS]), ("<|end|>", ours.special_tokens["<|end|>"])
+        ),
+        "Sequence": tokenizers.processors.Sequence(
+            [tokenizers.processors.ByteLevel(trim_offsets=False), template]
+        ),
+    }[kind]
+    hf.save(str(tmp_path / "tokenizer.json"))
+    with pytest.warns(UserWarning, match="put (.*) around every text") as said:
+        again = tokenizer.load(tmp_path)
+    text = "def f(x):"
+    inside = ours.encode(text)
+    assert again.encode(text) == hf.encode(text, add_special_tokens=False).ids == inside
+    added = [i for i in hf.encode(text).ids if i not in inside]
+    names = ", ".join(repr(ours.decode([i])) for i in added)
+    assert f"put {names} around every text" in str(said[0].message)
+
+
+def test_published_files_that_are_cut_at_a_line_end(tmp_path):
+    """GPT-2's and cl100k's, half of them: wrong ids, which must not come without a word."""
+    ours, theirs = both("cl100k_base")
+    lines = [b"%s %d\n" % (base64.b64encode(t), i) for i, t in ours.tokens.items()]
+    (tmp_path / "cl100k_base.tiktoken").write_bytes(b"".join(lines[:50_000]))
+    with pytest.raises(ValueError, match="has 100,256 tokens, and this file 50,000"):
+        tokenizer.load(tmp_path)
+    (tmp_path / "cl100k_base.tiktoken").write_bytes(b"".join(lines))
+    assert tokenizer.load(tmp_path).encode("whereabouts") == theirs.encode("whereabouts")
+    if not (DATA / "gpt2").exists():
+        pytest.skip("TENSORLITE_DATA names no folder with gpt2/")
+    (tmp_path / "encoder.json").write_bytes((DATA / "gpt2" / "encoder.json").read_bytes())
+    merges = (DATA / "gpt2" / "vocab.bpe").read_bytes().splitlines(keepends=True)
+    (tmp_path / "vocab.bpe").write_bytes(b"".join(merges[:25_001]))
+    (tmp_path / "cl100k_base.tiktoken").unlink()
+    with pytest.warns(UserWarning, match="^25,000 of the 50,257 tokens are made by no merge"):
+        tokenizer.load(tmp_path)
 
 
 @settings(max_examples=200)

@@ -15,15 +15,16 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from . import BPETokenizer, CharTokenizer
-from .base import END_OF_TEXT, StreamDecoder, Tokenizer, file_blocks
+from .base import END_OF_TEXT, StreamDecoder, Tokenizer
 from .pieces import PATTERNS, splitter
 from .pretrained import FILES, find
+from .texts import read_text, text_files
+from .widths import looks_like
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +59,10 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one.add_argument
 
+    encoding_help = "of text files and of the input (default: utf-8)"
+
     add = command(train, "Train a tokenizer on text files and save it. The same files: the same.")
-    add("files", nargs="+", type=Path, metavar="FILE", help="text in UTF-8, or folders of it")
+    add("files", nargs="+", type=Path, metavar="FILE", help="text files, or folders of them")
     add("--out", required=True, metavar="DIR", help="where to save it")
     add("--vocab_size", type=int, metavar="N", help="how many ids, all told (default: 8192)")
     add("--char", action="store_true", help="an id for each character, instead of BPE")
@@ -73,15 +76,19 @@ def parser() -> argparse.ArgumentParser:
     add("--min_frequency", type=int, default=1, metavar="N", help="merge pairs that occur N times")
     add("--max_piece_length", type=int, metavar="N", help="leave out pieces of more than N bytes")
     add("--workers", type=int, default=1, metavar="N", help="count pieces in N processes")
+    add("--encoding", default="utf-8", help=encoding_help)
 
     add = command(encode, "Text to ids: a file into a token file (.bin), or text to the screen.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add(
-        "text", help="a text file if --out is given; else the text or FILE:path; or - for the input"
+        "text",
+        help="a text file, or a folder of them, if --out is given; else the text or FILE:path; "
+        "or - for the input",
     )
     add("--out", metavar="FILE", help="a .bin file: ids of 2 bytes (4 beyond 65,536 ids), no more")
     add("--special", action="store_true", help="special tokens in the text count as such")
     add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
+    add("--encoding", default="utf-8", help=encoding_help)
 
     add = command(decode, "Ids to text: of a token file (.bin), or of numbers.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
@@ -91,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add("text", help="the text, FILE:path to read it from there, or - for the input")
     add("--special", action="store_true", help="special tokens in the text count as such")
+    add("--encoding", default="utf-8", help=encoding_help)
     add("--max_tokens", type=int, default=2000, metavar="N", help="show N tokens (default: 2000)")
     add("--color", choices=("auto", "always", "never"), default="auto")
     return top
@@ -104,12 +112,11 @@ def train(options: argparse.Namespace) -> None:
     for path in options.files:
         if not path.exists():
             raise FileNotFoundError(f"there is no file or folder {path}")
-        files += _files(path) if path.is_dir() else [path]
+        files += text_files(path, options.encoding) if path.is_dir() else [path]
     if not any(file.stat().st_size or not file.is_file() for file in files):  # a pipe's is 0
         raise ValueError(f"{', '.join(map(str, options.files))}: no text to train on")
     if options.char:
-        blocks = (file_blocks(file, lambda text, place: place) for file in files)
-        tokenizer = CharTokenizer.train(chain.from_iterable(blocks), options.vocab_size)
+        tokenizer = CharTokenizer.train(files, options.vocab_size, options.encoding)
     else:
         tokenizer = BPETokenizer.train(
             files,
@@ -119,31 +126,28 @@ def train(options: argparse.Namespace) -> None:
             options.min_frequency,
             options.max_piece_length,
             options.workers,
+            options.encoding,
         )
     tokenizer.save(options.out)
     print(f"{tokenizer.vocab_size:,} ids, saved in {options.out}")
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of a folder and those in it, without hidden ones, in the order of paths."""
-    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [folder / path for path in paths if not any(part[0] == "." for part in path.parts)]
-
-
 def encode(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
-    allowed = "all" if options.special else ()
+    allowed = _allowed(options, tokenizer)
     if options.out:
-        source = "/dev/stdin" if options.text == "-" else options.text
-        n = tokenizer.encode_file(source, options.out, allowed, options.workers)
-        size = Path(source).stat().st_size
+        source = Path("/dev/stdin" if options.text == "-" else options.text)
+        n = tokenizer.encode_file(source, options.out, allowed, options.workers, options.encoding)
+        size = 0 if source.is_dir() else source.stat().st_size
         each = f", {size / n:.2f} bytes each" if size else ""  # a pipe's is 0
         print(f"{n:,} tokens of {tokenizer.dtype}{each}, in {options.out}")
         return
-    if os.path.isfile(options.text):
+    if os.path.exists(options.text):
         hint = f"as text; FILE:{options.text}, or --out, encodes the file"
+        if os.path.isdir(options.text):
+            hint = "as text; --out encodes the files of the folder"
         print(f"tokenizer: {options.text!r} is encoded {hint}", file=sys.stderr)
-    print(*tokenizer.encode(_text(options.text), allowed, ()))
+    print(*tokenizer.encode(_text(options.text, options.encoding), allowed, ()))
 
 
 def decode(options: argparse.Namespace) -> None:
@@ -159,10 +163,10 @@ def decode(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
-    text = _text(options.text)
+    text = _text(options.text, options.encoding)
     if options.max_tokens < 0:
         raise ValueError(f"--max_tokens is at least 0, not {options.max_tokens}")
-    ids = tokenizer.encode(text, "all" if options.special else (), ())
+    ids = tokenizer.encode(text, _allowed(options, tokenizer), ())
     color = options.color == "always"
     if options.color == "auto":
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -203,20 +207,30 @@ def _visible(character: str) -> str:
     return character if character.isprintable() else repr(character)[1:-1]
 
 
-def _text(argument: str) -> str:
-    try:
-        if argument == "-":
-            return sys.stdin.buffer.read().decode()
-        if argument.startswith("FILE:"):
-            return Path(argument[5:]).read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{argument} is no text in UTF-8: {error}") from None
+def _allowed(options: argparse.Namespace, tokenizer: Tokenizer) -> str | tuple[()]:
+    """The special tokens that count as such."""
+    if options.special and not tokenizer.special_tokens:
+        nothing = "--special changes nothing: this tokenizer has no special tokens"
+        warnings.warn(nothing, stacklevel=1)
+    return "all" if options.special else ()
+
+
+def _text(argument: str, encoding: str) -> str:
+    if argument == "-":
+        return read_text("/dev/stdin", encoding)
+    if argument.startswith("FILE:"):
+        return read_text(argument[5:], encoding)
     return argument
 
 
 def _ids(arguments: list[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
     if len(arguments) == 1 and arguments[0].endswith(".bin"):
         size = Path(arguments[0]).stat().st_size
+        if other := looks_like(arguments[0], tokenizer.dtype):
+            raise ValueError(
+                f"{arguments[0]} is read as {tokenizer.dtype}, as this tokenizer writes, and looks "
+                f"like {other}"
+            )
         if size % tokenizer.dtype.itemsize:
             raise ValueError(
                 f"{arguments[0]} has {size} bytes, no whole number of ids of {tokenizer.dtype}"

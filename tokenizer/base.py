@@ -15,14 +15,18 @@ import os
 import re
 import signal
 import uuid
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
+
+from .texts import decoded, text_files
 
 FILE_NAME = "tensorlite-tokenizer.json"
 FILE_FORMAT = "tensorlite-tokenizer"
@@ -51,13 +55,20 @@ class Tokenizer(ABC):
         vocabulary: the bytes of every id, special tokens included.
         vocab_size: the highest id + 1. Some published vocabularies have gaps below it.
         special_tokens: name -> id, {} if there are none.
+        eos_token: the name of the special token that ends a text, "<|endoftext|>" by default.
         dtype: of ids in arrays and files, uint16 or uint32.
     """
 
-    def __init__(self, tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]):
+    def __init__(
+        self,
+        tokens: Mapping[int, bytes],
+        special_tokens: Mapping[str, int],
+        eos_token: str = END_OF_TEXT,
+    ):
         # A dict, because a list would answer id -1 with its last token.
         self.vocabulary: dict[int, bytes] = dict(tokens)
         self.special_tokens = dict(special_tokens)
+        self.eos_token = eos_token
         for name, token_id in self.special_tokens.items():
             self.vocabulary[token_id] = name.encode()
         self.vocab_size = max(self.vocabulary, default=-1) + 1
@@ -68,8 +79,8 @@ class Tokenizer(ABC):
 
     @property
     def eos_token_id(self) -> int | None:
-        """The id of "<|endoftext|>", or None if this vocabulary has no such special token."""
-        return self.special_tokens.get(END_OF_TEXT)
+        """The id of `eos_token`, or None if this vocabulary has no such special token."""
+        return self.special_tokens.get(self.eos_token)
 
     # ---- text to ids ----
 
@@ -128,26 +139,25 @@ class Tokenizer(ABC):
     def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
         """`text` cut at its special tokens: their ids, and the plain texts between."""
         everything = isinstance(disallowed, str) and disallowed == "all"
-        allowed = self._names(allowed, "allowed_special") & self.special_tokens.keys()
-        disallowed = self._names(disallowed, "disallowed_special") - (
-            allowed if everything else set()
-        )
+        allowed = self._names(allowed, "allowed_special").intersection(self.special_tokens)
+        disallowed = self._names(disallowed, "disallowed_special")
+        if everything and allowed:
+            disallowed -= allowed
         text = replace_surrogates(text)
-        for name in disallowed:
-            if name in text:
-                raise ValueError(
-                    f"the text contains the special token {name!r}, which is not allowed here; "
-                    f"to encode it as a special token, pass allowed_special={{{name!r}}}; "
-                    f"to encode it as plain text, use encode_ordinary(text)"
-                )
+        if disallowed and (found := any_of(disallowed).search(text)):
+            name = found.group()
+            raise ValueError(
+                f"the text contains the special token {name!r}, which is not allowed here; "
+                f"to encode it as a special token, pass allowed_special={{{name!r}}}; "
+                f"to encode it as plain text, use encode_ordinary(text)"
+            )
         if not allowed:
             return [text]
-        longest_first = sorted(allowed, key=len, reverse=True)
-        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
         # With a group in the expression, every second part is what the group matched.
+        parts = any_of(allowed).split(text)
         return [self.special_tokens[part] if i % 2 else part for i, part in enumerate(parts)]
 
-    def _names(self, names: Collection[str], what: str) -> set[str]:
+    def _names(self, names: Collection[str], what: str) -> frozenset[str]:
         """`names` as a set, "all" meaning all special tokens."""
         if isinstance(names, str):
             if names != "all":  # set("<|endoftext|>") would be a set of letters
@@ -155,8 +165,8 @@ class Tokenizer(ABC):
                     f'{what} must be "all" or a set of names, not the string '
                     f"{names!r}; write {{{names!r}}}"
                 )
-            return set(self.special_tokens)
-        return set(names)
+            return frozenset(self.special_tokens)
+        return frozenset(names)
 
     def encode_batch(
         self,
@@ -183,12 +193,27 @@ class Tokenizer(ABC):
             answers += [ids[first:end] for first, end in pairwise([0, *ends.tolist()])]
         return answers
 
+    def encode_ended(self, texts: Iterable[str]) -> np.ndarray:
+        """The ids of all texts, plain, each with `eos_token_id` behind it: (tokens,) of `dtype`.
+
+        >>> BPETokenizer([], special_tokens={"<|endoftext|>": 256}).encode_ended(["AB", "C"])
+        array([ 65,  66, 256,  67, 256], dtype=uint16)
+
+        Raises ValueError if there is no end-of-text token.
+        """
+        if self.eos_token_id is None:
+            raise ValueError(f"{self!r} has no special token {self.eos_token} to end a text with")
+        parts = [np.zeros(0, self.dtype)]
+        for group in groups(texts, GROUP):
+            ids, ends = self._encode_group(group, frozenset(), ())
+            parts.append(np.insert(ids, ends, self.eos_token_id))
+        return np.concatenate(parts)
+
     def _encode_group(self, texts: list[str], allowed, disallowed) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts (tokens,), and where those of each end (texts,)."""
         together = "\0".join(texts)
-        if any(
-            name in together for name in allowed | self._names(disallowed, "disallowed_special")
-        ):
+        names = allowed | self._names(disallowed, "disallowed_special")
+        if names and any_of(names).search(together):
             answers = [self.encode_to_numpy(text, allowed, disallowed) for text in texts]
         else:
             answers = self._ordinary_batch(texts)
@@ -208,30 +233,31 @@ class Tokenizer(ABC):
     ) -> int:
         """Encode a text file into a `.bin` token file of `dtype`; returns the number of tokens.
 
-        The ids are those of `encode_ordinary` of the whole text, where the special tokens in
-        `allowed_special` count, and a byte order mark at the start does not. The text is read and
-        written a few megabytes at a time, for characters and for BPE with a published pattern. (But
-        what has no place to be divided, see `pieces.blocks`, is held whole: megabytes of one word;
-        and with a pattern of your own, or none, the file.) `workers` > 1 encodes in so many
-        processes. A progress bar appears where stderr is a terminal. `target` appears whole or not
-        at all.
+        `source` may be a folder: its text files (see `text_files`) are joined by "\\n". The ids are
+        those of `encode_ordinary` of the whole text, where the special tokens in `allowed_special`
+        count, and a byte order mark at the start does not. The text is read and written a few
+        megabytes at a time, for characters and for BPE with a published pattern. (But what has no
+        place to be divided, see `pieces.blocks`, is held whole: megabytes of one word; and with a
+        pattern of your own, or none, the file.) `workers` > 1 encodes in so many processes. A
+        progress bar appears where stderr is a terminal. `target` appears whole or not at all.
 
         Raises ValueError if the file is not text in this encoding, or empty.
         """
         from tqdm import tqdm
 
         source, target = Path(source), Path(target)
+        files = text_files(source, encoding) if source.is_dir() else [source]
         allowed = self._names(allowed_special, "allowed_special") & self.special_tokens.keys()
         total = 0
         bar = tqdm(
-            total=source.stat().st_size or None,  # a pipe's is 0
+            total=sum(file.stat().st_size for file in files) or None,  # a pipe's is 0
             desc=f"encoding {source.name}",
             unit="B",
             unit_scale=True,
             disable=None,  # no bar where stderr is a file
         )
         with bar, atomic_file(target) as file:
-            texts = file_blocks(source, self._cut, encoding, allowed, bar.update)
+            texts = file_blocks(files, self._cut, encoding, allowed, bar.update)
             for ids in in_processes(self.encode_to_numpy, texts, workers, allowed, ()):
                 file.write(ids.data)
                 total += len(ids)
@@ -258,9 +284,13 @@ class Tokenizer(ABC):
         try:
             return b"".join(map(self.vocabulary.__getitem__, ids))
         except KeyError as error:
+            token_id, unused = error.args[0], self.vocab_size - len(self.vocabulary)
+            gaps = f", of which {unused} are no token" if unused else ""
+            if token_id in range(self.vocab_size):
+                gaps += f", {token_id} among them"
             raise ValueError(
-                f"id {error.args[0]} is not in the vocabulary of {len(self.vocabulary)} tokens "
-                f"(0 to {self.vocab_size - 1})"
+                f"id {token_id} is not in the vocabulary of {len(self.vocabulary)} tokens "
+                f"(0 to {self.vocab_size - 1}{gaps})"
             ) from None
         except TypeError as error:
             raise TypeError(f"ids must be one flat sequence of integers: {error}") from None
@@ -333,6 +363,16 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
+@lru_cache(maxsize=128)
+def any_of(names: frozenset[str]) -> re.Pattern:
+    """An expression that finds any of the names, of several at one place the longest.
+
+    Kept, since a vocabulary may have a thousand special tokens, and a text a few words.
+    """
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+
 def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
     with atomic_file(path) as file:
@@ -376,38 +416,68 @@ def replace_surrogates(text: str) -> str:
 
 
 def file_blocks(
-    path: Path,
+    paths: Path | list[Path],
     cut: Callable[[str, int], int],
     encoding: str = "utf-8",
     whole: Collection[str] = (),
     advance: Callable[[int], object] = lambda n: None,
 ) -> Iterator[str]:
-    """The text of a file in blocks of a few megabytes, without a byte order mark at its start.
+    """The text of a file, or of several joined by line ends, in blocks of a few megabytes.
 
     `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
-    there is none. No name in `whole` is divided. `advance` is told how many bytes have been read.
-    Raises ValueError if the file is not text in this encoding.
+    there is none. No name in `whole` is divided. A byte order mark at the start of a file is
+    dropped. `advance` is told how many bytes have been read.
+    Raises ValueError if a file is not text in this encoding.
     """
-    text, first, read = "", True, 0
+    text = ""
     longest = max(map(len, whole), default=0)
-    try:
-        with open(path, encoding=encoding, newline="") as file:  # line ends as they are
-            while block := file.read(FILE_BLOCK):
-                if file.seekable():  # not a pipe
-                    advance(file.buffer.tell() - read)
-                    read = file.buffer.tell()
-                text += block.removeprefix("\ufeff") if first else block
-                first = False
-                end = cut(text, len(text) - len(block) // 2)
-                while any(_crosses(name, text, end) for name in whole):
-                    end = cut(text, end + 1)
-                if end + longest < len(text):  # a name may be there by half as yet
-                    yield text[:end]
-                    text = text[end:]
-    except (UnicodeDecodeError, LookupError) as error:
-        raise ValueError(f"{path} is not {encoding} text: {error}") from None
+    for i, path in enumerate(paths if isinstance(paths, list) else [paths]):
+        text += "\n" if i else ""
+        for block in decoded(path, encoding, FILE_BLOCK, advance):
+            text += block
+            if len(text) < FILE_BLOCK:  # of small files, several together
+                continue
+            end = cut(text, len(text) - len(block) // 2)
+            while any(_crosses(name, text, end) for name in whole):
+                end = cut(text, end + 1)
+            if end + longest < len(text):  # a name may be there by half as yet
+                yield text[:end]
+                text = text[end:]
     if text:
         yield text
+
+
+def texts_of(
+    texts: str | os.PathLike | Iterable[str | os.PathLike],
+    cut: Callable[[str, int], int],
+    encoding: str = "utf-8",
+) -> Iterator[str]:
+    """The texts to train on: each str, and each file or folder given as a Path, in blocks.
+
+    Warns where the first str is the name of a file, which is then a very short text.
+    """
+    first = True
+    for text in [texts] if isinstance(texts, (str, os.PathLike)) else texts:
+        if isinstance(text, os.PathLike):
+            path = Path(text)
+            for file in text_files(path, encoding) if path.is_dir() else [path]:
+                yield from file_blocks(file, cut, encoding)
+        else:
+            if first and isinstance(text, str) and _is_path(text):
+                warnings.warn(
+                    f"{text!r} is taken as a text to train on, and it is the name of a file: "
+                    f"give Path({text!r}) to train on what the file holds",
+                    stacklevel=4,
+                )
+            yield text
+        first = False
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return len(text) < 4096 and text.strip("./") != "" and os.path.exists(text)
+    except ValueError:  # a NUL in it
+        return False
 
 
 def _crosses(name: str, text: str, end: int) -> bool:

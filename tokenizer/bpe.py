@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Tokenizer, groups, replace_surrogates
+from .base import END_OF_TEXT, Tokenizer, groups, replace_surrogates
 from .checks import (
     BYTES,
     Pair,
@@ -297,6 +297,7 @@ class BPETokenizer(Tokenizer):
             holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
             whose bytes together are a token, the lowest id first: tiktoken's rule.
         ignore_merges: a piece that is a token needs no merges to become it. tiktoken's rule too.
+        eos_token: the name of the special token that ends a text.
 
     Raises ValueError if they do not fit together, TypeError if one is of another kind.
     """
@@ -308,6 +309,7 @@ class BPETokenizer(Tokenizer):
         special_tokens: Mapping[str, int] | None = None,
         tokens: Mapping[int, bytes] | None = None,
         ignore_merges: bool = False,
+        eos_token: str = END_OF_TEXT,
     ):
         self.pattern = pattern
         self._split = splitter(pattern)
@@ -322,7 +324,7 @@ class BPETokenizer(Tokenizer):
                 self._ranks, self._merged = JoinRanks(tokens), range(max(tokens) + 1)
             else:
                 self._ranks, self._merged = rank_merges(merges, tokens)
-        super().__init__(tokens, special_tokens)
+        super().__init__(tokens, special_tokens, eos_token)
         self._id_of = {token: i for i, token in tokens.items()}
         self._bytes = [self._id_of[byte] for byte in BYTES]
         self.ignore_merges = ignore_merges or merges is None
@@ -349,6 +351,7 @@ class BPETokenizer(Tokenizer):
         min_frequency: int = 1,
         max_piece_length: int | None = None,
         workers: int | None = None,
+        encoding: str = "utf-8",
     ) -> "BPETokenizer":
         """The tokenizer of `vocab_size` ids (bytes, merges and special tokens) that fits `texts`.
 
@@ -356,13 +359,14 @@ class BPETokenizer(Tokenizer):
         >>> tokenizer.merges, tokenizer.special_tokens
         ([(108, 111)], {'<|endoftext|>': 257})
 
-        `texts` is one text, one Path of a file (UTF-8), or any iterable of either, taken a part at
-        a time: what is kept is how often each distinct piece occurs. Special tokens that occur in
-        them count as plain text. Pairs that occur less than `min_frequency` times are not merged,
-        and pieces of more than `max_piece_length` bytes are left out. `workers` > 1 counts the
-        pieces in so many processes.
+        `texts` is one text, one Path of a file (in `encoding`) or of a folder of text files, or any
+        iterable of these, taken a part at a time: what is kept is how often each distinct piece
+        occurs. Special tokens that occur in them count as plain text. Pairs that occur less than
+        `min_frequency` times are not merged, and pieces of more than `max_piece_length` bytes are
+        left out. `workers` > 1 counts the pieces in so many processes.
 
-        If the texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
+        A text that is the name of a file is a text all the same, and a warning says so. If the
+        texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
         Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
         Raises ValueError if vocab_size has no room for the bytes and special tokens, if
         min_frequency or max_piece_length is less than 1, or for a file that is not text.
@@ -380,7 +384,7 @@ class BPETokenizer(Tokenizer):
         ):
             if least is not None and least < 1:
                 raise ValueError(f"{name} is at least 1, not {least}")
-        counts = count_pieces(texts, pattern, workers)
+        counts = count_pieces(texts, pattern, workers, encoding)
         if max_piece_length is not None:
             counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
 
@@ -454,7 +458,7 @@ class BPETokenizer(Tokenizer):
         # For worker processes: send what defines the tokenizer, not its cache.
         tokens = None if self._numbered else self.tokens
         arguments = self.merges, self.pattern, self.special_tokens, tokens, self.ignore_merges
-        return type(self), arguments
+        return type(self), (*arguments, self.eos_token)
 
     @property
     def tokens(self) -> dict[int, bytes]:
@@ -480,6 +484,8 @@ class BPETokenizer(Tokenizer):
             "special_tokens": self.special_tokens,
             "merges": self.merges,
         }
+        if self.eos_token != END_OF_TEXT:
+            description["eos_token"] = self.eos_token
         if self._numbered and not self.ignore_merges:
             return description
         # Bytes as characters of the same number; null for ids that are gaps or special tokens.
@@ -504,4 +510,7 @@ class BPETokenizer(Tokenizer):
                 raise TypeError(f"tokens must be a list, not {type(tokens).__name__}")
             tokens = {i: token_bytes(i, t) for i, t in enumerate(tokens) if t is not None}
         ignore_merges = description.get("ignore_merges") is True
-        return cls(merges, description["pattern"], special_tokens, tokens, ignore_merges)
+        eos_token = description.get("eos_token", END_OF_TEXT)
+        if not isinstance(eos_token, str):
+            raise TypeError(f"eos_token must be a str, not {type(eos_token).__name__}")
+        return cls(merges, description["pattern"], special_tokens, tokens, ignore_merges, eos_token)

@@ -8,12 +8,14 @@ A character is a code point, as everywhere in Python: a combining mark is one of
 written as two is two ids, and text comes back as it was.
 """
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from itertools import repeat
+from pathlib import Path
 
-from .base import Tokenizer, replace_surrogates
+from .base import Tokenizer, replace_surrogates, texts_of
 
 UNKNOWN = "\ufffd"  # what an unknown character decodes to
 
@@ -46,7 +48,12 @@ class CharTokenizer(Tokenizer):
         super().__init__(dict(enumerate(tokens)), special_tokens={})
 
     @classmethod
-    def train(cls, texts: str | Iterable[str], vocab_size: int | None = None) -> "CharTokenizer":
+    def train(
+        cls,
+        texts: str | os.PathLike | Iterable[str | os.PathLike],
+        vocab_size: int | None = None,
+        encoding: str = "utf-8",
+    ) -> "CharTokenizer":
         """The tokenizer of the distinct characters of `texts`, in code-point order.
 
         >>> CharTokenizer.train("hello").characters
@@ -54,15 +61,17 @@ class CharTokenizer(Tokenizer):
         >>> CharTokenizer.train("hello", vocab_size=3).characters
         'el'
 
-        `texts` is one text or any iterable of them, taken one at a time. With `vocab_size` there
-        are at most so many ids, that for unknown characters among them: the most frequent
-        characters are kept, of equally frequent ones those first in code-point order.
-        Raises ValueError if vocab_size is less than 1.
+        `texts` is one text, one Path of a file (in `encoding`) or of a folder of text files, or any
+        iterable of these, taken one at a time. A text that is the name of a file is a text all the
+        same, and a warning says so. With `vocab_size` there are at most so many ids, that for
+        unknown characters among them: the most frequent characters are kept, of equally frequent
+        ones those first in code-point order.
+        Raises ValueError if vocab_size is less than 1, or for a file that is not text.
         """
         if vocab_size is not None and vocab_size < 1:
             raise ValueError(f"vocab_size is at least 1, the unknown character's, not {vocab_size}")
         counts: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
+        for text in texts_of(texts, lambda text, place: place, encoding):
             counts.update(replace_surrogates(text))
         characters = sorted(counts, key=lambda c: (-counts[c], c))
         return cls("".join(sorted(characters[: vocab_size and vocab_size - 1])))
@@ -89,6 +98,16 @@ class CharTokenizer(Tokenizer):
             f"as unknown (id {self.unknown_id}): {first}",
             stacklevel=3,
         )
+
+    def export(self, directory: str | os.PathLike, format: str) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and `transformers`.
+
+        These give the same ids and, decoding, the same text. `format` is "huggingface"; ValueError
+        for any other.
+        """
+        from .formats import export
+
+        export(self, Path(directory), format)
 
     def _cut(self, text: str, place: int) -> int:
         return place

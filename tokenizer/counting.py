@@ -5,13 +5,12 @@ The counts of the distinct pieces are all that is kept, so the texts may be larg
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
-from .base import file_blocks, groups, in_processes
+from .base import groups, in_processes, texts_of
 from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
 from .table import PieceTable
 
@@ -22,6 +21,7 @@ def count_pieces(
     texts: str | os.PathLike | Iterable[str | os.PathLike],
     pattern: str | None,
     workers: int | None = None,
+    encoding: str = "utf-8",
 ) -> dict[bytes, int]:
     """How often each piece occurs in texts, and in the files that are given as Paths.
 
@@ -31,7 +31,7 @@ def count_pieces(
     from tqdm import tqdm
 
     splitter(pattern)  # a wrong one is refused before a file is read or a process started
-    texts = _plain_texts([texts] if isinstance(texts, (str, os.PathLike)) else texts, pattern)
+    texts = texts_of(texts, lambda block, at: next_cut(block, at, pattern), encoding)
     with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
         if workers in (None, 1):
             return _count(texts, pattern)
@@ -39,14 +39,6 @@ def count_pieces(
         for counts in in_processes(_count, groups(texts, GROUP), workers, pattern):
             total.update(counts)
         return dict(total)
-
-
-def _plain_texts(texts: Iterable[str | os.PathLike], pattern: str | None) -> Iterator[str]:
-    for text in texts:
-        if isinstance(text, os.PathLike):
-            yield from file_blocks(Path(text), lambda block, at: next_cut(block, at, pattern))
-        else:
-            yield text
 
 
 def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:

@@ -34,10 +34,12 @@ def fetch(
     that.
     Raises ConnectionError, which says what failed and what to do.
     """
+    damaged = ""
     with suppress(FileNotFoundError):
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == sha256:
             return data
+        damaged = f"{path} ({len(data)} bytes) is damaged: its SHA-256 is not {sha256}. A new one: "
     try:
         data = _download(url, max_bytes, timeout)
         if (digest := hashlib.sha256(data).hexdigest()) != sha256:
@@ -48,7 +50,7 @@ def fetch(
         # A bare URLError is a wrapper: its reason says it better.
         why = error.reason if type(error) is urllib.error.URLError else error
         raise ConnectionError(
-            f"could not fetch {url}: {why}. Download that file by hand, once there is a "
+            f"{damaged}could not fetch {url}: {why}. Download that file by hand, once there is a "
             f"connection, and put it at {path}"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)

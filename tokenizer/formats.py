@@ -4,11 +4,14 @@
 |---|---|---|
 | `tensorlite-tokenizer.json` | all of a tokenizer of ours | `Tokenizer.save` |
 | `encoder.json` + `vocab.bpe` | token -> id; the merges, a line each | GPT-2 |
-| `vocab.json` + `merges.txt` | the same under other names | transformers |
+| `vocab.json` + `merges.txt` | the same under other names (`gpt2-vocab.json`, ...) | transformers |
 | `tokenizer.json` | vocabulary, merges, pattern, special tokens | Hugging Face tokenizers |
 | `NAME.tiktoken` | the tokens in base64, with their ranks, which are their ids | tiktoken |
+| `tokenizer.model` | the same, of some models | Llama 3 |
 
 The second to fourth write a token's bytes as printable characters (`BYTE_OF`), as GPT-2 began to.
+What transformers writes beside its files (`added_tokens.json`, `tokenizer_config.json`,
+`special_tokens_map.json`) is read with them: see `About`.
 
 All of it is data, never code, and all of it is checked: a file that does not fit raises ValueError,
 which names it and says what is wrong. (One thing cannot be checked: a regular expression that needs
@@ -18,14 +21,18 @@ ages. A file's pattern is only as good as its source.)
 import base64
 import binascii
 import json
+import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from reprlib import repr as short_repr  # a file may hold values of any size
+from typing import NamedTuple
 
 from .base import END_OF_TEXT, FILE_FORMAT, FILE_NAME, FILE_VERSION, Tokenizer, write_atomic
 from .bpe import BPETokenizer
-from .char import CharTokenizer
+from .char import UNKNOWN, CharTokenizer
 from .pieces import PATTERNS
 
 # 200,000 merges take 3 MB. JSON grows about tenfold when it is read, so a file that is not a
@@ -34,6 +41,13 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_VALUES = 5_000_000  # in JSON; o200k's 200,000 tokens and 470,000 merges are two million
 
 TYPES: dict[str, type[Tokenizer]] = {"char": CharTokenizer, "bpe": BPETokenizer}
+
+# A vocabulary and its merges: names, or endings of names, that belong together.
+VOCABULARIES, MERGES = ("vocab.json", "encoder.json"), ("merges.txt", "vocab.bpe")
+RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")  # the first line of a tiktoken file
+
+# The classes of transformers whose rules for a vocab.json and merges.txt are GPT-2's.
+GPT2_CLASSES = {"GPT2Tokenizer", "CodeGenTokenizer"}
 
 ABOUT_RANKS = "tiktoken.json"  # the pattern and special tokens of the `.tiktoken` file beside it
 
@@ -56,6 +70,13 @@ PUBLISHED = {
 }
 
 
+HUGGINGFACE_CONFIG = {  # of tokenizer_config.json: all else is in tokenizer.json
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 10**30,
+}
+
+
 # ---- reading -------------------------------------------------------------------------------------
 
 
@@ -67,30 +88,18 @@ def load(path: str | Path) -> Tokenizer:
     [2, 0, 1]
 
     Of a pair of files either may be named. A directory that holds several formats is read as the
-    first of them in this order: ours, `tokenizer.json`, `vocab.json`, `encoder.json`, `.tiktoken`.
+    first of them in this order: ours, `tokenizer.json`, `vocab.json`, `encoder.json`, pairs with
+    something before these names, `.tiktoken`, `tokenizer.model`.
     A `.tiktoken` file says nothing of pattern and special tokens: they come from the
     `tiktoken.json` that `export` puts beside it, or by its name if that begins as a published one's
-    does (`cl100k_base`); else the pattern is cl100k's, with a warning.
+    does (`cl100k_base`); else the pattern is cl100k's, with a warning. Tokens that no merge makes
+    are a sign of a file that is cut short: a warning counts them.
 
     Raises FileNotFoundError if there is none, ValueError with the file's name if it is not one of
     these, or not whole, or asks for what is not byte-level BPE.
     """
     path = Path(path)
-    file = path
-    if path.is_dir():
-        names = [FILE_NAME, "tokenizer.json", "merges.txt", "vocab.bpe"]
-        ranks = sorted(path.glob("*.tiktoken"))
-        file = next((f for f in [path / name for name in names] + ranks if f.exists()), None)
-        if file in ranks[:1] and len(ranks) > 1:
-            raise ValueError(
-                f"{path} has several vocabularies, {', '.join(r.name for r in ranks)}: "
-                "name one of these files"
-            )
-        if file is None:
-            raise FileNotFoundError(
-                f"no tokenizer at {path}: there is no {FILE_NAME} in it, nor "
-                f"{', '.join(names[1:])} or *.tiktoken"
-            )
+    file = _of_folder(path) if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(f"no tokenizer at {path}: there is no such file or directory")
     try:
@@ -99,25 +108,61 @@ def load(path: str | Path) -> Tokenizer:
         raise ValueError(f"{file}: {error}") from error
 
 
+def _of_folder(folder: Path) -> Path:
+    """The file in a folder that `load` reads."""
+    names = [FILE_NAME, "tokenizer.json", *MERGES]
+    choices = [[folder / name] for name in names]
+    choices.append([f for ending in MERGES for f in sorted(folder.glob(f"*{ending}"))])
+    choices += [sorted(folder.glob("*.tiktoken")), [folder / "tokenizer.model"]]
+    for files in choices:
+        files = [file for file in files if file.exists()]
+        if len(files) > 1:
+            raise ValueError(
+                f"{folder} has several vocabularies, {', '.join(file.name for file in files)}: "
+                "name one of these files"
+            )
+        if files:
+            return files[0]
+    raise FileNotFoundError(
+        f"no tokenizer at {folder}: there is no {FILE_NAME} in it, nor {', '.join(names[1:])}, "
+        "*.tiktoken or tokenizer.model"
+    )
+
+
 def _load(file: Path) -> Tokenizer:
-    pairs = [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")]
-    for vocabulary, merges in pairs:
-        if file.name == merges:
-            return read_merges(file.with_name(vocabulary), file)
-        if file.name == vocabulary and file.with_name(merges).exists():
-            return read_merges(file, file.with_name(merges))
-    if file.suffix == ".tiktoken":
+    for i, merges in enumerate(MERGES):
+        if file.name.endswith(merges):
+            return read_merges(_other(file, merges, VOCABULARIES, i), file)
+    for i, vocabulary in enumerate(VOCABULARIES):
+        if file.name.endswith(vocabulary):
+            merges = _other(file, vocabulary, MERGES, i)
+            if merges.exists():
+                return read_merges(file, merges)
+    data = read_bytes(file)
+    if file.suffix == ".tiktoken" or RANK_LINE.match(data[:1000]):
         return read_ranks(file)
+    if file.suffix == ".model":
+        raise ValueError(
+            "not a rank file of tiktoken, the only one of this name that is read (SentencePiece's "
+            "models are not byte-level BPE)"
+        )
     description = read_json(file)
     if isinstance(description, dict) and description.get("format") == FILE_FORMAT:
         return read_ours(description)
     if isinstance(description, dict) and isinstance(description.get("model"), dict):
-        return read_huggingface(description)
+        return read_huggingface(description, read_about(file))
     raise ValueError(
         f'not a tensorlite tokenizer (no "format": "{FILE_FORMAT}"), nor a tokenizer.json (no '
         f'"model"), nor named as the other formats are: vocab.json with merges.txt, encoder.json '
         f"with vocab.bpe, NAME.tiktoken"
     )
+
+
+def _other(file: Path, ending: str, endings: tuple[str, ...], i: int) -> Path:
+    """The other file of a pair, which begins as this one; the i-th ending is the usual one."""
+    usual, *others = [endings[i], *endings]
+    paths = [file.with_name(file.name.removesuffix(ending) + name) for name in (usual, *others)]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def read_bytes(file: Path) -> bytes:
@@ -201,11 +246,124 @@ def to_characters(token: bytes) -> str:
     return "".join(map(CHARACTER_OF.__getitem__, token))
 
 
+class About(NamedTuple):
+    """What the files beside a vocabulary of transformers' say of it.
+
+    added: name -> id of special tokens, which the vocabulary need not hold.
+    names: of special tokens.
+    eos_token: the one that ends a text.
+    around: those that are put around every text.
+    kind: the class that reads the vocabulary, None if it is not said.
+    """
+
+    added: dict[str, int] = {}
+    names: list[str] = []
+    eos_token: str = END_OF_TEXT
+    around: list[str] = []
+    kind: str | None = None
+
+
+def read_about(file: Path) -> About:
+    """The `About` of the files beside `file`, if there are any."""
+    added, config, names = (
+        _beside(file, f"{name}.json")
+        for name in ("added_tokens", "tokenizer_config", "special_tokens_map")
+    )
+    if config.get("add_prefix_space"):
+        raise ValueError(
+            "tokenizer_config.json beside it adds a space before the text (add_prefix_space), "
+            "which is not done here"
+        )
+    decoder = config.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict):
+        raise ValueError(f"added_tokens_decoder must be an object, not {short_repr(decoder)}")
+    for token_id, token in decoder.items():
+        name = _added_name(token)
+        if not (token_id.isascii() and token_id.isdigit() and len(token_id) < 10):
+            raise ValueError(f"the id of {short_repr(name)} is {short_repr(token_id)}")
+        if added.setdefault(name, int(token_id)) != int(token_id):
+            raise ValueError(f"{short_repr(name)} has ids {short_repr(added[name])}, {token_id}")
+    roles = {}
+    for name, token in chain(names.items(), config.items()):
+        if name.endswith("_token") and (text := _name(token)):
+            roles[name] = text
+    more = (
+        about.get(name)
+        for about in (names, config)
+        for name in ("additional_special_tokens", "extra_special_tokens")
+    )
+    listed = [_name(token) for tokens in more for token in _items(tokens)]
+    around = [
+        roles.get(f"{end}_token", END_OF_TEXT)
+        for end in ("bos", "eos")
+        if config.get(f"add_{end}_token") is True
+    ]
+    kind = config.get("tokenizer_class")
+    return About(
+        added,
+        list(dict.fromkeys(name for name in chain(roles.values(), listed) if name)),
+        roles.get("eos_token", END_OF_TEXT),
+        around,
+        kind if isinstance(kind, str) else None,
+    )
+
+
+def _beside(file: Path, name: str) -> dict:
+    """The object in a JSON file beside `file`; {} if there is none."""
+    beside = file.with_name(name)
+    if not beside.exists():
+        return {}
+    try:
+        content = read_json(beside)
+    except ValueError as error:
+        raise ValueError(f"{name} beside it: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} beside it: an object is expected, not {short_repr(content)}")
+    return content
+
+
+def _name(token: object) -> str | None:
+    """A token's name, which may be written alone or with flags."""
+    if isinstance(token, dict):
+        return _added_name(token)
+    return token if isinstance(token, str) and token else None
+
+
+def _items(tokens: object) -> Iterable:
+    """The tokens of a list, or of an object that names each by its role."""
+    tokens = tokens.values() if isinstance(tokens, dict) else tokens
+    return tokens if isinstance(tokens, Iterable) and not isinstance(tokens, str) else ()
+
+
+def _added_name(token: object) -> str:
+    """The name of an added token, if it is special and nothing is stripped around it."""
+    name = _get(token, "content")
+    if not isinstance(name, str):
+        raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
+    for flag in ("lstrip", "rstrip", "single_word"):
+        if token.get(flag):
+            raise ValueError(f"added token {short_repr(name)} with {flag}, which is not done here")
+    if token.get("special") is False:
+        raise ValueError(
+            f"added token {short_repr(name)} is not special: it would be cut out of any text, "
+            f"which is not done here"
+        )
+    return name
+
+
 def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
     """GPT-2's and transformers' pair of files.
 
-    A token that is neither a byte nor made by a merge, and is named `<...>`, is a special token.
+    A token that is neither a byte nor made by a merge, and is named `<...>`, is a special token, as
+    are those that the files beside them name.
     """
+    about = read_about(vocabulary)
+    if about.kind is not None and about.kind.removesuffix("Fast") not in GPT2_CLASSES:
+        raise ValueError(
+            f"tokenizer_config.json beside it names {short_repr(about.kind)}, whose rules are not "
+            "in these files, nor GPT-2's: transformers writes them to a tokenizer.json, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)"
+        )
     try:
         ids = read_json(vocabulary)
     except ValueError as error:
@@ -233,13 +391,35 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
         else []
     )
     special_tokens = {name: ids[name] for name in names if name not in made and len(name) > 1}
-    return _from_names(ids, pairs, "gpt2", special_tokens, False)
+    return _from_names(ids, pairs, "gpt2", special_tokens, False, about)
 
 
-def _from_names(ids, pairs, pattern, special_tokens, ignore_merges) -> BPETokenizer:
+def _from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPETokenizer:
     """A tokenizer from token -> id and merges whose tokens are written as characters."""
     if not isinstance(ids, dict):
         raise ValueError(f"a vocabulary is an object of token: id, not {short_repr(ids)}")
+    special_tokens, made = dict(special_tokens), {left + right for left, right in pairs}
+    for name, token_id in about.added.items():
+        if special_tokens.setdefault(name, token_id) != token_id:
+            raise ValueError(
+                f"{short_repr(name)} has ids {short_repr(special_tokens[name])}, "
+                f"{short_repr(token_id)}"
+            )
+    for name in about.names:
+        if name in ids:
+            special_tokens.setdefault(name, ids[name])
+    if unknown := [name for name in about.names if name not in special_tokens]:
+        warnings.warn(
+            f"{', '.join(map(short_repr, unknown))}: named as a special token by a file beside the "
+            "vocabulary, which has no id for it, so it is left out",
+            stacklevel=5,
+        )
+    for name in special_tokens:
+        if name in made or name in BYTE_OF:
+            raise ValueError(
+                f"the special token {short_repr(name)} is a token of plain text too: it would be "
+                "cut out of any text, which is not done here"
+            )
     tokens = {}
     for token, token_id in ids.items():
         if type(token_id) is not int:
@@ -259,11 +439,34 @@ def _from_names(ids, pairs, pattern, special_tokens, ignore_merges) -> BPETokeni
             if part not in ids or part in special_tokens:
                 raise ValueError(f"merge {rank} has {short_repr(part)}, which is not a token")
     merges = [(ids[left], ids[right]) for left, right in pairs]
-    return BPETokenizer(merges, pattern, special_tokens, tokens, ignore_merges)
+    tokenizer = BPETokenizer(
+        merges, pattern, special_tokens, tokens, ignore_merges, about.eos_token
+    )
+    never = [t for t in ids if len(t) > 1 and t not in made and t not in special_tokens]
+    if never and not ignore_merges:
+        warnings.warn(
+            f"{len(never):,} of the {len(ids):,} tokens are made by no merge, "
+            f"{short_repr(never[0])} the first of them, so no text is encoded to them: the file "
+            f"of the {len(pairs):,} merges may be cut short",
+            stacklevel=5,
+        )
+    if around := list(dict.fromkeys(about.around)):
+        warnings.warn(
+            f"Hugging Face's libraries put {', '.join(map(repr, around))} around every text; here "
+            "a text's ids are those of the text alone",
+            stacklevel=5,
+        )
+    return tokenizer
 
 
-def read_huggingface(description: dict) -> BPETokenizer:
-    """`tokenizer.json`, if it is byte-level BPE and nothing is done to the text before or after."""
+NOTHING = About()
+
+
+def read_huggingface(description: dict, about: About = NOTHING) -> BPETokenizer:
+    """`tokenizer.json`, if it is byte-level BPE and nothing is done to the text before.
+
+    Special tokens that it puts around a text are left to the caller, with a warning.
+    """
     model = description["model"]
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"a model of type {short_repr(model['type'])}; only BPE can be read")
@@ -287,22 +490,32 @@ def read_huggingface(description: dict) -> BPETokenizer:
     added = description.get("added_tokens") or []
     special_tokens = {}
     for token in added if isinstance(added, list) else [added]:
-        name = _get(token, "content")
-        if not isinstance(name, str) or name in special_tokens:
+        name = _added_name(token)
+        if name in special_tokens:
             raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
         special_tokens[name] = _get(token, "id")
-        for flag in ("lstrip", "rstrip", "single_word"):
-            if token.get(flag):
-                raise ValueError(
-                    f"added token {short_repr(name)} with {flag}, which is not done here"
-                )
-        if token.get("special") is False:
-            raise ValueError(
-                f"added token {short_repr(name)} is not special: it would be cut out of any text, "
-                f"which is not done here"
-            )
     pattern = _huggingface_pattern(description.get("pre_tokenizer"))
-    return _from_names(ids, pairs, pattern, special_tokens, model.get("ignore_merges") is True)
+    around = [*_around(description.get("post_processor")), *about.around]
+    about = about._replace(around=around)
+    ignore_merges = model.get("ignore_merges") is True
+    return _from_names(ids, pairs, pattern, special_tokens, ignore_merges, about)
+
+
+def _around(processor: object) -> Iterator[str]:
+    """The special tokens that a `post_processor` puts around a text."""
+    kind = _get(processor, "type")
+    if kind == "Sequence":
+        for step in _items(processor.get("processors")):
+            yield from _around(step)
+    elif kind == "TemplateProcessing":
+        for piece in _items(processor.get("single")):
+            if (name := _get(_get(piece, "SpecialToken"), "id")) is not None:
+                yield str(name)
+    elif kind in ("BertProcessing", "RobertaProcessing"):
+        for token in (processor.get("cls"), processor.get("sep")):
+            yield from map(str, list(_items(token))[:1])
+    elif processor is not None and kind != "ByteLevel":  # which changes offsets alone
+        raise ValueError(f"post_processor {short_repr(kind)} cannot be read")
 
 
 def _get(value: object, name: str) -> object:
@@ -365,13 +578,27 @@ def read_ranks(file: Path) -> BPETokenizer:
     if _get(about, "ranks") == file.name:
         if not isinstance(about.get("special_tokens"), dict):
             raise ValueError(f"{beside.name} beside it has no special_tokens")
-        return BPETokenizer(None, about.get("pattern"), about["special_tokens"], tokens)
+        if about.get("tokens", len(tokens)) != len(tokens):
+            raise ValueError(
+                f"{len(tokens):,} tokens, and {beside.name} beside it says "
+                f"{short_repr(about['tokens'])}: it is cut short"
+            )
+        eos_token = about.get("eos_token", END_OF_TEXT)
+        arguments = None, about.get("pattern"), about["special_tokens"], tokens
+        return BPETokenizer(*arguments, eos_token=eos_token)
     for name, (pattern, ranks, special_tokens) in PUBLISHED.items():
+        named = file.stem == name or "_" in name and file.name.startswith(name)
+        if named and len(tokens) != ranks:
+            raise ValueError(
+                f"{name} has {ranks:,} tokens, and this file {len(tokens):,}: it is cut short, or "
+                "it is another vocabulary, which should have another name"
+            )
         if file.name.startswith(name.split("_")[0]):
             special_tokens = special_tokens if len(tokens) == ranks else {}
             return BPETokenizer(None, pattern, special_tokens, tokens)
     warnings.warn(
-        f"{file} does not say by which pattern it cuts a text into pieces; cl100k is taken",
+        f"{file} does not say by which pattern it cuts a text into pieces, nor which special "
+        "tokens there are; cl100k is taken, and no special tokens",
         stacklevel=4,
     )
     return BPETokenizer(None, "cl100k", {}, tokens)
@@ -380,9 +607,11 @@ def read_ranks(file: Path) -> BPETokenizer:
 # ---- writing -------------------------------------------------------------------------------------
 
 
-def export(tokenizer: BPETokenizer, directory: Path, format: str) -> None:
-    """`BPETokenizer.export`."""
+def export(tokenizer: Tokenizer, directory: Path, format: str) -> None:
+    """`BPETokenizer.export` and `CharTokenizer.export`."""
     writers = {"huggingface": write_huggingface, "tiktoken": write_ranks}
+    if isinstance(tokenizer, CharTokenizer):
+        writers = {"huggingface": write_characters}
     if format not in writers:
         raise ValueError(f"format is one of {', '.join(writers)}, not {format!r}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -399,6 +628,11 @@ def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
     """
     tokens = tokenizer.tokens
     characters = {i: to_characters(token) for i, token in tokens.items()}
+    for name in tokenizer.special_tokens.keys() & characters.values():
+        raise ValueError(
+            f"the special token {name!r} is also how these files write the token "
+            f"{to_bytes(name)!r}: they cannot hold both"
+        )
     merges = tokenizer.merges
     if merges is None:
         merges = joins(tokens)
@@ -438,16 +672,46 @@ def write_huggingface(tokenizer: BPETokenizer) -> dict[str, bytes]:
             "merges": [[characters[left], characters[right]] for left, right in merges],
         },
     }
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,
-    }
+    config = dict(HUGGINGFACE_CONFIG)
     if tokenizer.eos_token_id is not None:
-        config["eos_token"] = END_OF_TEXT
+        config["eos_token"] = tokenizer.eos_token
     return {
         "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
         "tokenizer_config.json": json.dumps(config, indent=2).encode(),
+    }
+
+
+def write_characters(tokenizer: CharTokenizer) -> dict[str, bytes]:
+    """A character tokenizer as `tokenizers` and `transformers` read it: each character is a word.
+
+    They call the unknown character by a name, which no single character is, and decode it to
+    U+FFFD, as we do.
+    """
+    name = "<unknown>"
+    shown = {"type": "Replace", "pattern": {"String": name}, "content": UNKNOWN}
+    tokenizer_json = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": r"[\s\S]"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]},
+        "model": {
+            "type": "WordLevel",
+            "vocab": {c: i for i, c in enumerate([*tokenizer.characters, name])},
+            "unk_token": name,
+        },
+    }
+    return {
+        "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
+        "tokenizer_config.json": json.dumps(HUGGINGFACE_CONFIG, indent=2).encode(),
     }
 
 
@@ -507,5 +771,7 @@ def write_ranks(tokenizer: BPETokenizer) -> dict[str, bytes]:
         "pattern": pattern,
         "pat_str": pat_str,
         "special_tokens": tokenizer.special_tokens,
+        "tokens": len(tokens),
+        "eos_token": tokenizer.eos_token,
     }
     return {"vocab.tiktoken": b"".join(lines), ABOUT_RANKS: json.dumps(about, indent=2).encode()}

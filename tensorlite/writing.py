@@ -1,0 +1,47 @@
+"""Before parameters are written to: may they be, and does what is to be copied fit?
+
+An update or a load that fails in the middle leaves a mixture of old and new numbers. So optimizers
+and modules check everything with these functions first, and write when nothing can fail any more.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+
+from .protect import _owner, captures
+from .tensor import Node, Tensor
+
+
+def check_writeable(name: str, array) -> None:
+    """Raise ValueError for a read-only array, with what holds it and what to do."""
+    if not isinstance(array, np.ndarray) or array.flags.writeable:
+        return
+    owner = id(_owner(array))
+    if owner not in captures:
+        raise ValueError(f"{name} is a read-only array: give it a copy, which can be written to")
+    # Slow, but the program is about to stop: nodes are not listed anywhere.
+    nodes = (x for x in gc.get_objects() if type(x) is Node and owner in x.protected)
+    holders = ", ".join(sorted({f"'{node.op}'" for node in nodes})) or "an operation"
+    raise ValueError(
+        f"{name} cannot be changed: {holders} of a graph that is still alive needs it for its "
+        "backward. Call backward() on what was computed from it, delete that, or compute it under "
+        "`with tl.no_grad():` if it needs no gradient. Nothing was changed."
+    )
+
+
+def fitting(name: str, own, given):
+    """`given` (a tensor, an array, a list) as an array that can be copied into the array `own`.
+
+    Raises ValueError for another shape and where `own` is read-only, TypeError for what is no
+    real number.
+    """
+    given = given.data if isinstance(given, Tensor) else given
+    array = given if type(given) is type(own) else np.asarray(given)
+    if array.shape != own.shape:
+        raise ValueError(f"{name} has shape {array.shape}, this model's has {own.shape}")
+    if not np.can_cast(array.dtype, own.dtype, "same_kind"):
+        raise TypeError(f"{name} is of dtype {array.dtype}, which cannot become {own.dtype}")
+    check_writeable(name, own)
+    return array
