@@ -20,7 +20,10 @@ from .device import row_blocks
 from .ops import (
     broadcast_to,
     erf,
+    erfcx,
     exp,
+    exp_minus_square,
+    exp_rows,
     log,
     masked_fill,
     matmul,
@@ -30,7 +33,6 @@ from .ops import (
     sum,
     swapaxes,
     take_along_axis,
-    tanh,
     top_of,
 )
 from .tensor import Tensor, _array, op, tensor
@@ -56,20 +58,29 @@ def softmax_composed(x, axis=-1):
 def softmax(x, *, axis=-1, needs):
     """exp(x) / sum(exp(x)) along one axis, safe for large x."""
     x2, shape = _rows_along(x, axis)
-    y2 = np.empty_like(x2)
+    y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
+    largest = np.argmax(x2, axis=1) if x2.size else None
     for block in row_blocks(x2) if x2.size else ():
-        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
-        np.exp(yb, out=yb)
-        yb /= np.sum(yb, axis=1, keepdims=True)
+        at = np.arange(len(x2[block]), like=x2), largest[block]
+        yb, others, total, _ = exp_rows(x2[block], x2[block][at][:, None], at, out=y2[block])
+        yb /= total
+        rest[block] = others / total
 
     def vjp(g):
-        # gx = (g - sum(g y)) y
+        # gx = (g - sum(g y)) y. For the largest y, which may be nearly 1, that is the difference of
+        # two nearly equal numbers, unless its own part of the sum is taken out: g - g y = g rest.
         g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
-        for block in row_blocks(g2):
-            gb, yb = g2[block], y2[block]
-            np.subtract(gb, np.einsum("ij,ij->i", gb, yb)[:, None], out=gx[block])
-            gx[block] *= yb
+        for block in row_blocks(g2) if g2.size else ():
+            gb, yb, rows = g2[block], y2[block], gx[block]
+            at = np.arange(len(gb), like=gb), largest[block]
+            g_top, y_top = gb[at][:, None], yb[at][:, None]
+            np.multiply(gb, yb, out=rows)
+            rows[at] = 0
+            others = np.sum(rows, axis=1, keepdims=True)
+            np.subtract(gb, others + g_top * y_top, out=rows)
+            rows *= yb
+            rows[at] = ((g_top * rest[block] - others) * y_top)[:, 0]
         return (_from_rows(gx, shape, axis),)
 
     return _from_rows(y2, shape, axis), vjp
@@ -97,19 +108,29 @@ def log_softmax_composed(x, axis=-1):
 def log_softmax(x, *, axis=-1, needs):
     """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that."""
     x2, shape = _rows_along(x, axis)
-    y2 = np.empty_like(x2)
+    y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
+    largest = np.argmax(x2, axis=1) if x2.size else None
     for block in row_blocks(x2) if x2.size else ():
-        yb = np.subtract(x2[block], np.max(x2[block], axis=1, keepdims=True), out=y2[block])
-        yb -= np.log(np.sum(np.exp(yb), axis=1, keepdims=True))
+        at = np.arange(len(x2[block]), like=x2), largest[block]
+        top = x2[block][at][:, None]
+        _, others, total, scale = exp_rows(x2[block], top, at, out=y2[block])
+        rest[block] = others / total
+        yb = np.subtract(x2[block], top, out=y2[block])
+        yb -= np.log1p(others * scale)  # the log of the sum of exp(x - top)
 
     def vjp(g):
-        # gx = g - softmax(x) sum(g)
+        # gx = g - softmax(x) sum(g); at the largest, g - g p = g rest, as in softmax.
         g2, _ = _rows_along(g, axis)
         gx = np.empty_like(g2)
-        for block in row_blocks(g2):
+        for block in row_blocks(g2) if g2.size else ():
+            gb = g2[block]
+            at = np.arange(len(gb), like=gb), largest[block]
+            total, g_top = np.sum(gb, axis=1, keepdims=True), gb[at][:, None]
             p = np.exp(y2[block], out=gx[block])
-            p *= np.sum(g2[block], axis=1, keepdims=True)
-            np.subtract(g2[block], p, out=p)
+            p_top = p[at][:, None]
+            p *= total
+            np.subtract(gb, p, out=p)
+            p[at] = (g_top * rest[block] - p_top * (total - g_top))[:, 0]
         return (_from_rows(gx, shape, axis),)
 
     return _from_rows(y2, shape, axis), vjp
@@ -126,7 +147,8 @@ _A = 0.044715
 def gelu_composed(x, approximate="tanh"):
     if approximate == "none":
         return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
-    return x * (1 + tanh(_C * (x + _A * x * x * x))) * 0.5
+    # The paper has (1 + tanh(u)) / 2, which is sigmoid(2 u).
+    return x * sigmoid(2 * _C * (x + _A * x * x * x))
 
 
 @op(composed=gelu_composed, fresh=True)
@@ -134,46 +156,55 @@ def gelu(x, *, approximate="tanh", needs):
     """The Gaussian error linear unit, x times the normal distribution function of x.
 
     approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016. The
-    derivative is computed along with the value, while tanh is at hand, and kept instead of x.
+    derivative is computed along with the value, while its parts are at hand, and kept instead of x.
     """
-    if approximate == "none":
-        return _gelu_exact(x)
-    if approximate != "tanh":
+    if approximate not in ("tanh", "none"):
         raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
     x2 = _rows(x)
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        # y = x p with p = (1 + tanh(u)) / 2 and u = C (x + A x^3): y' = p + 2 y (1 - p) u'
-        xb = x2[block]
-        square = xb * xb
-        p = square * (_A * _C)
-        p += _C
-        p *= xb
-        np.tanh(p, out=p)
-        p += 1
-        p *= 0.5
-        np.multiply(xb, p, out=y[block])
+        xb, yb, sb = x2[block], y[block], slope[block] if needs[0] else None
+        if approximate == "none":
+            _gelu_exact(xb, yb, sb)
+            continue
+        # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + x p (1 - p) w'
+        inner = np.clip(xb, -40, 9)  # p is 0 or 1 beyond, and exp must not overflow
+        square = np.multiply(inner, inner, out=sb)
+        p = square * (2 * _A * _C)
+        p += 2 * _C
+        p *= inner  # w
+        np.exp(p, out=p)
+        rest = np.add(1, p, out=yb)
+        np.divide(1, rest, out=rest)  # 1 - p, which would be lost where p is rounded to 1
+        p *= rest
         if needs[0]:
-            square *= 6 * _A * _C
-            square += 2 * _C  # 2 u'
-            square *= 1 - p
-            square *= y[block]
-            np.add(square, p, out=slope[block])
+            sb *= 6 * _A * _C
+            sb += 2 * _C  # w'
+            sb *= rest
+            sb *= p
+            sb *= inner
+            sb += p
+        np.multiply(xb, p, out=yb)
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
 
-def _gelu_exact(x):
-    cdf = erf.body(x * math.sqrt(0.5))[0]
-    cdf += 1
-    cdf *= 0.5
+def _gelu_exact(x, y, slope):
+    """x times the normal distribution function of x into y; into slope its derivative.
 
-    def vjp(g):
-        density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return (g * (cdf + x * density),)
-
-    return x * cdf, vjp
+    With the distribution function of -|x| as half * bell, bell = exp(-x^2 / 2), multiplied by x
+    before it becomes too small to have all its digits.
+    """
+    inner = np.clip(x, -50, 50)  # bell is 0 beyond
+    bell = exp_minus_square(inner, 0.5)
+    half = 0.5 * erfcx(np.abs(inner) * math.sqrt(0.5))
+    half = np.where(x < 0, half, -half)  # above 0 the function is 1 - half * bell
+    np.multiply(inner * half, bell, out=y)
+    y += np.maximum(x, 0)
+    if slope is not None:  # the distribution function, and x times the density
+        np.multiply(half + inner * (1 / math.sqrt(2 * math.pi)), bell, out=slope)
+        slope += x >= 0
 
 
 def silu_composed(x):
@@ -187,12 +218,18 @@ def silu(x, *, needs):
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
     for block in row_blocks(x2):
-        s = sigmoid.body(x2[block])[0]
-        np.multiply(x2[block], s, out=y[block])
-        if needs[0]:  # y' = s + y (1 - s)
-            sb = np.subtract(1, s, out=slope[block])
-            sb *= y[block]
-            sb += s
+        xb = x2[block]
+        e = np.exp(-np.abs(xb))
+        high = 1 / (1 + e)  # sigmoid(|x|)
+        e *= high  # sigmoid(-|x|), which is 1 minus it
+        # p = np.where(x < 0, e, high), several times as fast; where |x| < 1e-16 they are equal.
+        p = xb * 1e16
+        p = np.minimum(np.maximum(p, e, out=p), high, out=p)
+        np.multiply(xb, p, out=y[block])
+        if needs[0]:  # y' = p + x p (1 - p)
+            e *= high
+            np.multiply(xb, e, out=slope[block])
+            slope[block] += p
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(_rows(g) * slope, g.shape),)
 
@@ -381,37 +418,44 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     x2 = _rows(logits)
     rows, n_classes = x2.shape
     t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index, like=x2)
-    loss = np.empty_like(x2, shape=(rows,))
-    # Kept apart: beside a large top, the log of the total would be rounded away.
-    top, log_total = np.empty_like(x2, shape=(rows, 1)), np.empty_like(x2, shape=(rows, 1))
+    loss, top = np.empty_like(x2, shape=(rows,)), np.empty_like(x2, shape=(rows, 1))
     for block in row_blocks(x2):
-        top[block] = np.max(x2[block], axis=1, keepdims=True)
-        shifted = x2[block] - top[block]
-        right = np.take_along_axis(shifted, t[block, None], axis=1)[:, 0]
-        loss[block] = -(1 - label_smoothing) * right
+        xb, at = x2[block], (np.arange(len(x2[block]), like=x2), t[block])
+        top[block] = np.max(xb, axis=1, keepdims=True)
+        right = xb[at] - top[block, 0]
+        _, others, _, scale = exp_rows(xb, top[block], at)
+        loss[block] = _log_of_total(right, others, scale) - (1 - label_smoothing) * right
         if label_smoothing:
-            loss[block] -= label_smoothing * np.mean(shifted, axis=1)
-        np.exp(shifted, out=shifted)
-        log_total[block] = np.log(np.sum(shifted, axis=1, keepdims=True))
-        loss[block] += log_total[block, 0]
+            loss[block] -= label_smoothing * np.mean(xb - top[block], axis=1)
     share = _share(counted, reduction, x2.dtype)
     shape = logits.shape
 
     def vjp(g):
-        # softmax(logits) minus the target distribution, row by row times the row's share of g
+        # softmax(logits) minus the target distribution, row by row times the row's share of g. At
+        # the target that is p - 1, the negative sum of the others, which is not computed from p.
         weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
         gx = np.empty_like(x2)
         for block in row_blocks(x2):
-            p = np.subtract(x2[block], top[block], out=gx[block])
-            p -= log_total[block]
-            np.exp(p, out=p)
+            at, w = (np.arange(len(x2[block]), like=x2), t[block]), weight[block]
+            p, others, total, _ = exp_rows(x2[block], top[block], at, out=gx[block])
+            p *= w / total
+            rest = others / total
             if label_smoothing:
-                p -= label_smoothing / n_classes
-            p[np.arange(len(p), like=p), t[block]] -= 1 - label_smoothing
-            p *= weight[block]
+                p -= w * (label_smoothing / n_classes)
+                rest -= label_smoothing - label_smoothing / n_classes
+            p[at] = -(w * rest)[:, 0]
         return np.reshape(gx, shape)
 
     return _reduce(loss, counted, reduction, shape[:-1]), vjp
+
+
+def _log_of_total(right, others, scale):
+    """log(sum(exp(x - top))) of rows, where `right` is the target's x - top: all of them (r,).
+
+    `others`, the sum without the target, and `scale` are what `exp_rows` gives. Where the target is
+    the largest, this is the logarithm of 1 and what may be very little more.
+    """
+    return np.log1p(others[:, 0] * scale[:, 0] + np.expm1(right))
 
 
 def _targets(targets, shape, n_classes, ignore_index, like):
@@ -487,14 +531,13 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
             for block in row_blocks(p):
                 pb, part = p[block], share[chunk][block]
                 picked = np.arange(len(pb), like=pb), t[chunk][block]
-                pb -= np.max(pb, axis=1, keepdims=True)
-                right = pb[picked]
-                np.exp(pb, out=pb)
-                total = np.sum(pb, axis=1)
-                loss[chunk][block] = np.log(total) - right
+                top = np.max(pb, axis=1, keepdims=True)
+                right = pb[picked] - top[:, 0]
+                _, others, total, scale = exp_rows(pb, top, picked, out=pb)
+                loss[chunk][block] = _log_of_total(right, others, scale) - right
                 if needs[0] or needs[1]:
-                    pb *= part / total[:, None]
-                    pb[picked] -= part[:, 0]
+                    pb *= part / total
+                    pb[picked] = -(part * others / total)[:, 0]
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:

@@ -61,7 +61,8 @@ def mul(x, y):
 
 @op
 def div(x, y):
-    return x / y, lambda g: g / y, lambda g: -g * x / (y * y)
+    z = x / y
+    return z, lambda g: g / y, lambda g: -g * z / y  # y * y would overflow
 
 
 @op
@@ -73,11 +74,12 @@ def neg(x):
 def power(x, y):
     """x to the power y; the gradient with respect to y is 0 where x is not above 0."""
     if isinstance(y, (int, float)):
-        return x**y, lambda g: g * (y * x ** (y - 1 if y else 1)), None
+        return x**y, lambda g: g * (y * x ** (y - 1 if y else 0)), None
     z = x**y
+    constant = (y == 0) & ((x == 0) | (x != x))  # x ** 0 is 1, also of 0 and NaN: the slope is 0
     return (
         z,
-        lambda g: g * (y * x ** np.where(y == 0, 1, y - 1)),  # 0 ** 0 is constant, not 0 * inf
+        lambda g: g * (y * x ** np.where(constant, 0, y - 1)),
         lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0),
     )
 
@@ -108,7 +110,7 @@ def sqrt(x):
 def rsqrt(x):
     """1 / sqrt(x)."""
     y = 1 / np.sqrt(x)
-    return y, lambda g: g * (-0.5 * y * y * y)
+    return y, lambda g: g * (-0.5 * y / x)
 
 
 @op(floats=True)
@@ -123,30 +125,43 @@ def cos(x):
 
 @op(floats=True)
 def tanh(x):
-    y = np.tanh(x)
-    return y, lambda g: g * (1 - y * y)
+    # tanh(x) = 2 sigmoid(2 x) - 1
+    return np.tanh(x), lambda g: g * (4 * _sigmoid_slope(2 * x))
 
 
 @op(floats=True)
 def sigmoid(x):
     """1 / (1 + exp(-x)), safe for large x of either sign."""
-    y = _sigmoid(x)
-    return y, lambda g: g * y * (1 - y)
+    return _sigmoid(x), lambda g: g * _sigmoid_slope(x)
 
 
 def _sigmoid(x):
+    if isinstance(x, Tensor):
+        return sigmoid(x)
     # exp(x) / (1 + exp(x)) below 0 and 1 / (1 + exp(-x)) above: each keeps all its digits there.
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+
+
+def _sigmoid_slope(x):
+    """sigmoid(x) sigmoid(-x), the derivative of sigmoid.
+
+    Not y (1 - y): subtracted from 1, a number that is nearly 1 leaves nothing but its own rounding.
+    """
+    if isinstance(x, Tensor):
+        return sigmoid(x) * sigmoid(-x)
+    e = np.exp(-np.abs(x))
+    high = 1 / (1 + e)
+    return e * high * high
 
 
 @op(floats=True)
 def erf(x):
     """The error function, to 1e-15 in float64 (NumPy has none)."""
-    return _erf(x), lambda g: g * np.exp(-x * x) * (2 / math.sqrt(math.pi))
+    return _erf(x), lambda g: g * (exp_minus_square(x) * (2 / math.sqrt(math.pi)))
 
 
 def _erf(x):
-    """Near 0 the power series; beyond, 1 - exp(-x^2) E(x), E being smooth where erf is flat."""
+    """Near 0 the power series; beyond, 1 - exp(-x^2) erfcx(x)."""
     if isinstance(x, Tensor):
         return erf(x)
     size = np.abs(x)
@@ -155,24 +170,51 @@ def _erf(x):
     for n in reversed(range(14)):
         series *= square
         series += (-1) ** n / (math.factorial(n) * (2 * n + 1))
-    far = np.minimum(size, 6)  # erf(6) is 1 to the last bit
-    u = 2 * (8 / 3 / (2 + far) - 1 / 3) - 1  # 6..0 -> -1..1
-    later, last = np.zeros_like(x), np.zeros_like(x)
-    for c in _erfcx_coefficients()[:0:-1]:  # Clenshaw's recurrence
-        later, last = last, 2 * u * last - later + c
-    tail = 1 - np.exp(-far * far) * (u * last - later + _erfcx_coefficients()[0])
+    tail = 1 - exp_minus_square(size) * erfcx(size)
     near = size < 0.5
     return np.where(near, 2 / math.sqrt(math.pi) * x * series, np.sign(x) * tail).astype(x.dtype)
 
 
-@functools.cache
-def _erfcx_coefficients(n: int = 30) -> list[float]:
-    """Chebyshev coefficients of erfc(x) exp(x^2) on 0 <= x <= 6, in u (see above) from -1 to 1."""
-    angles = [math.pi * (k + 0.5) / n for k in range(n)]
-    points = [8 / 3 / ((math.cos(a) + 1) / 2 + 1 / 3) - 2 for a in angles]
-    values = [math.erfc(x) * math.exp(x * x) for x in points]
-    sums = [math.fsum(v * math.cos(j * a) for v, a in zip(values, angles)) for j in range(n)]
-    return [sums[0] / n, *(2 * s / n for s in sums[1:])]
+def exp_minus_square(x, factor=1):
+    """exp(-factor x^2), for a factor of 1 or 0.5.
+
+    exp makes of a rounding of its argument as many times that relative error as the argument is
+    large: x * x = 700 would cost nine bits. So x^2 = h^2 + (x - h) (x + h) with h so short that h^2
+    is exact.
+    """
+    if isinstance(x, Tensor):
+        return exp(x * x * -factor)
+    x = np.clip(x, -50, 50)  # the result is 0 beyond
+    h = np.rint(x * 16) / 16
+    return np.exp((x - h) * (x + h) * -factor) * np.exp(h * h * -factor)
+
+
+def erfcx(x):
+    """exp(x^2) (1 - erf(x)) for x from 0 to 50, which falls from 1 as slowly as 1 / x.
+
+    (1 + 2 x) erfcx(x) is nearly constant, and a short Chebyshev series in u = (x - 4) / (x + 4),
+    which goes from -1 to 1 (Shepherd and Laframboise, 1981).
+    """
+    x = np.minimum(x, 50)  # exp(-x^2) is 0 beyond
+    u = (x - 4) / (x + 4)
+    later, last = np.zeros_like(x), np.zeros_like(x)
+    first, *others = (c for c in ERFCX if builtins.abs(c) > np.finfo(x.dtype).eps / 8)
+    for c in reversed(others):  # Clenshaw's recurrence
+        later, last = last, 2 * u * last - later + c
+    return (u * last - later + first) / (1 + 2 * x)
+
+
+# The coefficients of the series, computed with 40 digits: tests/test_accuracy.py does it again.
+ERFCX = (
+    1.1774832005374487, -0.007260796620301901, -0.081265123236185,
+    0.06009212804122225, -0.02875393558027666, 0.01059566336347286,
+    -0.003136927294554264, 0.0007456494372536184, -0.0001369696503010054,
+    1.7183861600300937e-05, -7.158364623450346e-07, -2.4261399442449534e-07,
+    5.5765709395703566e-08, -2.1057869513809494e-09, -1.1717889351884957e-09,
+    1.9098355172456688e-10, 1.408871764208813e-11, -6.901108320480815e-12,
+    9.167958364111294e-14, 2.1454508286554553e-13, -1.4716575027010623e-14,
+    -6.668675118770408e-15, 7.504598509880083e-16,
+)  # fmt: skip
 
 
 @op
@@ -331,17 +373,57 @@ def logsumexp(x, *, axis=None, keepdims=False):
     if not x.size:  # no largest element: the logarithm of nothing
         y = np.log(np.sum(x, axis=axis, keepdims=keepdims))
         return y, lambda g: x
-    top = np.max(x, axis=axis, keepdims=True)
-    top = np.where(np.isinf(top), 0, top).astype(x.dtype)
-    e = np.exp(x - top)
-    total = np.sum(e, axis=axis, keepdims=True)
-    y = np.log(total) + top
+    rows, shape, back = _reduced_rows(x, axis, keepdims)
+    at = np.arange(len(rows), like=rows), np.argmax(rows, axis=1)
+    largest = rows[at][:, None]
+    top = np.where(np.isinf(largest), 0, largest)
+    e, others, total, scale = exp_rows(rows, top, at)
+    y = largest + np.log1p(others * scale)
 
     def vjp(g):
-        g = g if keepdims or axis is None else np.expand_dims(g, axis)
-        return g / total * e
+        return back(np.reshape(g, (-1, 1)) / total * e)
 
-    return y if keepdims else np.squeeze(y, axis), vjp
+    return np.reshape(y, shape), vjp
+
+
+def _reduced_rows(x, axis, keepdims):
+    """x as (rows, columns) with the axes that are reduced along the columns.
+
+    And the shape of what is left, one number for each row; and the way back, from rows to x.
+    """
+    if axis is None or not x.ndim:
+        axis = range(x.ndim)
+    reduced = normalize_axis_tuple(axis, x.ndim)
+    left = [a for a in range(x.ndim) if a not in reduced]
+    order = [*left, *reduced]
+    moved, back = tuple(x.shape[a] for a in order), np.argsort(order).tolist()
+    rows = np.reshape(np.transpose(x, order), (-1, math.prod(x.shape[a] for a in reduced)))
+    shape = tuple(n if a in left else 1 for a, n in enumerate(x.shape) if keepdims or a in left)
+    return rows, shape, lambda rows: np.transpose(np.reshape(rows, moved), back)
+
+
+_UNSHIFTED = 30  # exp of it, 1e13, leaves room in float32 for sums and for gradients
+
+
+def exp_rows(x, top, at, out=None):
+    """The exponentials of rows (r, n) and their sums: what softmax and its relatives are made of.
+
+    `top` (r, 1) is the largest of each row, `at` the index of one element of each. Returns
+    exp(x - shift) (r, n), written to `out` if given; their sums without the element `at` and with
+    it, (r, 1) both; and exp(shift - top) (r, 1), by which they become exponentials of x - top.
+
+    `shift` is 0 where exp cannot overflow, else the largest. For x - top is rounded, and exp makes
+    of a rounding as many times that relative error as its argument is large. The sum without
+    one element is for a probability near 1: what it lacks is the sum of the others / total.
+    """
+    shift = np.where((top >= 0) & (top <= _UNSHIFTED), 0, top)
+    e = np.subtract(x, shift, out=out)
+    np.exp(e, out=e)
+    one = e[at]
+    e[at] = 0
+    others = np.sum(e, axis=1, keepdims=True)
+    e[at] = one
+    return e, others, others + one[:, None], np.exp(shift - top)
 
 
 def prod_composed(x, axis=None, keepdims=False):
