@@ -150,8 +150,7 @@ def _sigmoid_slope(x):
     if isinstance(x, Tensor):
         return sigmoid(x) * sigmoid(-x)
     e = np.exp(-np.abs(x))
-    high = 1 / (1 + e)
-    return e * high * high
+    return e / ((1 + e) * (1 + e))
 
 
 @op(floats=True)
