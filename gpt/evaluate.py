@@ -104,8 +104,8 @@ def bits_per_byte(
     `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts, in
     UTF-8. The end of a text, and other special tokens, are predicted too and have no bytes. A
     character tokenizer's id for unknown characters does not say which they were, so where `tokens`
-    holds it, their bytes are counted in the `text` that they were made from. Raises ValueError where
-    that text is needed and not given, and for an id that the tokenizer does not have.
+    holds it, their bytes are counted in the `text` that they were made from. Raises ValueError
+    where that text is needed and not given, and for an id that the tokenizer does not have.
     """
     n = (len(tokens) - 1) // block_size * block_size
     if holds_unknown(tokenizer, tokens):

@@ -222,7 +222,6 @@ DIFFERENCES = {
     "dtypes": "a 0-d array counts in the choice of a dtype, as in NumPy; torch asks only its kind",
     "NaN": "the gradient of abs, relu, maximum and minimum where an argument is NaN, and of prod "
     "beside infinities; the values are equal",
-    "exp(booleans)": "float16, as in NumPy; torch gives float32",
     "frozen parameters": "stay as they are in a step; torch changes one that still has a .grad",
     "gelu": "the gradient at infinity is its limit, 1 or 0; torch has NaN",
     "clip_grad_norm": "raises where no parameter has a gradient; torch gives 0",
