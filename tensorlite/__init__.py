@@ -1,78 +1,82 @@
 """tensorlite: reverse-mode automatic differentiation over NumPy, and CuPy where there is a GPU."""
 
-from . import nn, optim
+from . import nn, numpy_names, optim
 from .device import cuda
+from .erf import erf
 from .functional import (
     attention,
     causal_self_attention,
     cross_entropy,
     drop,
     dropout,
+    embedding,
     gelu,
     layer_norm,
     linear,
     linear_cross_entropy,
     log_softmax,
+    logsumexp,
     rms_norm,
     scaled_dot_product_attention,
     silu,
     softmax,
 )
-from .higher import checkpoint, hessian, hvp
+from .modes import detect_anomaly, higher_order, no_grad
+from .numpy_ops import (
+    clip,
+    cos,
+    cumsum,
+    einsum,
+    flip,
+    maximum,
+    minimum,
+    pad,
+    prod,
+    roll,
+    sin,
+    split,
+    stack,
+    take,
+    take_along_axis,
+    tril,
+    triu,
+    var,
+)
+from .op import op
 from .ops import (
     abs,
     add,
     astype,
     broadcast_to,
-    clip,
     concatenate,
-    cos,
-    cumsum,
     div,
-    einsum,
-    embedding,
-    erf,
     exp,
     expand_dims,
-    flip,
     getitem,
     log,
-    logsumexp,
     masked_fill,
     matmul,
     max,
-    maximum,
     mean,
     min,
-    minimum,
     mul,
     neg,
-    pad,
     power,
-    prod,
     relu,
     reshape,
-    roll,
     rsqrt,
     scatter_add,
     sigmoid,
-    sin,
-    split,
     sqrt,
     squeeze,
-    stack,
     sub,
     sum,
     swapaxes,
-    take,
-    take_along_axis,
     tanh,
     transpose,
-    tril,
-    triu,
-    var,
     where,
 )
-from .tensor import OPS, Tensor, detect_anomaly, grad, higher_order, no_grad, op, tensor
+from .tensor import OPS, Tensor, grad, tensor
+from .transforms import checkpoint, hessian, hvp
 
 __version__ = "0.1.0"

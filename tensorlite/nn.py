@@ -12,8 +12,9 @@ import numpy as np
 
 from . import functional as F
 from .device import place
-from .ops import embedding
-from .tensor import Tensor, _mode
+from .functional import embedding
+from .modes import mode
+from .tensor import Tensor
 from .writing import fitting
 
 
@@ -207,6 +208,6 @@ class Dropout(Module):
     def forward(self, x, rng=None):
         if not self.training or not self.p:
             return x
-        if rng is None and _mode.get().recomputed:
+        if rng is None and mode.get().recomputed:
             raise ValueError("inside tl.checkpoint dropout needs an rng, passed as an argument")
         return F.dropout(x, self.p, np.random.default_rng() if rng is None else rng)

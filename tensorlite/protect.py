@@ -66,7 +66,7 @@ def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
         return owners
     with lock:
         for array in arrays:
-            owner = _owner(array)
+            owner = owner_of(array)
             entry = captures.get(id(owner))
             if entry is None:
                 if not owner.flags.writeable or not _can_be_unlocked(owner):
@@ -80,13 +80,13 @@ def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
                 _lock(array, locked)
         for array in others:
             if isinstance(array, np.ndarray) and array.base is not None:
-                owner = id(_owner(array))
+                owner = id(owner_of(array))
                 if owner in owners:
                     _lock(array, captures[owner][1])
     return owners
 
 
-def _owner(array: np.ndarray) -> np.ndarray:
+def owner_of(array: np.ndarray) -> np.ndarray:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array

@@ -24,30 +24,36 @@ the forward pass.
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import heapq
-import inspect
-import itertools
-import os
 import threading
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from types import MethodType
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .arraylike import (
+    ArrayLike,
+    array_of,
+    broadcasts,
+    check_differentiable,
+    is_array,
+    number_dtype,
+    type_name,
+    whole,
+    wide_sum,
+)
 from .device import add_at, place
-from .protect import captured, protect, release
+from .graph import Node, count_uses, nodes_between
+from .modes import check_finite, higher_order, in_mode, mode
+
+OPS: dict[str, Callable] = {}  # every operation by name; op.py enters them
+
 
 # =================================================================================================
 # Tensor: an array and, if a gradient may flow into it, where it came from
 # =================================================================================================
 
 
-class Tensor:
+class Tensor(ArrayLike):
     """An array that remembers how it was computed.
 
     `data` is a NumPy (or CuPy) array. A *leaf* is a tensor that the user made; one made with
@@ -83,7 +89,7 @@ class Tensor:
                 "requires_grad can be changed on a leaf only; this tensor is the result of "
                 f"'{self.node.op}': use .detach() to cut it from its graph"
             )
-        self._requires_grad = bool(value) and _differentiable(self.data)
+        self._requires_grad = bool(value) and check_differentiable(self.data)
 
     @property
     def grad(self) -> Tensor | None:
@@ -106,34 +112,6 @@ class Tensor:
                     f"of shape {self.shape} on {self.device}; both must be the same"
                 )
         self._grad = value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-    @property
-    def device(self) -> str:
-        return "cpu" if isinstance(self.data, np.ndarray) else "cuda"
-
-    def item(self) -> int | float | bool:
-        """The value of a tensor of one element, as a Python number."""
-        return self.data.item()
-
-    def numpy(self) -> np.ndarray:
-        """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
-        return place(self.data, "cpu")
 
     def to(self, where) -> Tensor:
         """On another device ("cpu", "cuda") or of another dtype; gradients find their way back."""
@@ -164,69 +142,13 @@ class Tensor:
         Threads may call backward on graphs of their own that share leaves: every gradient is added
         whole, in the order in which the threads come.
         """
-        gradients = _backward(self, gradient, retain_graph, ready=ready)
+        gradients = run_backward(self, gradient, retain_graph, ready=ready)
         with _adding:  # or of two threads that read .grad at once, one's addition would be lost
             for leaf, (g, owned) in gradients.items():
                 if leaf.grad is not None:
                     leaf.grad = Tensor(whole(leaf.grad.data + g))
                 else:
                     leaf.grad = Tensor(g if owned else g.copy())
-
-    def __array__(self, dtype=None, copy=None):
-        if self.requires_grad:
-            raise TypeError(
-                "this tensor needs a gradient, which NumPy would lose: say .numpy() or .detach()"
-            )
-        return np.array(self.data, dtype=dtype, copy=copy)
-
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        function = NUMPY.get(ufunc)
-        if function is None or method != "__call__" or kwargs:
-            call = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
-            given = "".join(f", {name}=" for name in kwargs)
-            raise TypeError(f"np.{call}(...{given}) does not take tensors; use .numpy() or a tl op")
-        return function(*inputs)
-
-    def __array_function__(self, function, types, args, kwargs):
-        ours = NUMPY.get(function)
-        if ours is None:
-            raise TypeError(f"np.{function.__name__} does not take tensors; use .numpy()")
-        return ours(*args, **kwargs)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        return bool(self.data)
-
-    def __int__(self) -> int:
-        return int(self._number())
-
-    def __float__(self) -> float:
-        return float(self._number())
-
-    def __format__(self, spec: str) -> str:
-        return format(self._number(), spec) if spec else str(self)
-
-    def _number(self) -> int | float | bool:
-        if self.size != 1:
-            raise TypeError(
-                f"only a tensor of one element can be used as a number; this has shape {self.shape}"
-            )
-        return self.item()
-
-    def __index__(self) -> int:
-        return self.numpy().__index__()  # CuPy's arrays have none
-
-    def __repr__(self) -> str:
-        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
-        dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
-        device = "" if self.device == "cpu" else f", device='{self.device}'"
-        grad = ", requires_grad=True" if self.requires_grad else ""
-        return f"tensor({text}{dtype}{device}{grad})"
 
 
 _adding = threading.RLock()  # held while gradients are added to `.grad`
@@ -249,499 +171,8 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
         array = data if hasattr(data, "dtype") else np.asarray(data)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
-    array = array.astype(_number_dtype(dtype or array.dtype), copy=True)
-    return Tensor(place(whole(array), device), requires_grad and _differentiable(array))
-
-
-def _number_dtype(dtype) -> np.dtype:
-    if np.dtype(dtype).kind not in "biuf":
-        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is no dtype of real numbers")
-    return np.dtype(dtype)
-
-
-def _differentiable(array) -> bool:
-    if array.dtype.kind != "f":
-        raise TypeError(f"only floating-point tensors can require gradients, not {array.dtype}")
-    return True
-
-
-# =================================================================================================
-# The graph
-# =================================================================================================
-
-
-class Node:
-    """One recorded operation: what it was computed from, and how gradients flow back there.
-
-    `parents` has one entry per input: the Node that made it, the leaf Tensor that it is, or None
-    where no gradient is needed. `vjps` is one function per input, or a single function that gives
-    all gradients as a tuple. `serial` counts nodes as they are made; since a node is always made
-    after its parents, descending serial numbers are a topological order. `call` is the operation
-    with its arguments, kept for `higher_order`; `origin` the user's line, for `detect_anomaly`;
-    `fresh` says what the operation promises of its gradients (`op`).
-    """
-
-    __slots__ = (
-        "serial", "op", "parents", "vjps", "shape", "dtype", "protected", "call", "origin", "fresh"
-    )  # fmt: skip
-
-    def __init__(
-        self, op: str, parents: list, vjps, value, inputs, call=None, origin="", fresh=False
-    ):
-        self.protected = ()  # first, for __del__ finds it even if this is interrupted
-        self.serial = next_serial()
-        self.op = op
-        self.parents = parents
-        self.vjps = vjps
-        self.shape = value.shape
-        self.dtype = value.dtype
-        self.call = call
-        self.origin = origin
-        self.fresh = fresh
-        needed = captured(vjps)
-        if call is not None:  # what is computed again needs the operands, captured or not
-            needed += [x for x in (*inputs, *call[2].values()) if isinstance(x, np.ndarray)]
-        if needed:
-            self.protected = protect(needed, (value, *inputs))
-
-    def recorded_gradients(self, g: Tensor) -> Sequence:
-        """What the vjps give, as tensors, computed by operations that are recorded in turn."""
-        if self.call is None:
-            raise RuntimeError(
-                f"create_graph=True needs the inputs of '{self.op}': put the forward pass "
-                "under `with tl.higher_order():`"
-            )
-        op, args, static = self.call
-        args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
-        if op.composed is None and op.joint:
-            needs = tuple(parent is not None for parent in self.parents)
-            return op.body(*args, **static, needs=needs)[1](g)
-        if op.composed is None:
-            _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
-            return [
-                vjp(g) if parent is not None else None for parent, vjp in zip(self.parents, vjps)
-            ]
-        y = op.composed(*args, **static)
-        inputs = {p for p in self.parents if p is not None}
-        found = _backward(y, g, True, inputs, through=False, create_graph=True)
-        # An input that was given twice gets its whole gradient once.
-        return [found.pop(p)[0] if p in found else None for p in self.parents]
-
-    def check_alive(self) -> None:
-        if self.vjps is None:
-            raise RuntimeError(
-                f"the graph of this '{self.op}' was freed by an earlier backward (or one that "
-                "failed); to go through it again, pass retain_graph=True to the earlier one"
-            )
-
-    def free(self) -> None:
-        """Let go of the parents and of every array the vjps captured."""
-        self.parents, self.vjps, self.call = (), None, None
-        protected, self.protected = self.protected, ()
-        if protected:
-            release(protected)
-
-    def __del__(self):
-        if self.protected:
-            release(self.protected)
-
-    def __reduce__(self):
-        raise TypeError("a graph is not copied or pickled; .detach() the tensor first")
-
-
-next_serial = itertools.count().__next__
-
-
-class Mode(NamedTuple):
-    """What calling an operation does beside computing; each thread has its own."""
-
-    record: bool = True
-    keep_inputs: bool = False
-    check: bool = False
-    recomputed: bool = False  # inside checkpoint
-
-
-_mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
-
-
-class _in_mode:
-    """A block, or a decorated function, in which these fields of the mode are different."""
-
-    def __init__(self, **changes):
-        self.changes = changes
-        self.tokens = []  # one for each time that the block was entered and not left
-
-    def __enter__(self) -> None:
-        self.tokens.append(_mode.set(_mode.get()._replace(**self.changes)))
-
-    def __exit__(self, *exception) -> None:
-        _mode.reset(self.tokens.pop())
-
-    def __call__(self, function: Callable) -> Callable:
-        changes = self.changes  # every call has a block of its own
-        if inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"a mode cannot decorate the asynchronous generator '{function.__name__}': "
-                "put the `with` block inside it, without a yield in the block"
-            )
-        if inspect.iscoroutinefunction(function):
-
-            async def inside(*args, **kwargs):
-                with _in_mode(**changes):
-                    return await function(*args, **kwargs)
-
-        elif inspect.isgeneratorfunction(function):
-
-            def inside(*args, **kwargs):
-                return _generate_in_mode(function(*args, **kwargs), changes)
-
-        else:
-
-            def inside(*args, **kwargs):
-                with _in_mode(**changes):
-                    return function(*args, **kwargs)
-
-        return functools.wraps(function)(inside)
-
-
-def _generate_in_mode(generator, changes: dict):
-    """What `generator` yields, where its own code runs in the mode, and its caller's does not."""
-    resume, sent = generator.send, None
-    while True:
-        try:
-            with _in_mode(**changes):
-                value = resume(sent)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            resume, sent = generator.send, (yield value)
-        except GeneratorExit:
-            with _in_mode(**changes):
-                generator.close()
-            raise
-        except BaseException as error:
-            resume, sent = generator.throw, error
-
-
-def no_grad():
-    """A block, or a function under `@no_grad()`, in which nothing is recorded.
-
-    A generator function under it records nothing in its own code; its caller's code, which runs
-    between the values, is as it was. The same holds for `higher_order` and `detect_anomaly`.
-    """
-    return _in_mode(record=False)
-
-
-def higher_order():
-    """A block whose gradients can be differentiated again, by `grad(..., create_graph=True)`.
-
-    Every node made in it also keeps its operation's inputs.
-    """
-    return _in_mode(record=True, keep_inputs=True)
-
-
-def detect_anomaly():
-    """A block in which the first value or gradient that is infinite or no number raises.
-
-    The FloatingPointError names the operation and the line that called it. A backward is checked
-    if it runs in the block too. Slow: every array is looked at.
-    """
-    return _in_mode(check=True)
-
-
-# =================================================================================================
-# Operations
-# =================================================================================================
-
-OPS: dict[str, Op] = {}  # every differentiable operation by name
-NUMPY: dict[Callable, Callable] = {}  # NumPy's function -> ours, for np.exp(tensor)
-
-
-class Op:
-    """An operation on tensors, made by `@op` of a body on arrays.
-
-    Parameters before the `*` of the body's signature are differentiable arrays, those behind it
-    are static; callers may pass either by position or by name. `*arrays` takes one sequence of
-    arrays. The body returns its value and one vjp per array (None: no gradient goes there).
-
-    A body with a parameter `needs` is told which arrays need a gradient, as a tuple of bools, and
-    returns its value and a single vjp that gives one gradient per array, None where not needed.
-
-    A vjp captures what it uses and no more: the shape, not the array whose shape it is. It never
-    writes into the gradient it is given. What it returns is of the input's shape, or of a shape to
-    which the input broadcasts, or a `Part`.
-    """
-
-    def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
-        # With an underscore where a function of that name prepares the arguments.
-        self.name = self.__name__ = body.__name__.removeprefix("_")
-        self.body = body
-        self.composed = composed
-        self.fresh = fresh
-        self.floats = floats
-        self.__doc__ = body.__doc__
-        self.__module__ = body.__module__
-        parameters = inspect.signature(body).parameters.values()
-        kinds = [p.kind for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        several = inspect.Parameter.VAR_POSITIONAL in kinds and len(kinds) > 1
-        if not kinds or several or inspect.Parameter.VAR_KEYWORD in kinds:
-            raise TypeError(
-                f"the op '{self.name}' has the signature {inspect.signature(body)}; it must have "
-                "named arrays, or one *arrays, before its named static parameters"
-            )
-        self.joint = any(p.name == "needs" for p in parameters)
-        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        seen = [p for p in parameters if p.name != "needs"]
-        self.__signature__ = inspect.Signature(
-            [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
-        )
-        self.defaults = {p.name: p.default for p in seen}
-        # A call with so many arguments and none by name needs no binding.
-        self.n_plain = -1 if self.variadic else len(self.arrays)
-
-    def __get__(self, instance, owner=None):  # so that `Tensor.sum = sum` makes a method
-        return self if instance is None else MethodType(self, instance)
-
-    def __repr__(self) -> str:
-        return f"<op {self.name}{self.__signature__}>"
-
-    def __call__(self, *args, **static) -> Tensor:
-        if static or len(args) != self.n_plain:
-            args, static = self._bind(args, static)
-        recording, keep_inputs, check, _ = _mode.get()
-        values, parents, needed = [], [], False
-        for a in args:
-            parent = None
-            if isinstance(a, Tensor):
-                if recording:
-                    parent = a if a._requires_grad else a.node  # a leaf itself, or what made it
-                    if parent is not None:
-                        needed = True
-                a = a.data
-            elif type(a) is not float:
-                a = _operand(a, self.name, args)
-            values.append(a)
-            parents.append(parent)
-        given, stored = values, None
-        if self.composed is not None:
-            values, stored = _of_one_dtype(values, self.floats)
-        elif self.floats:
-            values = [_as_float(v) for v in values]
-        call = (self, args, dict(static)) if keep_inputs else None
-        if self.joint:
-            static["needs"] = tuple(parent is not None for parent in parents)
-
-        try:
-            result = self.body(*values, **static) if static else self.body(*values)
-        except (TypeError, AttributeError):
-            _check_devices(values, self.name)
-            if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
-                raise
-            static.pop("needs", None)  # nothing but Python numbers: as tensors
-            return self(*(v if v is None else tensor(v) for v in values), **static)
-
-        if result.__class__ is not tuple or len(result) < 2:
-            raise TypeError(self._wrong_result(result, len(values)))
-        value, *vjps = result
-        if value.__class__ is not np.ndarray:
-            if isinstance(value, (np.generic, int, float)):
-                value = np.asarray(value)  # NumPy turns 0-d results into scalars
-            elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
-                raise TypeError(self._wrong_value(value))
-        dtype = value.dtype
-        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
-            value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
-        if stored is not None and value.dtype != stored:
-            value = value.astype(stored)
-        origin = _check(value, self.name) if check else ""
-        if not needed or dtype.kind != "f":
-            return Tensor(value)
-        if len(vjps) != (1 if self.joint else len(parents)):
-            raise TypeError(self._wrong_result(result, len(values)))
-        if self.joint:
-            (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
-        else:
-            for i, parent in enumerate(parents):
-                if parent is None:
-                    vjps[i] = None
-                elif vjps[i] is None:
-                    raise TypeError(self._no_gradient(self._input(i)))
-        try:
-            node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
-        except AttributeError:
-            for vjp in [vjps] if self.joint else vjps:
-                if vjp is not None and not hasattr(vjp, "__closure__"):
-                    raise TypeError(
-                        f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
-                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
-                    ) from None
-            raise
-        return Tensor(value, False, node)
-
-    def _bind(self, args, kwargs):
-        """Arguments as the caller gave them -> the arrays in order, the statics by name."""
-        bound = dict(zip(self.defaults, args)) | kwargs
-        if len(bound) < len(args) + len(kwargs) or not bound.keys() <= self.defaults.keys():
-            self._misuse(args, kwargs)
-        arrays = []
-        for name in self.arrays:
-            value = bound.pop(name, self.defaults[name])
-            if value is inspect.Parameter.empty:
-                self._misuse(args, kwargs)
-            arrays.append(value)
-        for name, value in bound.items():
-            if isinstance(value, Tensor):
-                if value.requires_grad and _mode.get().record:
-                    raise TypeError(self._no_gradient(name))
-                bound[name] = value.data
-        return (arrays[0] if self.variadic else arrays), bound
-
-    def _wrong_result(self, result, n: int) -> str:
-        gave = f"an object of type {type(result).__name__}"
-        if type(result) is tuple:
-            gave = f"a tuple of {len(result)}"
-        wanted = "one vjp that gives all gradients" if self.joint else "one vjp for each input"
-        length = 2 if self.joint else n + 1
-        return (
-            f"the body of op '{self.name}' gave {gave}; it must give its value and {wanted}, "
-            f"here a tuple of {length}"
-        )
-
-    def _wrong_value(self, value) -> str:
-        return (
-            f"the body of op '{self.name}' gave a value of type {type(value).__name__}; the value "
-            "must be one array, computed from arrays by NumPy's functions"
-        )
-
-    def _misuse(self, args, kwargs) -> None:
-        """Raise the TypeError that Python would for these arguments, with the operation's name."""
-        try:
-            self.__signature__.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}{self.__signature__}: {error}") from None
-
-    def _no_gradient(self, name: str) -> str:
-        return f"{self.name}: no gradient flows into '{name}'; pass it detached"
-
-    def _input(self, i: int) -> str:
-        return f"{self.arrays[0]}[{i}]" if self.variadic else self.arrays[i]
-
-
-def op(
-    body: Callable | None = None,
-    *,
-    composed: Callable | None = None,
-    floats: bool | None = None,
-    fresh: bool = False,
-):
-    """Make an `Op` of a body on arrays and register it in `OPS`.
-
-    `composed` is the definition by simpler operations that a fused one must equal. A fused body is
-    given arrays of one dtype. With `floats`, as fused operations have it unless they say otherwise,
-    a body is given integers as floating-point numbers of at least 32 bits.
-    `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
-    holds: the engine adds to them in place.
-
-    Raises ValueError for the name of one of the engine's own operations, and TypeError for a
-    signature that does not fit; the operation raises TypeError when the body does not give a value
-    and its vjps.
-    """
-    if body is None:
-        return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
-    made = Op(body, composed, composed is not None if floats is None else floats, fresh)
-    there, ours = OPS.get(made.name), f"{__package__}."
-    if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
-        raise ValueError(
-            f"an op named '{made.name}' exists already, in {there.__module__}, and the engine may "
-            "depend on it: give the function another name"
-        )
-    OPS[made.name] = made
-    return made
-
-
-def _operand(value, name: str, beside: Sequence = ()):
-    """What the body sees of an operand that is no tensor, `beside` all the others."""
-    if isinstance(value, float):
-        return float(value)  # np.float64 is a float, but would make float32 arrays float64
-    if value is None or isinstance(value, int):
-        return value
-    if isinstance(value, (list, tuple)):
-        value = np.asarray(value)
-        if value.dtype == np.float64 and not _has("d", beside):
-            value = value.astype(np.float32)
-    if not is_array(value) or value.dtype.kind not in "biuf":
-        kind = value.dtype if is_array(value) else type_name(value)
-        raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
-    return value
-
-
-def is_array(value) -> bool:
-    """Whether `value` is an array or a scalar of NumPy or CuPy: not one of another library."""
-    return isinstance(getattr(value, "dtype", None), np.dtype)
-
-
-def type_name(value) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _as_float(value):
-    """An integer array as floating-point numbers: exactly, or to 53 bits of large integers.
-
-    NumPy would compute functions of 8-bit integers in float16.
-    """
-    if not hasattr(value, "dtype") or value.dtype.kind == "f":
-        return value
-    return value.astype(np.float32 if value.dtype.itemsize < 4 else np.float64)
-
-
-def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
-    """The arrays that a fused body works on, and the dtype of its value if it is another.
-
-    Different dtypes become the larger one; with `floats`, integers become floating-point numbers.
-    float16 is how numbers are stored, sums are made in float32.
-    """
-    dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
-    real = [d for d in dtypes if d.kind == "f"]
-    if len(dtypes) == 1 and (real[0] != np.float16 if real else not floats):
-        return values, None
-    if not floats and not real:
-        stored = dtype = np.result_type(*dtypes)
-    else:
-        values = [_as_float(v) for v in values]
-        stored = np.result_type(*real) if real else np.dtype(np.float32)
-        dtype = np.result_type(np.float32, *(v.dtype for v in values if hasattr(v, "dtype")))
-    values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
-    return values, stored
-
-
-def _check_devices(values: list, name: str) -> None:
-    arrays = [v for v in values if hasattr(v, "dtype") and not isinstance(v, np.generic)]
-    if len({isinstance(v, np.ndarray) for v in arrays}) > 1:
-        raise TypeError(
-            f"{name}: operands on the cpu and on cuda; .to(device) brings them together"
-        )
-
-
-def _has(char: str, values) -> bool:
-    """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
-    for value in values:
-        if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
-            return True
-    return False
-
-
-def _check(value, name: str, what: str = "value", origin: str = "") -> str:
-    """Raise for a value that is not finite; returns the line of the user that called."""
-    if not origin:
-        frames = traceback.extract_stack()
-        here = os.path.dirname(__file__)
-        user = [f for f in frames if os.path.dirname(f.filename) != here]
-        origin = f"{user[-1].filename}:{user[-1].lineno}: {user[-1].line}" if user else "?"
-    if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
-        raise FloatingPointError(f"the {what} of '{name}' is not finite, called at {origin}")
-    return origin
+    array = array.astype(number_dtype(dtype or array.dtype), copy=True)
+    return Tensor(place(whole(array), device), requires_grad and check_differentiable(array))
 
 
 # =================================================================================================
@@ -776,14 +207,14 @@ def grad(
     keys = [x if x.node is None else x.node for x in inputs]
     if create_graph:
         with higher_order():
-            found = _backward(output, gradient, True, set(keys), create_graph=True)
+            found = run_backward(output, gradient, True, set(keys), create_graph=True)
             return tuple(
                 OPS["astype"](found[key][0], x.dtype)  # a copy, as below
                 if key in found
                 else Tensor(np.zeros_like(x.data))
                 for key, x in zip(keys, inputs)
             )
-    found = _backward(output, gradient, retain_graph, set(keys))
+    found = run_backward(output, gradient, retain_graph, set(keys))
     # Copied, for one array may be the gradient of several inputs: x + y passes on what it got.
     return tuple(
         Tensor(found[key][0].copy() if key in found else np.zeros_like(x.data))
@@ -791,7 +222,7 @@ def grad(
     )
 
 
-def _backward(
+def run_backward(
     output: Tensor,
     gradient,
     retain_graph: bool,
@@ -811,7 +242,7 @@ def _backward(
     if gradient is not None:
         g = gradient
         if not (create_graph and isinstance(g, Tensor)):
-            g = np.asarray(_array(g), dtype=output.dtype, like=output.data)
+            g = np.asarray(array_of(g), dtype=output.dtype, like=output.data)
         if g.shape != output.shape:
             raise ValueError(f"gradient has shape {g.shape}, the tensor has {output.shape}")
     elif output.size == 1:
@@ -824,10 +255,10 @@ def _backward(
     if create_graph and not isinstance(g, Tensor):
         g = Tensor(g)
     root = output if output.node is None else output.node
-    useful = None if wanted is None else _between(root, wanted, through)
+    useful = None if wanted is None else nodes_between(root, wanted, through)
     held, found = {root: (g, False)}, {}
-    check = _mode.get().check
-    uses = _count_uses(root) if ready else {}
+    check = mode.get().check
+    uses = count_uses(root) if ready else {}
     queue = [(-root.serial, root)] if isinstance(root, Node) else []
     while queue:
         _, node = heapq.heappop(queue)
@@ -839,8 +270,8 @@ def _backward(
         node.check_alive()
         vjps = node.vjps
         if create_graph:
-            with _in_mode(check=False):  # the composed definitions may pass through infinity
-                together = node.recorded_gradients(g)
+            with in_mode(check=False):  # the composed definitions may pass through infinity
+                together = _recorded_gradients(node, g)
         else:
             together = None if type(vjps) is list else vjps(g)
         if together is not None and not isinstance(together, (tuple, list)):
@@ -861,7 +292,7 @@ def _backward(
                 continue
             if check:
                 new_array = new.g if isinstance(new, Part) else new
-                _check(_array(new_array), node.op, f"gradient for input {i}", node.origin)
+                check_finite(array_of(new_array), node.op, f"gradient for input {i}", node.origin)
             before = held.get(parent)
             if before is None and isinstance(parent, Node):
                 heapq.heappush(queue, (-parent.serial, parent))
@@ -887,38 +318,35 @@ def _backward(
     return {}
 
 
+def _recorded_gradients(node: Node, g: Tensor) -> Sequence:
+    """What the vjps give, as tensors, computed by operations that are recorded in turn."""
+    if node.call is None:
+        raise RuntimeError(
+            f"create_graph=True needs the inputs of '{node.op}': put the forward pass "
+            "under `with tl.higher_order():`"
+        )
+    op, args, static = node.call
+    args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+    if op.composed is None and op.joint:
+        needs = tuple(parent is not None for parent in node.parents)
+        return op.body(*args, **static, needs=needs)[1](g)
+    if op.composed is None:
+        _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
+        return [vjp(g) if parent is not None else None for parent, vjp in zip(node.parents, vjps)]
+    y = op.composed(*args, **static)
+    inputs = {p for p in node.parents if p is not None}
+    found = run_backward(y, g, True, inputs, through=False, create_graph=True)
+    # An input that was given twice gets its whole gradient once.
+    return [found.pop(p)[0] if p in found else None for p in node.parents]
+
+
 def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
     ready(leaf, whole(g) if owned else whole(g.copy()))
 
 
-def _count_uses(root) -> Counter:
-    """How many inputs of the nodes below `root` each leaf is."""
-    uses, stack, seen = Counter(), [root], set()
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Tensor):
-            uses[node] += 1
-        elif node is not None and node not in seen:
-            seen.add(node)
-            stack.extend(node.parents)
-    return uses
-
-
-def _between(root, wanted: set, through: bool) -> set:
-    """The nodes and leaves on the paths from `root` to any of `wanted`."""
-    nodes, stack = set(), [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Node) and node not in nodes:
-            node.check_alive()
-            nodes.add(node)
-            if through or node not in wanted:
-                stack.extend(node.parents)
-    useful = set(wanted)
-    for node in sorted(nodes, key=lambda node: node.serial):  # parents first
-        if any(parent in useful for parent in node.parents):
-            useful.add(node)
-    return useful
+# =================================================================================================
+# What happens to a gradient
+# =================================================================================================
 
 
 def _accumulate(held, new, parent, node: Node, i: int):
@@ -960,15 +388,10 @@ def _accumulate(held, new, parent, node: Node, i: int):
     return total, not isinstance(total, np.generic)
 
 
-def whole(x):
-    """An array, also where NumPy has made a scalar of a 0-d result."""
-    return np.asarray(x) if isinstance(x, np.generic) else x
-
-
 def _fit(new, parent, node: Node, i: int):
     """What the vjp for input `i` returned, as an array of the shape and dtype of that input."""
     if new.shape != parent.shape:
-        if not _broadcasts(parent.shape, new.shape):
+        if not broadcasts(parent.shape, new.shape):
             raise ValueError(
                 f"the vjp of '{node.op}' gave input {i}, of shape {parent.shape}, "
                 f"a gradient of shape {new.shape}"
@@ -979,16 +402,6 @@ def _fit(new, parent, node: Node, i: int):
     return new
 
 
-def _array(x):
-    """The array of a tensor; anything else as it is."""
-    return x.data if isinstance(x, Tensor) else x
-
-
-def _broadcasts(shape: tuple, to: tuple) -> bool:
-    """Whether an array of `shape` stretches to the shape `to`."""
-    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1]))
-
-
 def unbroadcast(g, shape: tuple[int, ...]):
     """Sum `g` over the axes that broadcasting added to or stretched in an array of `shape`.
 
@@ -997,13 +410,6 @@ def unbroadcast(g, shape: tuple[int, ...]):
     added = g.ndim - len(shape)
     stretched = [added + i for i, n in enumerate(shape) if n == 1]
     return wide_sum(g, (*range(added), *stretched)).reshape(shape)
-
-
-def wide_sum(x, axis, keepdims: bool = False):
-    """np.sum, in which float16 is how numbers are stored and float32 how they are added."""
-    if x.dtype == np.float16 and not isinstance(x, Tensor):
-        return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
-    return np.sum(x, axis=axis, keepdims=keepdims)
 
 
 class Part:

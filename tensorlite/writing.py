@@ -10,15 +10,16 @@ import gc
 
 import numpy as np
 
-from .protect import _owner, captures
-from .tensor import Node, Tensor
+from .graph import Node
+from .protect import captures, owner_of
+from .tensor import Tensor
 
 
 def check_writeable(name: str, array) -> None:
     """Raise ValueError for a read-only array, with what holds it and what to do."""
     if not isinstance(array, np.ndarray) or array.flags.writeable:
         return
-    owner = id(_owner(array))
+    owner = id(owner_of(array))
     if owner not in captures:
         raise ValueError(f"{name} is a read-only array: give it a copy, which can be written to")
     # Slow, but the program is about to stop: nodes are not listed anywhere.

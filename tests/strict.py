@@ -35,8 +35,8 @@ class Wait(NamedTuple):
 
 
 waits: list[Wait] = []
-# Who passes on what somebody else asked for: this file, NumPy, and Tensor's own `item`.
-_BETWEEN = (__file__, str(Path(np.__file__).parent), str(Path("tensorlite", "tensor.py")))
+# Who passes on what somebody else asked for: this file, NumPy, and ArrayLike's own `item`.
+_BETWEEN = (__file__, str(Path(np.__file__).parent), str(Path("tensorlite", "arraylike.py")))
 
 
 def _wait(kind: str) -> None:

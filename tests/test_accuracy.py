@@ -14,7 +14,7 @@ from mpmath import mp
 
 import tensorlite as tl
 from benchmarks import ulps
-from tensorlite.ops import ERFCX
+from tensorlite.erf import ERFCX
 from tensorlite.testing import check_grads
 
 DTYPES = pytest.mark.parametrize("dtype", ulps.DTYPES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.tensor import NUMPY
+from tensorlite.arraylike import NUMPY
 from tensorlite.testing import check_grads
 
 # ---- arguments: each is obeyed or refused by name ----

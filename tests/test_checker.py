@@ -9,8 +9,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite import testing
 from tensorlite.testing import arrays, check_grads, shapes
+from tensorlite.testing.differences import _slopes
 from tests.op_cases import CASES
 from tests.test_ops import check_case
 
@@ -239,7 +239,7 @@ def test_differences_are_as_sure_as_they_say(function):
         with mpmath.workdps(40):
             expected = float(mpmath.diff(exact, mpmath.mpf(x), h=mpmath.mpf(x) * 1e-15))
         y = np.asarray(float(exact(x)))
-        low, high, error = testing._slopes(
+        low, high, error = _slopes(
             lambda x: np.asarray(float(exact(x)) if x > 0 else np.nan),
             x, y, np.ones(()), np.finfo(float).eps * abs(y), np.finfo(float).eps,
         )  # fmt: skip

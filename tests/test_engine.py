@@ -294,7 +294,7 @@ def test_retain_graph_allows_a_second_backward():
 
 def test_nothing_waits_for_the_garbage_collector():
     """After `del loss` every node is gone: no reference cycles."""
-    from tensorlite.tensor import Node
+    from tensorlite.graph import Node
 
     def nodes():
         return sum(isinstance(o, Node) for o in gc.get_objects())

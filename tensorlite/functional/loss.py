@@ -1,0 +1,191 @@
+"""Cross-entropy, of logits and of hidden states whose logits are never held whole."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..device import row_blocks
+from ..numpy_ops import take_along_axis
+from ..op import op
+from ..ops import masked_fill, matmul, mean, sum, swapaxes
+from .rows import as_rows
+from .softmax import exp_rows, log_softmax
+
+
+def cross_entropy_composed(
+    logits, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    targets = np.asarray(targets, like=logits.data)
+    counted = targets != ignore_index
+    safe = np.where(counted, targets, 0)
+    log_p = log_softmax(logits, axis=-1)
+    loss = -take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * mean(log_p, axis=-1)
+    loss = masked_fill(loss, ~counted, 0.0)
+    if reduction == "none":
+        return loss
+    return sum(loss) if reduction == "sum" else sum(loss) / counted.sum()
+
+
+@op(composed=cross_entropy_composed, fresh=True)
+def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """Minus the log of the probability that softmax(logits) gives the targets, in nats.
+
+    logits (..., V), integer targets (...). Targets equal to ignore_index count nothing. reduction
+    "mean" (over the targets that count), "sum", or "none" for a loss per target (...).
+    label_smoothing mixes so much of the uniform distribution into the targets. Raises IndexError
+    for a target outside 0 <= target < V, ValueError for shapes that do not fit.
+    """
+    x2 = as_rows(logits)
+    rows, n_classes = x2.shape
+    t, counted = _targets(targets, logits.shape[:-1], n_classes, ignore_index, like=x2)
+    loss, top = np.empty_like(x2, shape=(rows,)), np.empty_like(x2, shape=(rows, 1))
+    for block in row_blocks(x2):
+        xb, at = x2[block], (np.arange(len(x2[block]), like=x2), t[block])
+        top[block] = np.max(xb, axis=1, keepdims=True)
+        right = xb[at] - top[block, 0]
+        _, others, _, scale = exp_rows(xb, top[block], at)
+        loss[block] = _log_of_total(right, others, scale) - (1 - label_smoothing) * right
+        if label_smoothing:
+            loss[block] -= label_smoothing * np.mean(xb - top[block], axis=1)
+    share = _share(counted, reduction, x2.dtype)
+    shape = logits.shape
+
+    def vjp(g):
+        # softmax(logits) minus the target distribution, row by row times the row's share of g. At
+        # the target that is p - 1, the negative sum of the others, which is not computed from p.
+        weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
+        gx = np.empty_like(x2)
+        for block in row_blocks(x2):
+            at, w = (np.arange(len(x2[block]), like=x2), t[block]), weight[block]
+            p, others, total, _ = exp_rows(x2[block], top[block], at, out=gx[block])
+            p *= w / total
+            rest = others / total
+            if label_smoothing:
+                p -= w * (label_smoothing / n_classes)
+                rest -= label_smoothing - label_smoothing / n_classes
+            p[at] = -(w * rest)[:, 0]
+        return np.reshape(gx, shape)
+
+    return _reduce(loss, counted, reduction, shape[:-1]), vjp
+
+
+def _log_of_total(right, others, scale):
+    """log(sum(exp(x - top))) of rows, where `right` is the target's x - top: all of them (r,).
+
+    `others`, the sum without the target, and `scale` are what `exp_rows` gives. Where the target is
+    the largest, this is the logarithm of 1 and what may be very little more.
+    """
+    return np.log1p(others[:, 0] * scale[:, 0] + np.expm1(right))
+
+
+def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reduction="mean"):
+    logits = matmul(x, swapaxes(weight, 0, 1))
+    return cross_entropy(logits, targets, ignore_index, reduction)
+
+
+@op(composed=linear_cross_entropy_composed, fresh=True)
+def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
+    """cross_entropy(x @ weight.T, targets) without ever holding the logits.
+
+    x (..., C), weight (V, C), integer targets (...); reduction "mean" or "sum". Over a large
+    vocabulary the logits are the largest array of a language model. Here they exist for some
+    hundred rows at a time: loss and gradients are computed while they do, in the forward pass.
+    """
+    if reduction == "none":
+        raise ValueError("linear_cross_entropy reduces by 'mean' or 'sum'; see cross_entropy")
+    x2 = as_rows(x)
+    rows, (n_classes, n) = len(x2), weight.shape
+    if x2.shape[1] != n:
+        raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
+    t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
+    share = _share(counted, reduction, x2.dtype)
+    chunks = math.ceil(rows / (2**24 // n_classes + 64))  # BLAS wants many rows, memory few
+    step = math.ceil(rows / chunks) if chunks else 1
+    chunks = [slice(i, i + step) for i in range(0, rows, step)]
+    ids_of_block = [slice(i, i + 2048) for i in range(0, n_classes, 2048)]
+
+    def compute():
+        """(the loss of every row, the gradients of the reduced loss)."""
+        loss = np.empty_like(x2, shape=(rows,))
+        gx = np.empty_like(x2) if needs[0] else None
+        g_weight = np.zeros_like(weight) if needs[1] else None
+        for chunk in chunks:
+            p = x2[chunk] @ weight.T  # the logits of these rows (r, V)
+            for block in row_blocks(p):
+                pb, part = p[block], share[chunk][block]
+                picked = np.arange(len(pb), like=pb), t[chunk][block]
+                top = np.max(pb, axis=1, keepdims=True)
+                right = pb[picked] - top[:, 0]
+                _, others, total, scale = exp_rows(pb, top, picked, out=pb)
+                loss[chunk][block] = _log_of_total(right, others, scale) - right
+                if needs[0] or needs[1]:
+                    pb *= part / total
+                    pb[picked] = -(part * others / total)[:, 0]
+            if needs[0]:
+                np.matmul(p, weight, out=gx[chunk])
+            if needs[1]:
+                for ids in ids_of_block:
+                    g_weight[ids] += p[:, ids].T @ x2[chunk]
+        return loss, gx, g_weight
+
+    loss, *gradients = compute()
+    # The largest arrays of a model: given away by the first backward, not copied; a second one
+    # over the same graph computes them again. In a dict, for protect.py locks arrays in lists.
+    kept = {"gradients": gradients}
+    shape = x.shape
+
+    def vjp(g):
+        gx, g_weight = kept.pop("gradients") if kept else compute()[1:]
+        if needs[0]:
+            gx *= g
+        if needs[1]:
+            g_weight *= g
+        return np.reshape(gx, shape) if needs[0] else None, g_weight
+
+    return _reduce(loss, counted, reduction, shape[:-1]), vjp
+
+
+# =================================================================================================
+# Targets, and what each row counts
+# =================================================================================================
+
+
+def _targets(targets, shape, n_classes, ignore_index, like):
+    """Targets checked and flat: (rows,) with 0 where ignored, and which of them count.
+
+    Beside `like`; those on the host are checked there, for a look at a GPU's would wait for it.
+    """
+    targets = np.asarray(targets) if isinstance(targets, (int, list, tuple)) else targets
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets are integers, not {targets.dtype}")
+    if targets.shape != shape:
+        raise ValueError(f"targets have shape {targets.shape}, the logits ask for {shape}")
+    t = np.reshape(targets, (math.prod(shape),))
+    counted = t != ignore_index
+    t = np.where(counted, t, 0)
+    if isinstance(t, np.ndarray) and t.size and not 0 <= t.min() <= t.max() < n_classes:
+        wrong = t.min() if t.min() < 0 else t.max()
+        raise IndexError(f"target {wrong} is outside the {n_classes} classes")
+    return np.asarray(t, like=like), np.asarray(counted, like=like)
+
+
+def _share(counted, reduction, dtype):
+    """The part of the reduced loss's gradient that each row gets (rows, 1)."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+    share = counted
+    if reduction == "mean":  # where none counts, the loss is no number and its gradient 0
+        share = counted / np.maximum(np.sum(counted), 1)
+    return share[:, None].astype(dtype)
+
+
+def _reduce(loss, counted, reduction, shape):
+    """The losses of all rows (rows,) as the caller wants them; those not counted are 0."""
+    loss = np.where(counted, loss, 0)
+    if reduction == "none":
+        return np.reshape(loss, shape)
+    return np.sum(loss) / np.sum(counted) if reduction == "mean" else np.sum(loss)

@@ -1,0 +1,111 @@
+"""Layer norm and RMS norm over the last axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..device import row_blocks
+from ..op import op
+from ..ops import mean, rsqrt
+from .rows import as_rows, column_sums
+
+
+def layer_norm_composed(x, weight=None, bias=None, eps=1e-5):
+    centred = x - mean(x, axis=-1, keepdims=True)
+    y = centred / (mean(centred * centred, axis=-1, keepdims=True) + eps) ** 0.5
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+@op(composed=layer_norm_composed, fresh=True)
+def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
+    """Each vector of the last axis to mean 0 and variance 1, then times weight plus bias.
+
+    x (..., n), weight (n,) or None, bias (n,) or None -> (..., n). Ba et al., 2016.
+    """
+    _check_last_axis("layer_norm", x, weight, bias)
+    x2 = as_rows(x)
+    rows, n = x2.shape
+    average = np.full_like(x2, 1 / n if n else 0, shape=(n,))
+    normed, scale = np.empty_like(x2), np.empty_like(x2, shape=(rows, 1))  # y = normed
+    y = normed if weight is None and bias is None else np.empty_like(x2)
+    for block in row_blocks(x2):
+        nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
+        left = nb @ average  # the rounding of a mean that is large beside the deviation
+        variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
+        if not isinstance(nb, np.ndarray) or not np.all(left * left <= 1e-13 * variance):
+            nb -= left[:, None]
+            variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
+        scale[block, 0] = 1 / np.sqrt(variance + eps)
+        nb *= scale[block]
+        if weight is not None:
+            np.multiply(nb, weight, out=y[block])
+            if bias is not None:
+                y[block] += bias
+        elif bias is not None:
+            np.add(nb, bias, out=y[block])
+
+    weight = weight if needs[0] else None
+    normed = normed if needs[0] or needs[1] else None
+
+    def vjp(g):
+        # With z = (x - mean) / std and h = g * weight: gx = (h - mean(h) - z mean(h z)) / std
+        g2 = as_rows(g)
+        gx = np.empty_like(g2) if needs[0] else None
+        g_weight = np.zeros_like(g2, shape=(n,)) if needs[1] else None
+        mean_of = average if weight is None else average * weight  # x @ this is mean(x * weight)
+        for block in row_blocks(g2):
+            gb, z = g2[block], None if normed is None else normed[block]
+            gz = gb * z if needs[0] or needs[1] else None
+            if needs[1]:
+                g_weight += column_sums(gz)
+            if needs[0]:
+                h = np.multiply(gb, 1 if weight is None else weight, out=gx[block])
+                h -= (gb @ mean_of)[:, None]
+                h -= np.multiply(z, (gz @ mean_of)[:, None], out=gz)
+                h *= scale[block]
+        g_bias = column_sums(g2) if needs[2] else None
+        return np.reshape(gx, g.shape) if needs[0] else None, g_weight, g_bias
+
+    return np.reshape(y, x.shape), vjp
+
+
+def rms_norm_composed(x, weight=None, eps=1e-5):
+    y = x * rsqrt(mean(x * x, axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
+
+
+@op(composed=rms_norm_composed)
+def rms_norm(x, weight=None, *, eps=1e-5, needs):
+    """Each vector of the last axis divided by its root mean square, then times weight.
+
+    x (..., n), weight (n,) or None -> (..., n). Zhang and Sennrich, 2019.
+    """
+    _check_last_axis("rms_norm", x, weight)
+    x2 = as_rows(x)
+    n = x2.shape[1]
+    scale = 1 / np.sqrt(np.einsum("ij,ij->i", x2, x2)[:, None] * (1 / n if n else 0) + eps)
+    scale = scale.astype(x2.dtype)
+    normed = x2 * scale
+    y = normed if weight is None else normed * weight
+    weight = weight if needs[0] else None
+
+    def vjp(g):
+        # With z = x / rms and h = g * weight: gx = (h - z mean(h z)) / rms
+        g2, gx = as_rows(g), None
+        if needs[0]:
+            gx = g2 * weight if weight is not None else g2 * 1
+            gx -= normed * (np.einsum("ij,ij->i", gx, normed)[:, None] * (1 / n if n else 0))
+            gx *= scale
+            gx = np.reshape(gx, g.shape)
+        return gx, column_sums(g2 * normed) if needs[1] else None
+
+    return np.reshape(y, x.shape), vjp
+
+
+def _check_last_axis(name, x, *params):
+    for p in params:
+        if p is not None and p.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name}: x is {x.shape}, weight and bias are {x.shape[-1:]} and not {p.shape}"
+            )

@@ -1,0 +1,212 @@
+"""The operations by operator, by method and by NumPy's name: x * y, x.sum(axis=0), np.exp(x).
+
+NumPy's functions hand their arguments on to ours; each argument is obeyed or refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+
+import numpy as np
+
+from .arraylike import NUMPY, array_of, whole
+from .functional.softmax import logsumexp
+from .numpy_ops import (
+    clip,
+    cos,
+    cumsum,
+    einsum,
+    flip,
+    maximum,
+    minimum,
+    pad,
+    prod,
+    roll,
+    sin,
+    split,
+    stack,
+    take,
+    take_along_axis,
+    tril,
+    triu,
+    var,
+)
+from .ops import (
+    abs,
+    add,
+    astype,
+    broadcast_to,
+    concatenate,
+    div,
+    exp,
+    expand_dims,
+    getitem,
+    log,
+    masked_fill,
+    matmul,
+    max,
+    mean,
+    min,
+    mul,
+    neg,
+    power,
+    relu,
+    reshape,
+    rsqrt,
+    sigmoid,
+    sqrt,
+    squeeze,
+    sub,
+    sum,
+    swapaxes,
+    tanh,
+    transpose,
+    where,
+)
+from .tensor import Tensor
+
+# =================================================================================================
+# Operators
+# =================================================================================================
+
+
+def _operator(op):
+    """x * y and y * x, for an operand that is a tensor and another that need not be."""
+    call = op.__call__  # bound once: an operation on small numbers is all overhead
+    return lambda x, y: call(x, y), lambda x, y: call(y, x)
+
+
+def _comparison(function):
+    def compare(x, y) -> Tensor:
+        return _without_gradient(function, x, y)
+
+    compare.__doc__ = f"np.{function.__name__}, a tensor of booleans: no gradient flows through it."
+    return compare
+
+
+def _without_gradient(function, *args, **kwargs) -> Tensor:
+    y = function(*map(array_of, args), **{name: array_of(value) for name, value in kwargs.items()})
+    return Tensor(whole(y))
+
+
+Tensor.__add__, Tensor.__radd__ = _operator(add)
+Tensor.__sub__, Tensor.__rsub__ = _operator(sub)
+Tensor.__mul__, Tensor.__rmul__ = _operator(mul)
+Tensor.__truediv__, Tensor.__rtruediv__ = _operator(div)
+Tensor.__pow__, Tensor.__rpow__ = _operator(power)
+Tensor.__matmul__, Tensor.__rmatmul__ = _operator(matmul)
+Tensor.__neg__, Tensor.__abs__ = neg, abs
+Tensor.__getitem__ = lambda x, index: getitem(x, index)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
+Tensor.__and__, Tensor.__or__ = _comparison(operator.and_), _comparison(operator.or_)
+Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
+Tensor.__hash__ = object.__hash__  # a tensor is a key by what it is, not by its values
+
+
+# =================================================================================================
+# Methods
+# =================================================================================================
+
+
+_methods = (exp, log, sqrt, rsqrt, sin, cos, tanh, sigmoid, relu, abs, clip, masked_fill)
+_methods += (sum, mean, var, max, min, prod, logsumexp, cumsum, astype)
+_methods += (swapaxes, expand_dims, squeeze, broadcast_to, flip, roll, tril, triu, take, split)
+for _op in _methods:
+    setattr(Tensor, _op.__name__, _op)
+
+
+def _one_tuple(values):
+    """x.reshape(2, 3) is x.reshape((2, 3))."""
+    return values[0] if len(values) == 1 and not isinstance(values[0], int) else values
+
+
+Tensor.reshape = lambda x, *shape: reshape(x, _one_tuple(shape))
+Tensor.transpose = lambda x, *axes: transpose(x, _one_tuple(axes) if axes else None)
+Tensor.T = property(transpose)
+
+
+# =================================================================================================
+# NumPy's functions
+# =================================================================================================
+
+
+def _by_numpys_signature(function, ours):
+    """`ours` with the arguments of NumPy's `function`, each of them obeyed or refused by name."""
+    name = f"np.{function.__name__}"
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C: NumPy 2.0 does not say what they take
+        return ours
+    first, *_ = signature.parameters
+    known = inspect.signature(ours).parameters
+
+    def call(*args, **kwargs):
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}{signature}: {error}") from None
+        x, more, obeyed = given.pop(first), given.pop("kwargs", {}), {}
+        for key, value in [*given.items(), *more.items()]:
+            parameter = signature.parameters.get(key)
+            if parameter is None or not _is_default(value, parameter.default):
+                key = _RENAMED.get(key, key)
+                if key not in known or key in obeyed:
+                    way = _WAY_OUT.get(key, "use .numpy() where no gradient is needed")
+                    raise TypeError(f"{name} does not take {key}= for tensors: {way}")
+                obeyed[key] = value
+        return ours(x, **obeyed)
+
+    return call
+
+
+def _is_default(value, default) -> bool:
+    return value is default or (isinstance(value, (bool, int, str)) and value == default)
+
+
+_RENAMED = {"a_min": "min", "a_max": "max", "correction": "ddof"}
+_WAY_OUT = {
+    "dtype": "convert with .astype(dtype)",
+    "out": "operations give new tensors",
+    "where": "use tl.where(mask, x, number) first",
+    "initial": "combine it with the result",
+    "mode": "index with what np.pad or np.clip makes of the indices",
+    "order": "elements are in the order 'C'",
+}
+
+
+def _numpys_where(condition, x=None, y=None) -> Tensor:
+    if x is None or y is None:
+        raise TypeError(
+            "np.where takes a condition, x and y for tensors; "
+            "np.nonzero(condition.numpy()) gives the indices where a condition holds"
+        )
+    return where(condition, x, y)
+
+
+def _numpys_einsum(subscripts, *operands, optimize=None, **refused) -> Tensor:
+    """`optimize` changes how the sum is computed and not what it is."""
+    for key in refused:
+        raise TypeError(f"np.einsum does not take {key}= for tensors: {_WAY_OUT.get(key, key)}")
+    return einsum(subscripts, *operands)
+
+
+_ufuncs = (add, power, exp, log, sqrt, sin, cos, tanh, abs, maximum, minimum, matmul)
+for _op in _ufuncs:
+    NUMPY[getattr(np, _op.__name__)] = _op
+_functions = (clip, sum, mean, var, max, min, prod, cumsum, reshape, transpose, swapaxes)
+_functions += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatenate, stack)
+_functions += (take, take_along_axis, pad, split)
+for _op in _functions:
+    _function = getattr(np, _op.__name__)
+    NUMPY[_function] = _by_numpys_signature(_function, _op)
+NUMPY[np.where] = _numpys_where
+NUMPY[np.einsum] = _numpys_einsum
+NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
+for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
+    NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
+# Constant nearly everywhere: values without a gradient.
+for _function in (np.sign, np.isinf, np.isnan, np.isfinite, np.argmax, np.argmin, np.argsort):
+    NUMPY[_function] = functools.partial(_without_gradient, _function)

@@ -1,0 +1,288 @@
+"""`@op` makes a function of tensors from a body on arrays.
+
+It binds the arguments, unwraps tensors, settles dtypes, runs the body, and records a node when some
+input needs a gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import MethodType
+
+import numpy as np
+
+from .arraylike import is_array, type_name
+from .graph import Node
+from .modes import check_finite, mode
+from .tensor import OPS, Tensor, tensor
+
+
+class Op:
+    """An operation on tensors, made by `@op` of a body on arrays.
+
+    Parameters before the `*` of the body's signature are differentiable arrays, those behind it
+    are static; callers may pass either by position or by name. `*arrays` takes one sequence of
+    arrays. The body returns its value and one vjp per array (None: no gradient goes there).
+
+    A body with a parameter `needs` is told which arrays need a gradient, as a tuple of bools, and
+    returns its value and a single vjp that gives one gradient per array, None where not needed.
+
+    A vjp captures what it uses and no more: the shape, not the array whose shape it is. It never
+    writes into the gradient it is given. What it returns is of the input's shape, or of a shape to
+    which the input broadcasts, or a `Part`.
+    """
+
+    def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
+        # With an underscore where a function of that name prepares the arguments.
+        self.name = self.__name__ = body.__name__.removeprefix("_")
+        self.body = body
+        self.composed = composed
+        self.fresh = fresh
+        self.floats = floats
+        self.__doc__ = body.__doc__
+        self.__module__ = body.__module__
+        parameters = inspect.signature(body).parameters.values()
+        kinds = [p.kind for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        several = inspect.Parameter.VAR_POSITIONAL in kinds and len(kinds) > 1
+        if not kinds or several or inspect.Parameter.VAR_KEYWORD in kinds:
+            raise TypeError(
+                f"the op '{self.name}' has the signature {inspect.signature(body)}; it must have "
+                "named arrays, or one *arrays, before its named static parameters"
+            )
+        self.joint = any(p.name == "needs" for p in parameters)
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        seen = [p for p in parameters if p.name != "needs"]
+        self.__signature__ = inspect.Signature(
+            [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
+        )
+        self.defaults = {p.name: p.default for p in seen}
+        # A call with so many arguments and none by name needs no binding.
+        self.n_plain = -1 if self.variadic else len(self.arrays)
+
+    def __get__(self, instance, owner=None):  # so that `Tensor.sum = sum` makes a method
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}{self.__signature__}>"
+
+    def __call__(self, *args, **static) -> Tensor:
+        if static or len(args) != self.n_plain:
+            args, static = self._bind(args, static)
+        recording, keep_inputs, check, _ = mode.get()
+        values, parents, needed = [], [], False
+        for a in args:
+            parent = None
+            if isinstance(a, Tensor):
+                if recording:
+                    parent = a if a._requires_grad else a.node  # a leaf itself, or what made it
+                    if parent is not None:
+                        needed = True
+                a = a.data
+            elif type(a) is not float:
+                a = operand(a, self.name, args)
+            values.append(a)
+            parents.append(parent)
+        given, stored = values, None
+        if self.composed is not None:
+            values, stored = _of_one_dtype(values, self.floats)
+        elif self.floats:
+            values = [_as_float(v) for v in values]
+        call = (self, args, dict(static)) if keep_inputs else None
+        if self.joint:
+            static["needs"] = tuple(parent is not None for parent in parents)
+
+        try:
+            result = self.body(*values, **static) if static else self.body(*values)
+        except (TypeError, AttributeError):
+            _check_devices(values, self.name)
+            if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
+                raise
+            static.pop("needs", None)  # nothing but Python numbers: as tensors
+            return self(*(v if v is None else tensor(v) for v in values), **static)
+
+        if result.__class__ is not tuple or len(result) < 2:
+            raise TypeError(self._wrong_result(result, len(values)))
+        value, *vjps = result
+        if value.__class__ is not np.ndarray:
+            if isinstance(value, (np.generic, int, float)):
+                value = np.asarray(value)  # NumPy turns 0-d results into scalars
+            elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
+                raise TypeError(self._wrong_value(value))
+        dtype = value.dtype
+        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
+            value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
+        if stored is not None and value.dtype != stored:
+            value = value.astype(stored)
+        origin = check_finite(value, self.name) if check else ""
+        if not needed or dtype.kind != "f":
+            return Tensor(value)
+        if len(vjps) != (1 if self.joint else len(parents)):
+            raise TypeError(self._wrong_result(result, len(values)))
+        if self.joint:
+            (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
+        else:
+            for i, parent in enumerate(parents):
+                if parent is None:
+                    vjps[i] = None
+                elif vjps[i] is None:
+                    raise TypeError(self._no_gradient(self._input(i)))
+        try:
+            node = Node(self.name, parents, vjps, value, values, call, origin, self.fresh)
+        except AttributeError:
+            for vjp in [vjps] if self.joint else vjps:
+                if vjp is not None and not hasattr(vjp, "__closure__"):
+                    raise TypeError(
+                        f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
+                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
+                    ) from None
+            raise
+        return Tensor(value, False, node)
+
+    def _bind(self, args, kwargs):
+        """Arguments as the caller gave them -> the arrays in order, the statics by name."""
+        bound = dict(zip(self.defaults, args)) | kwargs
+        if len(bound) < len(args) + len(kwargs) or not bound.keys() <= self.defaults.keys():
+            self._misuse(args, kwargs)
+        arrays = []
+        for name in self.arrays:
+            value = bound.pop(name, self.defaults[name])
+            if value is inspect.Parameter.empty:
+                self._misuse(args, kwargs)
+            arrays.append(value)
+        for name, value in bound.items():
+            if isinstance(value, Tensor):
+                if value.requires_grad and mode.get().record:
+                    raise TypeError(self._no_gradient(name))
+                bound[name] = value.data
+        return (arrays[0] if self.variadic else arrays), bound
+
+    def _wrong_result(self, result, n: int) -> str:
+        gave = f"an object of type {type(result).__name__}"
+        if type(result) is tuple:
+            gave = f"a tuple of {len(result)}"
+        wanted = "one vjp that gives all gradients" if self.joint else "one vjp for each input"
+        length = 2 if self.joint else n + 1
+        return (
+            f"the body of op '{self.name}' gave {gave}; it must give its value and {wanted}, "
+            f"here a tuple of {length}"
+        )
+
+    def _wrong_value(self, value) -> str:
+        return (
+            f"the body of op '{self.name}' gave a value of type {type(value).__name__}; the value "
+            "must be one array, computed from arrays by NumPy's functions"
+        )
+
+    def _misuse(self, args, kwargs) -> None:
+        """Raise the TypeError that Python would for these arguments, with the operation's name."""
+        try:
+            self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.__signature__}: {error}") from None
+
+    def _no_gradient(self, name: str) -> str:
+        return f"{self.name}: no gradient flows into '{name}'; pass it detached"
+
+    def _input(self, i: int) -> str:
+        return f"{self.arrays[0]}[{i}]" if self.variadic else self.arrays[i]
+
+
+def op(
+    body: Callable | None = None,
+    *,
+    composed: Callable | None = None,
+    floats: bool | None = None,
+    fresh: bool = False,
+):
+    """Make an `Op` of a body on arrays and register it in `OPS`.
+
+    `composed` is the definition by simpler operations that a fused one must equal. A fused body is
+    given arrays of one dtype. With `floats`, as fused operations have it unless they say otherwise,
+    a body is given integers as floating-point numbers of at least 32 bits.
+    `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
+    holds: the engine adds to them in place.
+
+    Raises ValueError for the name of one of the engine's own operations, and TypeError for a
+    signature that does not fit; the operation raises TypeError when the body does not give a value
+    and its vjps.
+    """
+    if body is None:
+        return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
+    made = Op(body, composed, composed is not None if floats is None else floats, fresh)
+    there, ours = OPS.get(made.name), f"{__package__}."
+    if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
+        raise ValueError(
+            f"an op named '{made.name}' exists already, in {there.__module__}, and the engine may "
+            "depend on it: give the function another name"
+        )
+    OPS[made.name] = made
+    return made
+
+
+# =================================================================================================
+# Operands
+# =================================================================================================
+
+
+def operand(value, name: str, beside: Sequence = ()):
+    """What the body sees of an operand that is no tensor, `beside` all the others."""
+    if isinstance(value, float):
+        return float(value)  # np.float64 is a float, but would make float32 arrays float64
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, (list, tuple)):
+        value = np.asarray(value)
+        if value.dtype == np.float64 and not _has("d", beside):
+            value = value.astype(np.float32)
+    if not is_array(value) or value.dtype.kind not in "biuf":
+        kind = value.dtype if is_array(value) else type_name(value)
+        raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
+    return value
+
+
+def _as_float(value):
+    """An integer array as floating-point numbers: exactly, or to 53 bits of large integers.
+
+    NumPy would compute functions of 8-bit integers in float16.
+    """
+    if not hasattr(value, "dtype") or value.dtype.kind == "f":
+        return value
+    return value.astype(np.float32 if value.dtype.itemsize < 4 else np.float64)
+
+
+def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
+    """The arrays that a fused body works on, and the dtype of its value if it is another.
+
+    Different dtypes become the larger one; with `floats`, integers become floating-point numbers.
+    float16 is how numbers are stored, sums are made in float32.
+    """
+    dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
+    real = [d for d in dtypes if d.kind == "f"]
+    if len(dtypes) == 1 and (real[0] != np.float16 if real else not floats):
+        return values, None
+    if not floats and not real:
+        stored = dtype = np.result_type(*dtypes)
+    else:
+        values = [_as_float(v) for v in values]
+        stored = np.result_type(*real) if real else np.dtype(np.float32)
+        dtype = np.result_type(np.float32, *(v.dtype for v in values if hasattr(v, "dtype")))
+    values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
+    return values, stored
+
+
+def _check_devices(values: list, name: str) -> None:
+    arrays = [v for v in values if hasattr(v, "dtype") and not isinstance(v, np.generic)]
+    if len({isinstance(v, np.ndarray) for v in arrays}) > 1:
+        raise TypeError(
+            f"{name}: operands on the cpu and on cuda; .to(device) brings them together"
+        )
+
+
+def _has(char: str, values) -> bool:
+    """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
+    for value in values:
+        if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
+            return True
+    return False

@@ -1,0 +1,210 @@
+"""`check_grads`: what is checked of a function's gradients, and in which circumstances."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..graph import Node
+from ..modes import higher_order
+from ..tensor import Tensor, grad
+from .differences import close, compare, nodes_of
+from .ways import FACTORS, Way, arranged, ways_of
+
+
+def check_grads(
+    fn: Callable[..., Tensor],
+    args: Sequence,
+    order: int = 1,
+    rtol: float = 1e-5,
+    atol: float = 1e-14,
+) -> None:
+    """Compare the gradients of `fn(*args)` with differences of its values, in float64.
+
+    Floating-point arrays and tensors among the arguments are checked, entry by entry; the others
+    are passed on as they are. The value may have any shape: what is checked is the gradient of its
+    sum weighted with fixed random numbers. `order` 2 checks second derivatives too, as gradients of
+    a weighted sum of the first; 3 third ones, and so on.
+
+    An entry is wrong if it is further from the differences than `atol`, plus `rtol` times its size,
+    plus the error of the differences themselves. That error is estimated by comparing many steps;
+    what lies below the rounding of `fn`'s value cannot be judged. The default of `atol` is what
+    rounding leaves of a zero; for gradients that are smaller throughout, pass 0. Where `fn` has a
+    kink, every number between the slopes on the two sides is right.
+
+    The first derivatives are then computed again with the arguments, and the gradients that the
+    vjps are given, in other memory orders, and with gradients needed for some of the arguments
+    only: every choice of up to four arguments; of more, each one alone and all but one. What a vjp
+    is given is read-only here, because it belongs to the engine, and a vjp that is declared `fresh`
+    must give arrays of its own.
+
+    Raises AssertionError that names the argument and the index of a wrong entry, or the operation
+    whose vjp does what it must not. Raises ValueError if there is nothing to check.
+
+    >>> check_grads(lambda x: x * x, [np.array([1.0, 2.0])])
+    """
+    if order < 1:
+        raise ValueError(f"order is at least 1, not {order}")
+    points = {i: x for i, a in enumerate(args) if (x := _float64(a)) is not None}
+    if not points:
+        raise ValueError("no argument is a floating-point array or tensor")
+    for derivative in range(order):
+        # Derivatives are made of operations that have been tried in every way where they began.
+        ways = list(ways_of(points)) if derivative == 0 else [next(ways_of(points))]
+        try:
+            weight = _check(fn, args, points, ways, rtol, atol)
+        except AssertionError as error:
+            if derivative == 0:
+                raise
+            raise AssertionError("differentiated once more: " * derivative + str(error)) from None
+        fn = _weighted_gradient(fn, list(points), weight)
+
+
+def _check(fn, args: Sequence, points: dict, ways: list[Way], rtol: float, atol: float):
+    """Check first derivatives in those ways; returns the weight of each entry of the value."""
+
+    def call(points: dict, needs=()) -> tuple[Tensor, list[Tensor]]:
+        """The value at `points` (argument -> array), and the leaves that need a gradient."""
+        leaves = {i: Tensor(x, i in needs) for i, x in points.items()}
+        value = fn(*(leaves.get(i, a) for i, a in enumerate(args)))
+        if not isinstance(value, Tensor):
+            raise AssertionError(f"the function gives {type(value).__name__}, not a Tensor")
+        return value, [leaves[i] for i in needs]
+
+    weight = first = last = None
+    for way in ways:
+        try:
+            if last is None or last[:2] != way[:2]:  # else the same graph serves again
+                value, leaves = call(way.arranged(points), way.needs)
+            last = way
+            weight = _weight(value.shape) if weight is None else weight
+            found = value.data, dict(zip(way.needs, _gradients(value, leaves, weight, way.g_order)))
+        except Exception as error:
+            if first is None or isinstance(error, AssertionError):
+                raise
+            raise AssertionError(f"{way}: {type(error).__name__}: {error}") from error
+        if first is None or not _same(found, first, rtol, atol):
+            compare(call, points, way, weight, value, found[1], rtol, atol)
+        first = found if first is None else first
+    return weight
+
+
+def _float64(value) -> np.ndarray | None:
+    """A float64 copy of floating-point data, None of anything else."""
+    data = value.data if isinstance(value, Tensor) else value
+    if not hasattr(data, "dtype"):
+        data = np.asarray(data) if isinstance(data, float) else None
+    if data is None or data.dtype.kind != "f":
+        return None
+    return np.array(data, dtype=np.float64)  # in the memory order that it has
+
+
+def _weight(shape) -> np.ndarray:
+    """Fixed random numbers of either sign, none of them near 0."""
+    rng = np.random.default_rng(0)
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+
+
+def _same(found, first, rtol: float, atol: float) -> bool:
+    """Whether value and gradients are those that have been compared with differences already."""
+    pairs = [(found[0], first[0]), *((g, first[1][i]) for i, g in found[1].items())]
+    return all(close(a, b, rtol, atol) for a, b in pairs)
+
+
+def _weighted_gradient(fn, checked: list[int], weight):
+    """A scalar function of the same arguments: the sum of all first derivatives, weighted."""
+
+    def function(*args):
+        args = [
+            Tensor(a.data, True) if i in checked and not a.requires_grad else a
+            for i, a in enumerate(args)
+        ]
+        inputs = [args[i] for i in checked]
+        with higher_order():
+            value = fn(*args)
+            total = Tensor(np.zeros(()))
+            if not value.requires_grad:  # fn does not depend on its arguments
+                return total
+            gradients = grad(value, inputs, gradient=weight, create_graph=True)
+            for i, (x, g) in enumerate(zip(inputs, gradients)):
+                w = np.random.default_rng(i + 1).standard_normal(x.shape)
+                total = total + (g * w).sum()
+            return total
+
+    return function
+
+
+def _gradients(value: Tensor, leaves: list[Tensor], weight, g_order: str) -> list[np.ndarray]:
+    """The gradients of the weighted sum of `value`; what it does not depend on has zeros."""
+    if not value.requires_grad:
+        return [np.zeros(leaf.shape) for leaf in leaves]
+    start = arranged(weight * FACTORS[g_order], g_order)
+    with _supervised(value, g_order):
+        gradients = grad(value, leaves, gradient=start, retain_graph=True)
+    return [g.data / FACTORS[g_order] for g in gradients]
+
+
+# =================================================================================================
+# What a vjp may not do
+# =================================================================================================
+
+
+@contextlib.contextmanager
+def _supervised(value: Tensor, g_order: str) -> Iterator[None]:
+    """A block in which the vjps below `value` are watched and given gradients in that order."""
+    vjps = {node: node.vjps for node in nodes_of(value)}
+    for node in vjps:
+        node.vjps = _watched(node, node.vjps, g_order)
+    try:
+        yield
+    finally:
+        for node in vjps:  # it may be a graph that goes on to live
+            node.vjps = vjps[node]
+
+
+def _watched(node: Node, vjps, g_order: str) -> Callable:
+    """The vjps of a node as one function, which raises AssertionError if they break a promise."""
+
+    def call(g):
+        try:
+            if callable(vjps):
+                return vjps(g)
+            return [None if p is None else vjp(g) for p, vjp in zip(node.parents, vjps)]
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise AssertionError(
+                f"a vjp of '{node.op}' writes into an array that is not its own, either the "
+                f"gradient that it is given or one that the forward pass keeps: copy it first "
+                f"({error})"
+            ) from error
+
+    def watched(g):
+        g = arranged(np.asarray(g), g_order)
+        g.flags.writeable = False
+        gradients = call(g)
+        if node.fresh:
+            _check_fresh(node, g, gradients, call(g))
+        return gradients
+
+    return watched
+
+
+def _check_fresh(node: Node, g, *calls) -> None:
+    """What the vjps of an operation declared `fresh` gave, in two calls, must be arrays of its own.
+
+    An array that is kept somewhere is the same one in both calls.
+    """
+    others = [g]
+    for i, new in ((i, new) for gradients in calls for i, new in enumerate(gradients)):
+        if not isinstance(new, np.ndarray) or not new.size:  # the engine adds to arrays alone
+            continue
+        if not new.flags.writeable or any(np.shares_memory(new, other) for other in others):
+            raise AssertionError(
+                f"'{node.op}' is declared fresh=True, but its gradient for input {i} shares memory "
+                "with the gradient that the vjp was given, with another gradient, or with an array "
+                "that is kept, which the engine would add to in place: copy it, or leave fresh out"
+            )
+        others.append(new)

@@ -1,0 +1,68 @@
+"""In how many ways the same gradient is computed: memory orders, and which inputs need one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+# The gradient of the value goes in with a factor of its own in each order of memory, and what comes
+# out is divided by it: a vjp is linear.
+FACTORS = {"C": 1.0, "F": -2.0, "strided": 0.5, "reversed": -1.0}
+NAMES = {"C": "C order", "F": "Fortran order", "strided": "strided memory",
+         "reversed": "reversed memory", "given": "the order given"}  # fmt: skip
+
+
+class Way(NamedTuple):
+    """Which arguments need a gradient, and how arguments and gradients lie in memory."""
+
+    needs: tuple[int, ...]
+    orders: dict[int, str]
+    g_order: str
+
+    def arranged(self, points: dict) -> dict:
+        return {i: arranged(x, self.orders[i]) for i, x in points.items()}
+
+    def __str__(self) -> str:
+        orders = {i: NAMES[o] for i, o in self.orders.items() if o != "given"}
+        words = [f"argument {i} in {name}" for i, name in orders.items()]
+        if self.g_order != "C":
+            words.append(f"the gradient of the value in {NAMES[self.g_order]}")
+        if len(self.needs) < len(self.orders):
+            words.append(f"gradients for argument {', '.join(map(str, self.needs))} alone")
+        return "with " + ", ".join(words) if words else ""
+
+
+def ways_of(points: dict) -> Iterator[Way]:
+    """The plain way, then others; what differs in nothing from an earlier one is left out."""
+    everything, orders = tuple(points), list(FACTORS)
+    given = dict.fromkeys(points, "given")
+    yield from (Way(everything, given, g_order) for g_order in orders)
+    uniform = [dict.fromkeys(points, order) for order in orders]
+    mixed = [{i: orders[(k + n) % 4] for n, i in enumerate(points)} for k in (0, 2)]
+    seen = {tuple(x.strides for x in points.values())}
+    for laid in uniform + mixed:
+        way = Way(everything, laid, "C")
+        strides = tuple(x.strides for x in way.arranged(points).values())
+        if strides not in seen:
+            seen.add(strides)
+            yield from (way, way._replace(g_order=laid[everything[0]]))
+    n = len(points)
+    sizes = range(1, n) if n <= 4 else (1, n - 1)
+    for needs in itertools.chain(*(itertools.combinations(points, size) for size in sizes)):
+        yield Way(needs, given, "C")
+
+
+def arranged(values: np.ndarray, order: str) -> np.ndarray:
+    """A copy of `values` that lies in memory in another way."""
+    if order == "given" or values.ndim == 0:
+        return np.array(values)
+    if order == "strided":
+        wide = np.zeros((*values.shape[:-1], 2 * values.shape[-1]), values.dtype)
+        wide[..., ::2] = values
+        return wide[..., ::2]
+    if order == "reversed":
+        return np.array(values[::-1], order="C")[::-1]
+    return np.array(values, order=order)
