@@ -1,6 +1,7 @@
 """Many workers: the training of one process, whoever shares it and however one of them ends."""
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import itertools
@@ -29,7 +30,7 @@ from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 
 from . import ranks
-from .test_train import ENVIRONMENT, ROOT, TINY, command, ok, short_end, text
+from .test_train import ENVIRONMENT, ROOT, TINY, command, ok, on_hangup, short_end, text
 
 __all__ = ["short_end", "text"]  # fixtures
 
@@ -435,6 +436,7 @@ def endless(text: Path, out: Path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=on_hangup,
     )
     pids = {}
     try:
@@ -523,7 +525,7 @@ def test_a_reader_that_goes_away_saves_and_stops(two_cores, text, tmp_path, caps
     out = tmp_path / "out"
     with endless(text, out) as (process, pids):
         process.stdout.close()  # the next line is due within seconds
-        assert process.wait(20) == 0 and process.stderr.read() == ""
+        assert process.wait(50) == 0 and process.stderr.read() == ""
         step = checkpoint.load_step(out)
         assert max(step for step, key in losses_of(out) if key == "train_loss") == step
         assert not any(alive(pid) for pid in pids.values())
@@ -538,7 +540,7 @@ def test_under_nohup_a_hangup_stops_no_worker(two_cores, text, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        preexec_fn=functools.partial(on_hangup, signal.SIG_IGN),
     )
     wait_until(lambda: (tmp_path / "out" / "model.safetensors").exists(), 40)
     process.send_signal(signal.SIGHUP)

@@ -1,5 +1,6 @@
 """A run that is stopped, in whatever way, and resumed is the run that was left alone."""
 
+import functools
 import itertools
 import json
 import math
@@ -32,6 +33,7 @@ from .test_train import (
     corpus,
     files,
     ok,
+    on_hangup,
     refused,
     short_end,
     text,
@@ -65,10 +67,9 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 def start(out: Path, *argv, **more) -> subprocess.Popen:
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) | more
-    return subprocess.Popen(
-        command("train.py", "--out_dir", out, *argv), cwd=out.parent, env=ENVIRONMENT, **pipes
-    )
+    how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    how |= dict(cwd=out.parent, preexec_fn=on_hangup) | more
+    return subprocess.Popen(command("train.py", "--out_dir", out, *argv), **how)
 
 
 def wait_for(process: subprocess.Popen, out: Path, n: int) -> None:
@@ -217,8 +218,8 @@ def test_a_reader_that_goes_away_stops_it_as_a_signal_does(whole, tmp_path):
 def test_under_nohup_a_hangup_stops_nothing(whole, tmp_path):
     shutil.copy(whole.parent / "corpus.txt", tmp_path)
     out = tmp_path / "out"
-    ignore = dict(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    process = start(out, "--dataset=corpus.txt", *SLOW, **ignore)
+    nohup = functools.partial(on_hangup, signal.SIG_IGN)
+    process = start(out, "--dataset=corpus.txt", *SLOW, preexec_fn=nohup)
     wait_for(process, out, 33)
     process.send_signal(signal.SIGHUP)
     _, err = process.communicate()

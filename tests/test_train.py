@@ -12,6 +12,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -84,6 +85,11 @@ def refused(main, capsys, *argv) -> str:
 
 def command(script: str, *argv) -> list[str]:
     return [sys.executable, str(ROOT / script), *(str(a) for a in argv)]
+
+
+def on_hangup(how=signal.SIG_DFL) -> None:
+    """In a process to be: what SIGHUP does, whether or not the tests run under nohup."""
+    signal.signal(signal.SIGHUP, how)
 
 
 ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
