@@ -437,11 +437,14 @@ def cases(name):
 # ---- the tests ----
 
 
+FUNCTIONS = ("tensorlite.ops", "tensorlite.numpy_ops", "tensorlite.erf", "tensorlite.functional")
+
+
 def test_every_function_is_in_a_table():
     public = {
         name
         for name, value in vars(tl).items()
-        if getattr(value, "__module__", "") in ("tensorlite.ops", "tensorlite.functional")
+        if str(getattr(value, "__module__", "")).startswith(FUNCTIONS)
     }
     assert set(THEIRS) | set(EXCEPTIONS) == public | set(tl.OPS)
     assert not set(THEIRS) & set(EXCEPTIONS)
