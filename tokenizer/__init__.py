@@ -2,7 +2,7 @@
 
 `CharTokenizer` has one id per character, `BPETokenizer` is byte-level BPE as GPT-2's. `load` reads
 back either of them, and the vocabularies of other projects; `pretrained` fetches published ones.
-Read base.py, char.py, bpe.py, in that order. Nothing here knows of tensors.
+Read base.py, char.py, simple_bpe.py, bpe.py, in that order. Nothing here knows of tensors.
 
 >>> import tokenizer
 >>> bpe = tokenizer.BPETokenizer.train(open("corpus.txt").read(), vocab_size=1024)
@@ -13,11 +13,12 @@ Read base.py, char.py, bpe.py, in that order. Nothing here knows of tensors.
 `python -m tokenizer` does the same from the command line.
 """
 
-from .base import StreamDecoder, Tokenizer
+from .base import Tokenizer
 from .bpe import BPETokenizer
 from .char import CharTokenizer
 from .formats import load
 from .pretrained import find, pretrained
+from .streaming import StreamDecoder
 
 __all__ = [
     "BPETokenizer",

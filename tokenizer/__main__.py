@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from . import BPETokenizer, CharTokenizer
-from .base import END_OF_TEXT, StreamDecoder, Tokenizer
+from .base import END_OF_TEXT, Tokenizer
 from .pieces import PATTERNS, splitter
 from .pretrained import FILES, find
+from .streaming import StreamDecoder
 from .texts import read_text, text_files
 from .widths import looks_like
 

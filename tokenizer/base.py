@@ -9,31 +9,26 @@ become a special token unless the caller allows it by name, so a user's words ca
 or pose as the system.
 """
 
-import codecs
 import json
 import os
 import re
-import signal
-import uuid
-import warnings
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from .texts import decoded, text_files
+from .files import atomic_file, write_atomic
+from .processes import in_processes
+from .texts import file_blocks, groups, replace_surrogates, text_files
 
 FILE_NAME = "tensorlite-tokenizer.json"
 FILE_FORMAT = "tensorlite-tokenizer"
 FILE_VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 
-FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
 GROUP = 2**20  # characters of texts that go to a worker process together
 
 
@@ -308,13 +303,13 @@ class Tokenizer(ABC):
     # ---- to a file ----
 
     @abstractmethod
-    def _description(self) -> dict:
+    def describe(self) -> dict:
         """What the file holds beside format and version, as JSON values."""
 
     @classmethod
     @abstractmethod
-    def _from_description(cls, description: dict) -> "Tokenizer":
-        """The inverse of `_description`; whatever is wrong in it raises ValueError or TypeError."""
+    def from_description(cls, description: dict) -> "Tokenizer":
+        """The inverse of `describe`; whatever is wrong in it raises ValueError or TypeError."""
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write `directory/tensorlite-tokenizer.json`, which `tokenizer.load` reads back.
@@ -323,44 +318,8 @@ class Tokenizer(ABC):
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self._description()}
+        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self.describe()}
         write_atomic(directory / FILE_NAME, json.dumps(content).encode())
-
-
-class StreamDecoder:
-    """The text of ids that come one at a time: what is complete of it, as soon as it is.
-
-    >>> decoder = StreamDecoder(BPETokenizer([]))
-    >>> [decoder.push(i) for i in "é!".encode()], decoder.finish()
-    (['', 'é', '!'], '')
-
-    All that `push` and `finish` give, joined, is `decode` of all ids. With `errors="strict"`, bytes
-    that cannot go on as UTF-8 raise UnicodeError, and the decoder stays as it was.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
-        self.tokenizer, self.errors = tokenizer, errors
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
-
-    def push(self, token_id: int) -> str:
-        """The characters that `token_id` completes. Raises ValueError outside the vocabulary."""
-        state = self._utf8.getstate()
-        try:
-            text = self._utf8.decode(self.tokenizer.decode_bytes([token_id]))
-            # Python waits for the third byte of a surrogate, and then refuses any.
-            if (
-                self.errors == "strict"
-                and b"\xed\xa0" <= self._utf8.getstate()[0][:2] <= b"\xed\xbf"
-            ):
-                raise UnicodeError("half a surrogate")
-        except UnicodeError:
-            self._utf8.setstate(state)
-            raise
-        return text
-
-    def finish(self) -> str:
-        """U+FFFD for a character left incomplete, else nothing."""
-        return self._utf8.decode(b"", final=True)
 
 
 @lru_cache(maxsize=128)
@@ -371,171 +330,3 @@ def any_of(names: frozenset[str]) -> re.Pattern:
     """
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-
-
-def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator:
-    """A file to write to, which is there, whole, once the block has ended well."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    # In the same folder, since a rename is atomic only within one file system; and not by
-    # tempfile, whose files only their owner may read.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def replace_surrogates(text: str) -> str:
-    """`text` as UTF-8 can hold it: surrogate pairs joined, lone surrogates made U+FFFD.
-
-    >>> replace_surrogates("a\\ud800")
-    'a\\ufffd'
-
-    A str from os.listdir or json.loads may hold such halves of UTF-16 characters.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"a text must be a str, not {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def file_blocks(
-    paths: Path | list[Path],
-    cut: Callable[[str, int], int],
-    encoding: str = "utf-8",
-    whole: Collection[str] = (),
-    advance: Callable[[int], object] = lambda n: None,
-) -> Iterator[str]:
-    """The text of a file, or of several joined by line ends, in blocks of a few megabytes.
-
-    `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
-    there is none. No name in `whole` is divided. A byte order mark at the start of a file is
-    dropped. `advance` is told how many bytes have been read.
-    Raises ValueError if a file is not text in this encoding.
-    """
-    text = ""
-    longest = max(map(len, whole), default=0)
-    for i, path in enumerate(paths if isinstance(paths, list) else [paths]):
-        text += "\n" if i else ""
-        for block in decoded(path, encoding, FILE_BLOCK, advance):
-            text += block
-            if len(text) < FILE_BLOCK:  # of small files, several together
-                continue
-            end = cut(text, len(text) - len(block) // 2)
-            while any(_crosses(name, text, end) for name in whole):
-                end = cut(text, end + 1)
-            if end + longest < len(text):  # a name may be there by half as yet
-                yield text[:end]
-                text = text[end:]
-    if text:
-        yield text
-
-
-def texts_of(
-    texts: str | os.PathLike | Iterable[str | os.PathLike],
-    cut: Callable[[str, int], int],
-    encoding: str = "utf-8",
-) -> Iterator[str]:
-    """The texts to train on: each str, and each file or folder given as a Path, in blocks.
-
-    Warns where the first str is the name of a file, which is then a very short text.
-    """
-    first = True
-    for text in [texts] if isinstance(texts, (str, os.PathLike)) else texts:
-        if isinstance(text, os.PathLike):
-            path = Path(text)
-            for file in text_files(path, encoding) if path.is_dir() else [path]:
-                yield from file_blocks(file, cut, encoding)
-        else:
-            if first and isinstance(text, str) and _is_path(text):
-                warnings.warn(
-                    f"{text!r} is taken as a text to train on, and it is the name of a file: "
-                    f"give Path({text!r}) to train on what the file holds",
-                    stacklevel=4,
-                )
-            yield text
-        first = False
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return len(text) < 4096 and text.strip("./") != "" and os.path.exists(text)
-    except ValueError:  # a NUL in it
-        return False
-
-
-def _crosses(name: str, text: str, end: int) -> bool:
-    """Whether `name` stands in `text` on both sides of the place `end`."""
-    return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
-
-
-def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Texts of about `size` characters together: a message to a process for each text is dear."""
-    group, total = [], 0
-    for text in texts:
-        group.append(replace_surrogates(text))
-        total += len(text) + 64  # what an object takes beside its characters
-        if total >= size:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
-
-
-def in_processes(function: Callable, items: Iterable, workers: int | None, *args) -> Iterator:
-    """`function(item, *args)` of each item, in order, in so many processes (1, None: in this one).
-
-    Items are taken as they are needed, a few at a time. Fewer items than processes stay in this
-    one.
-    """
-    workers = 1 if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, or None, not {workers}")
-    items = iter(items)
-    first = list(islice(items, workers))
-    items = chain(first, items)
-    if workers == 1 or len(first) < workers:
-        yield from (function(item, *args) for item in items)
-        return
-
-    from concurrent.futures import ProcessPoolExecutor
-
-    # The function, and the tokenizer with it, goes to a process once, when that starts.
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args))
-    try:
-        pending = deque()
-        for item in items:
-            pending.append(pool.submit(_work, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(*function_and_arguments) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
-    _worker = function_and_arguments
-
-
-def _work(item):
-    function, arguments = _worker
-    return function(item, *arguments)

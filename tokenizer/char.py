@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 
-from .base import Tokenizer, replace_surrogates, texts_of
+from .base import Tokenizer
+from .export import export, write_characters
+from .texts import replace_surrogates, texts_of
 
 UNKNOWN = "\ufffd"  # what an unknown character decodes to
 
@@ -105,16 +107,14 @@ class CharTokenizer(Tokenizer):
         These give the same ids and, decoding, the same text. `format` is "huggingface"; ValueError
         for any other.
         """
-        from .formats import export
-
-        export(self, Path(directory), format)
+        export(self, Path(directory), format, {"huggingface": write_characters})
 
     def _cut(self, text: str, place: int) -> int:
         return place
 
-    def _description(self) -> dict:
+    def describe(self) -> dict:
         return {"type": "char", "characters": self.characters}
 
     @classmethod
-    def _from_description(cls, description: dict) -> "CharTokenizer":
+    def from_description(cls, description: dict) -> "CharTokenizer":
         return cls(description.get("characters"))

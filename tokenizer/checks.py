@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from reprlib import repr as short_repr  # a file may hold values of any size
 
-from .base import replace_surrogates
-
-Pair = tuple[int, int]
+from .simple_bpe import Pair
+from .texts import replace_surrogates
 
 BYTES = [bytes([b]) for b in range(256)]  # the first 256 tokens of every vocabulary of ours
 

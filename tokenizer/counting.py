@@ -10,9 +10,10 @@ from itertools import chain
 
 import numpy as np
 
-from .base import groups, in_processes, texts_of
 from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
+from .processes import in_processes
 from .table import PieceTable
+from .texts import groups, texts_of
 
 GROUP = 2**24  # characters that a process counts before it reports
 

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from .base import write_atomic
+from .files import write_atomic
 
 
 def cache_folder() -> Path:

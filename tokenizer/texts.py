@@ -1,13 +1,18 @@
-"""Text files: which files of a folder hold text, and their text, a part at a time."""
+"""Texts and where they come from: files, folders and iterables, a part at a time.
+
+Down the page: which files of a folder hold text; the text of one file; files and texts divided into
+blocks to train on and to encode; and what becomes of a str that UTF-8 cannot hold.
+"""
 
 import codecs
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 SIZE = 2**20  # bytes read at a time
+FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
 HEAD = 2**16  # bytes that tell whether a file is text
 CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")  # what text has no use for; as file(1)
 
@@ -115,3 +120,103 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
             f"there is no text encoding {encoding!r}: --encoding takes Python's names, "
             "utf-8, latin-1 or utf-16 for example"
         ) from None
+
+
+def file_blocks(
+    paths: Path | list[Path],
+    cut: Callable[[str, int], int],
+    encoding: str = "utf-8",
+    whole: Collection[str] = (),
+    advance: Callable[[int], object] = lambda n: None,
+) -> Iterator[str]:
+    """The text of a file, or of several joined by line ends, in blocks of a few megabytes.
+
+    `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
+    there is none. No name in `whole` is divided. A byte order mark at the start of a file is
+    dropped. `advance` is told how many bytes have been read.
+    Raises ValueError if a file is not text in this encoding.
+    """
+    text = ""
+    longest = max(map(len, whole), default=0)
+    for i, path in enumerate(paths if isinstance(paths, list) else [paths]):
+        text += "\n" if i else ""
+        for block in decoded(path, encoding, FILE_BLOCK, advance):
+            text += block
+            if len(text) < FILE_BLOCK:  # of small files, several together
+                continue
+            end = cut(text, len(text) - len(block) // 2)
+            while any(_crosses(name, text, end) for name in whole):
+                end = cut(text, end + 1)
+            if end + longest < len(text):  # a name may be there by half as yet
+                yield text[:end]
+                text = text[end:]
+    if text:
+        yield text
+
+
+def _crosses(name: str, text: str, end: int) -> bool:
+    """Whether `name` stands in `text` on both sides of the place `end`."""
+    return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
+
+
+def texts_of(
+    texts: str | os.PathLike | Iterable[str | os.PathLike],
+    cut: Callable[[str, int], int],
+    encoding: str = "utf-8",
+) -> Iterator[str]:
+    """The texts to train on: each str, and each file or folder given as a Path, in blocks.
+
+    Warns where the first str is the name of a file, which is then a very short text.
+    """
+    first = True
+    for text in [texts] if isinstance(texts, (str, os.PathLike)) else texts:
+        if isinstance(text, os.PathLike):
+            path = Path(text)
+            for file in text_files(path, encoding) if path.is_dir() else [path]:
+                yield from file_blocks(file, cut, encoding)
+        else:
+            if first and isinstance(text, str) and _is_path(text):
+                warnings.warn(
+                    f"{text!r} is taken as a text to train on, and it is the name of a file: "
+                    f"give Path({text!r}) to train on what the file holds",
+                    stacklevel=4,
+                )
+            yield text
+        first = False
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return len(text) < 4096 and text.strip("./") != "" and os.path.exists(text)
+    except ValueError:  # a NUL in it
+        return False
+
+
+def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Texts of about `size` characters together: a message to a process for each text is dear."""
+    group, total = [], 0
+    for text in texts:
+        group.append(replace_surrogates(text))
+        total += len(text) + 64  # what an object takes beside its characters
+        if total >= size:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` as UTF-8 can hold it: surrogate pairs joined, lone surrogates made U+FFFD.
+
+    >>> replace_surrogates("a\\ud800")
+    'a\\ufffd'
+
+    A str from os.listdir or json.loads may hold such halves of UTF-16 characters.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a text must be a str, not {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
