@@ -250,8 +250,8 @@ def test_the_longest_special_token_counts_first():
         (EOS, TypeError, "a list of names, not one str"),
         (["x", "x"], ValueError, "'x' is given twice"),
         ([""], ValueError, "must be a str of at least one character"),
-        ([7], ValueError, "special token 7: must be"),
-        (["\ud800"], ValueError, "no surrogates"),
+        ([7], ValueError, "special token 7: it must be"),
+        (["\ud800"], ValueError, "without surrogates"),
     ],
 )
 def test_bad_special_names(names, error, message):
@@ -321,12 +321,12 @@ def test_bad_patterns():
         ([(97, 256)], "merge 0 is .* but only ids 0 to 255 exist yet"),
         ([(97, 98), (256, 257)], "merge 1 is .* but only ids 0 to 256 exist yet"),
         ([(-1, 98)], "merge 0 is"),
-        ([(97, 98), (97, 98)], "merge 1 is .*, as merge 0"),
+        ([(97, 98), (97, 98)], "merge 1 is .*, the same as merge 0"),
         ([(97, 98, 99)], "merge 0 must be a pair of ids"),
         (["ab"], "merge 0 must be a pair of ids"),
         ([(97, True)], "merge 0 must be a pair of ids"),
         ([(97, 1.0)], "merge 0 must be a pair of ids"),
-        ([(97, 97), *((i, i) for i in range(256, 300))], "beyond 67,108,864 bytes"),
+        ([(97, 97), *((i, i) for i in range(256, 300))], "more than 67,108,864 bytes"),
     ],
 )
 def test_bad_merges(merges, message):
@@ -507,7 +507,7 @@ def described(**changes) -> bytes:
 
 HOSTILE = [
     (b"", "not JSON"),
-    (described()[:-5], "not JSON, or cut short"),
+    (described()[:-5], "not JSON, or it is cut short"),
     (b"\xff\xfe\x00", "not JSON"),
     (b"[" * 100_000, "not JSON"),
     (b"9" * 10_000, "not JSON"),
@@ -517,7 +517,7 @@ HOSTILE = [
     (described(version=2), "version 2; this program reads version 1"),
     (described(version=True), "version True"),
     (described(version="absent"), "version None"),
-    (described(type="wordpiece"), "type 'wordpiece'; it must be one of char, bpe"),
+    (described(type="wordpiece"), "the type is 'wordpiece'; it must be one of char, bpe"),
     (described(type=["bpe"]), "must be one of"),
     (described(merges="absent", pattern="absent"), "merges, pattern missing"),
     (described(merges={"a": "b"}), "merges must be a list of pairs, not dict"),
@@ -528,8 +528,11 @@ HOSTILE = [
     (described(merges=[[97, None]]), "merge 0 must be a pair"),
     (described(merges=[[97, 300]]), "merge 0 is .* but only ids 0 to 255 exist yet"),
     (described(merges=[[97, 10**4000]]), "merge 0 is .{,80} but only"),
-    (described(merges=[[97, 98], [97, 98]]), "merge 1 is .*, as merge 0"),
-    (described(merges=[[97, 97], *([i, i] for i in range(256, 400))]), "beyond 67,108,864 bytes"),
+    (described(merges=[[97, 98], [97, 98]]), "merge 1 is .*, the same as merge 0"),
+    (
+        described(merges=[[97, 97], *([i, i] for i in range(256, 400))]),
+        "more than 67,108,864 bytes",
+    ),
     (described(pattern="("), "nor a regular expression"),
     (described(pattern=7), "pattern must be a str or None, not int"),
     (described(special_tokens=[EOS]), "special_tokens must be a dict of name: id, not list"),
@@ -538,7 +541,7 @@ HOSTILE = [
     (described(special_tokens={EOS: 10**9}), "ids from 257 on"),
     (described(special_tokens={EOS: "257"}), "ids from 257 on"),
     (described(special_tokens={"": 257}), "must be a str of at least one"),
-    (described(special_tokens={"\ud800": 257}), "no surrogates"),
+    (described(special_tokens={"\ud800": 257}), "without surrogates"),
     (described(type="char"), "characters must be one str, not NoneType"),
     (described(type="char", characters=["a"]), "characters must be one str, not list"),
     (described(type="char", characters="aa"), "distinct, but 'a' occurs more than once"),

@@ -1,4 +1,4 @@
-"""What every tokenizer can do: text to ids, ids to text, and a file to keep it in.
+"""The interface of every tokenizer: text to ids, ids to text, and a file that keeps it.
 
 A tokenizer is a vocabulary (id -> bytes) and a way to cut text into it. The vocabulary, decoding,
 special tokens and saving are the same for all and live here; a subclass adds the cutting,
@@ -29,11 +29,11 @@ FILE_FORMAT = "tensorlite-tokenizer"
 FILE_VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 
-GROUP = 2**20  # characters of texts that go to a worker process together
+GROUP = 2**20  # characters of text that are sent to a worker process at a time
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The type of ids in arrays and `.bin` files: two bytes, or four where two can't hold them."""
+    """The type of ids in arrays and `.bin` files: uint16 if all ids fit into it, else uint32."""
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
@@ -60,7 +60,7 @@ class Tokenizer(ABC):
         special_tokens: Mapping[str, int],
         eos_token: str = END_OF_TEXT,
     ):
-        # A dict, because a list would answer id -1 with its last token.
+        # A dict, because a list would take id -1 for its last token.
         self.vocabulary: dict[int, bytes] = dict(tokens)
         self.special_tokens = dict(special_tokens)
         self.eos_token = eos_token
@@ -81,7 +81,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text`, all of it plain text: never a special token, never an error on any str.
+        """Ids of `text`, all of it taken as plain text. No str raises an error.
 
         Lone surrogates, which UTF-8 cannot hold, become U+FFFD.
         """
@@ -92,16 +92,18 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> list[int]:
-        """Ids of `text`, where the special tokens in `allowed_special` (names, or "all") count.
+        """Ids of `text`, in which the special tokens in `allowed_special` are recognized.
 
         >>> tokenizer = BPETokenizer.train("", 257, special_tokens=["<|endoftext|>"])
         >>> tokenizer.encode("A<|endoftext|>", allowed_special={"<|endoftext|>"})
         [65, 256]
 
-        Where two special tokens begin at the same place, the longer one counts. Allowed names that
-        are not special tokens here are ignored, as tiktoken does.
+        `allowed_special` is a set of names, or "all". Where two special tokens begin at the same
+        place, the longer one is taken. Allowed names that are not special tokens of this tokenizer
+        are ignored, as in tiktoken.
         Raises ValueError if a name in `disallowed_special` ("all": all special tokens that are not
-        allowed) occurs anywhere in `text`. One that is neither allowed nor disallowed is text.
+        allowed) occurs anywhere in `text`. A special token that is neither allowed nor disallowed
+        is taken as plain text.
         """
         parts = self._parts(text, allowed_special, disallowed_special)
         return list(chain.from_iterable(map(self._encode_part, parts)))
@@ -112,7 +114,7 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> np.ndarray:
-        """`encode`, as an array (tokens,) of `dtype`: quicker for long texts.
+        """`encode` into an array (tokens,) of `dtype`, which is faster for long texts.
 
         >>> BPETokenizer.train("", 257).encode_to_numpy("AB")
         array([65, 66], dtype=uint16)
@@ -132,7 +134,7 @@ class Tokenizer(ABC):
         return np.array(self.encode_ordinary(text), self.dtype)
 
     def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
-        """`text` cut at its special tokens: their ids, and the plain texts between."""
+        """`text` cut at its special tokens: their ids, and the plain texts between them."""
         everything = isinstance(disallowed, str) and disallowed == "all"
         allowed = self._names(allowed, "allowed_special").intersection(self.special_tokens)
         disallowed = self._names(disallowed, "disallowed_special")
@@ -170,12 +172,13 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> list[list[int]]:
-        """`encode` of each text, in order; `workers` > 1 shares them among that many processes.
+        """`encode` of each text, in order; with `workers` > 1, by that many processes.
 
         >>> CharTokenizer.train("abc").encode_batch(["ab", "c"])
         [[0, 1], [2]]
 
-        Less than a megabyte for each of them is encoded here, before a process would have started.
+        If there is less than a megabyte of text for each process, this process encodes it all,
+        sooner than the others would have started.
         """
         if isinstance(texts, str):
             raise TypeError("encode_batch takes several texts, not one str; use encode(text)")
@@ -189,7 +192,7 @@ class Tokenizer(ABC):
         return answers
 
     def encode_ended(self, texts: Iterable[str]) -> np.ndarray:
-        """The ids of all texts, plain, each with `eos_token_id` behind it: (tokens,) of `dtype`.
+        """The ids of all texts as plain text, `eos_token_id` after each: (tokens,) of `dtype`.
 
         >>> BPETokenizer([], special_tokens={"<|endoftext|>": 256}).encode_ended(["AB", "C"])
         array([ 65,  66, 256,  67, 256], dtype=uint16)
@@ -229,12 +232,14 @@ class Tokenizer(ABC):
         """Encode a text file into a `.bin` token file of `dtype`; returns the number of tokens.
 
         `source` may be a folder: its text files (see `text_files`) are joined by "\\n". The ids are
-        those of `encode_ordinary` of the whole text, where the special tokens in `allowed_special`
-        count, and a byte order mark at the start does not. The text is read and written a few
-        megabytes at a time, for characters and for BPE with a published pattern. (But what has no
-        place to be divided, see `pieces.blocks`, is held whole: megabytes of one word; and with a
-        pattern of your own, or none, the file.) `workers` > 1 encodes in so many processes. A
-        progress bar appears where stderr is a terminal. `target` appears whole or not at all.
+        those of `encode_ordinary` of the whole text, except that the special tokens in
+        `allowed_special` are recognized, and that a byte order mark at the start of a file is
+        dropped. `workers` > 1 encodes in that many processes. A progress bar appears if stderr is a
+        terminal. `target` appears whole or not at all.
+
+        A character tokenizer, and BPE with a published pattern, read and write a few megabytes at a
+        time. Text that cannot be divided is held in memory whole: megabytes of one word (see
+        `pieces.blocks`), or, with another pattern or none, the file.
 
         Raises ValueError if the file is not text in this encoding, or empty.
         """
@@ -274,7 +279,7 @@ class Tokenizer(ABC):
 
         Raises ValueError on an id outside the vocabulary.
         """
-        if hasattr(ids, "tolist"):  # a NumPy array's elements are slow to take one at a time
+        if hasattr(ids, "tolist"):  # taking the elements of a NumPy array one at a time is slow
             ids = ids.tolist()
         try:
             return b"".join(map(self.vocabulary.__getitem__, ids))
@@ -304,12 +309,12 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def describe(self) -> dict:
-        """What the file holds beside format and version, as JSON values."""
+        """What the file holds besides format and version, as JSON values."""
 
     @classmethod
     @abstractmethod
     def from_description(cls, description: dict) -> "Tokenizer":
-        """The inverse of `describe`; whatever is wrong in it raises ValueError or TypeError."""
+        """The inverse of `describe`. A wrong description raises ValueError or TypeError."""
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write `directory/tensorlite-tokenizer.json`, which `tokenizer.load` reads back.
@@ -324,9 +329,9 @@ class Tokenizer(ABC):
 
 @lru_cache(maxsize=128)
 def any_of(names: frozenset[str]) -> re.Pattern:
-    """An expression that finds any of the names, of several at one place the longest.
+    """A regular expression that finds any of the names; of several at one place, the longest.
 
-    Kept, since a vocabulary may have a thousand special tokens, and a text a few words.
+    It is cached, because compiling a thousand names takes longer than searching a short text.
     """
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})")

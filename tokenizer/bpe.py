@@ -49,7 +49,10 @@ from .texts import groups, replace_surrogates
 
 
 class JoinRanks:
-    """Ranks by tiktoken's rule: two tokens merge if their bytes together are one, its id the rank.
+    """Ranks by tiktoken's rule: two tokens merge if their bytes together are a token.
+
+    The id of that token is the rank.
+
 
     >>> JoinRanks({0: b"a", 1: b"b", 2: b"ab"}).get((0, 1))
     2
@@ -63,10 +66,10 @@ class JoinRanks:
 
 
 class PieceCache(dict):
-    """piece -> ids, filled as pieces are met. Bounded, since the texts may never end."""
+    """piece -> ids, filled as pieces are met. Its size is bounded, since texts may never end."""
 
     MAX_PIECES = 2**18
-    MAX_LENGTH = 32  # characters; longer pieces seldom come twice
+    MAX_LENGTH = 32  # characters; longer pieces seldom occur twice
 
     def __init__(self, encode_piece: Callable[[str], list[int]]):
         super().__init__()
@@ -76,12 +79,12 @@ class PieceCache(dict):
         ids = tuple(self._encode_piece(piece))
         if len(piece) <= self.MAX_LENGTH:
             if len(self) >= self.MAX_PIECES:
-                self.clear()  # the frequent ones are back soon
+                self.clear()  # the frequent pieces come back soon
             self[piece] = ids
         return ids
 
 
-SHORT = 48  # bytes of a piece, measured: up to here `short_encode` is the faster one
+SHORT = 48  # bytes; measured: `short_encode` is the faster one for pieces up to this length
 
 
 class BPETokenizer(Tokenizer):
@@ -101,11 +104,12 @@ class BPETokenizer(Tokenizer):
         special_tokens: name -> id; the ids follow the last token's without a gap.
         tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens otherwise. It
             holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
-            whose bytes together are a token, the lowest id first: tiktoken's rule.
-        ignore_merges: a piece that is a token needs no merges to become it. tiktoken's rule too.
+            whose bytes together are a token, the lowest id first, as in tiktoken.
+        ignore_merges: if a whole piece is a token, it is encoded to that token without merging, as
+            in tiktoken.
         eos_token: the name of the special token that ends a text.
 
-    Raises ValueError if they do not fit together, TypeError if one is of another kind.
+    Raises ValueError if the arguments do not fit together, TypeError if one has a wrong type.
     """
 
     def __init__(
@@ -141,9 +145,9 @@ class BPETokenizer(Tokenizer):
 
     @property
     def merges(self) -> list[Pair] | None:
-        """The merges as (left id, right id), in their order; None if they are all joins there are.
+        """The merges as (left id, right id), in their order; None if tiktoken's rule holds instead.
 
-        The tokens that they make are in `vocabulary`.
+        `vocabulary` holds the tokens that they make.
         """
         return None if isinstance(self._ranks, JoinRanks) else list(self._ranks)
 
@@ -166,14 +170,14 @@ class BPETokenizer(Tokenizer):
         ([(108, 111)], {'<|endoftext|>': 257})
 
         `texts` is one text, one Path of a file (in `encoding`) or of a folder of text files, or any
-        iterable of these, taken a part at a time: what is kept is how often each distinct piece
-        occurs. Special tokens that occur in them count as plain text. Pairs that occur less than
-        `min_frequency` times are not merged, and pieces of more than `max_piece_length` bytes are
-        left out. `workers` > 1 counts the pieces in so many processes.
+        iterable of these, which is read a part at a time: only the count of each distinct piece is
+        kept. Special tokens that occur in the texts are taken as plain text. Pairs that occur fewer
+        than `min_frequency` times are not merged, and pieces of more than `max_piece_length` bytes
+        are left out. `workers` > 1 counts the pieces in that many processes.
 
-        A text that is the name of a file is a text all the same, and a warning says so. If the
-        texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
-        Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
+        A str is always a text. If it is also the name of a file, a warning says so. If the texts
+        are too small for `vocab_size` tokens, there are fewer, and a warning says so.
+        Of pairs that occur equally often, the smallest (left id, right id) is merged first.
         Raises ValueError if vocab_size has no room for the bytes and special tokens, if
         min_frequency or max_piece_length is less than 1, or for a file that is not text.
         """
@@ -189,7 +193,7 @@ class BPETokenizer(Tokenizer):
             ("max_piece_length", max_piece_length),
         ):
             if least is not None and least < 1:
-                raise ValueError(f"{name} is at least 1, not {least}")
+                raise ValueError(f"{name} must be at least 1, not {least}")
         counts = count_pieces(texts, pattern, workers, encoding)
         if max_piece_length is not None:
             counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
@@ -212,7 +216,7 @@ class BPETokenizer(Tokenizer):
         return cls(merges, pattern, {name: found + i for i, name in enumerate(special_tokens)})
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text`, all of it plain text: never a special token, never an error on any str.
+        """Ids of `text`, all of it taken as plain text. No str raises an error.
 
         >>> BPETokenizer([(108, 111)]).encode_ordinary("lot")
         [256, 116]
@@ -223,7 +227,7 @@ class BPETokenizer(Tokenizer):
         return self._encode_plainly(text)
 
     def _encode_plainly(self, text: str) -> list[int]:
-        # Most pieces are in the cache, and then this loop runs in C.
+        # For pieces that are in the cache, as most are, this loop runs in C.
         return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
 
     def _ordinary(self, text: str) -> np.ndarray:
@@ -236,7 +240,7 @@ class BPETokenizer(Tokenizer):
         return np.concatenate(ids)
 
     def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """`_ordinary` of each, short ones together."""
+        """`_ordinary` of each text; short ones are encoded together."""
         answers = []
         for group in groups(texts, BLOCK):
             found, full = None, [text for text in group if text]
@@ -266,7 +270,7 @@ class BPETokenizer(Tokenizer):
         return next_cut(text, place, self.pattern)
 
     def __reduce__(self):
-        # For worker processes: send what defines the tokenizer, not its cache.
+        # For worker processes: what defines the tokenizer is sent, and not its cache.
         tokens = None if self._numbered else self.tokens
         arguments = self.merges, self.pattern, self.special_tokens, tokens, self.ignore_merges
         return type(self), (*arguments, self.eos_token)
@@ -277,12 +281,12 @@ class BPETokenizer(Tokenizer):
         return {i: token for token, i in self._id_of.items()}
 
     def export(self, directory: str | os.PathLike, format: str) -> None:
-        """Write the tokenizer as other projects read it; see export.py.
+        """Write the tokenizer in files that other projects read; see export.py.
 
         "huggingface": `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and
         `transformers`. "tiktoken": `vocab.tiktoken`, ranks, and `tiktoken.json`, the pattern and
         the special tokens. Both give the same ids.
-        Raises ValueError if the format cannot say what this tokenizer does.
+        Raises ValueError if the format cannot express what this tokenizer does.
         """
         writers = {"huggingface": write_huggingface, "tiktoken": write_ranks}
         export(self, Path(directory), format, writers)

@@ -7,8 +7,8 @@ https://github.com/openai/gpt-2), and Hugging Face's libraries do the same.
 
 from reprlib import repr as short_repr  # a file may hold values of any size
 
-# A token's bytes as characters that show: those of Latin-1 that do are themselves, the others are
-# the next ones from U+0100 on. After `bytes_to_unicode` in GPT-2's encoder.py.
+# The characters of Latin-1 that are visible stand for the bytes of the same number. The other bytes
+# are written as the characters from U+0100 on.
 SHOWN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
 HIDDEN = [byte for byte in range(256) if byte not in SHOWN]
 BYTE_OF = {chr(b): b for b in SHOWN} | {chr(256 + i): b for i, b in enumerate(HIDDEN)}
@@ -28,7 +28,7 @@ def to_bytes(token: str) -> bytes:
     except KeyError as error:
         raise ValueError(
             f"the token {short_repr(token)} has a character that stands for no byte, "
-            f"{error.args[0]!r}: not a byte-level vocabulary"
+            f"{error.args[0]!r}: this is not a byte-level vocabulary"
         ) from None
 
 

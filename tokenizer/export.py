@@ -16,7 +16,7 @@ from .files import write_atomic
 from .pieces import PATTERNS
 
 ABOUT_RANKS = "tiktoken.json"  # the pattern and special tokens of the `.tiktoken` file beside it
-HUGGINGFACE_CONFIG = {  # of tokenizer_config.json: all else is in tokenizer.json
+HUGGINGFACE_CONFIG = {  # the content of tokenizer_config.json; the rest is in tokenizer.json
     "tokenizer_class": "PreTrainedTokenizerFast",
     "clean_up_tokenization_spaces": False,
     "model_max_length": 10**30,
@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Write a tokenizer's files in `format`, one of the formats that it has writers for."""
     if format not in writers:
-        raise ValueError(f"format is one of {', '.join(writers)}, not {format!r}")
+        raise ValueError(f"format must be one of {', '.join(writers)}, not {format!r}")
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in writers[format](tokenizer).items():
         write_atomic(directory / name, content)
@@ -40,9 +40,9 @@ def export(
 def write_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
     """The files that `tokenizers` and `transformers` read.
 
-    Where any two tokens merge whose bytes together are one (tiktoken's rule), all pairs that do are
-    written as merges, as transformers' own converter does. (Of two overlapping pairs that make the
-    same token, tiktoken then merges the left one, and HF the one written first.)
+    By tiktoken's rule, any two tokens merge whose bytes together are a token. All such pairs are
+    then written as merges, as transformers' own converter does. (Of two overlapping pairs that make
+    the same token, tiktoken merges the left one, and Hugging Face the one that is written first.)
     """
     tokens = tokenizer.tokens
     characters = {i: to_characters(token) for i, token in tokens.items()}
@@ -102,8 +102,8 @@ def write_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
 def write_characters(tokenizer: Tokenizer) -> dict[str, bytes]:
     """A character tokenizer as `tokenizers` and `transformers` read it: each character is a word.
 
-    They call the unknown character by a name, which no single character is, and decode it to
-    U+FFFD, as we do.
+    There the unknown character has a name, longer than any character, so that it cannot be taken
+    for one. It is decoded to U+FFFD, as it is here.
     """
     name = "<unknown>"
     shown = {
@@ -138,14 +138,18 @@ def write_characters(tokenizer: Tokenizer) -> dict[str, bytes]:
 
 
 def _plain(pattern: str) -> str:
-    """A user's pattern, if it means the same to the libraries in Rust, as far as can be told."""
+    """A user's pattern, if the libraries in Rust understand it in the same way.
+
+    Raises ValueError for the differences that can be told from the pattern.
+    """
     import regex
 
     if regex.search(r"\(\?[a-zA-Z]*[rVbe]|\\K|\[\[|\(\?[|R0-9&P]|\\[GmMXRL]", pattern):
         raise ValueError(f"the pattern {pattern!r} uses what only Python's regex module knows")
     if regex.fullmatch(pattern, "") is not None:
         raise ValueError(
-            f"the pattern {pattern!r} matches nothing at all, which others do otherwise"
+            f"the pattern {pattern!r} matches the empty text, which other libraries treat "
+            "differently"
         )
     return pattern
 
@@ -161,15 +165,15 @@ def joins(tokens: dict[int, bytes]) -> list[tuple[int, int]]:
 
 
 def write_ranks(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The ranks that tiktoken reads, and what else it has to be told.
+    """The ranks that tiktoken reads, and a file with what else it has to be given.
 
     >>> about = json.loads(Path("tiktoken.json").read_text())           # doctest: +SKIP
     >>> ranks = tiktoken.load.load_tiktoken_bpe("vocab.tiktoken")       # doctest: +SKIP
     >>> tiktoken.Encoding("ours", pat_str=about["pat_str"], mergeable_ranks=ranks,
     ...                   special_tokens=about["special_tokens"])       # doctest: +SKIP
 
-    tiktoken's rule needs a token's id to be its rank, and every token to be what its bytes alone
-    are encoded to, which holds for all that `train` has made.
+    tiktoken needs the id of each token to be its rank, and the bytes of each token, encoded alone,
+    to give that token. Both hold for every tokenizer that `train` has made.
     """
     tokens = tokenizer.tokens
     if list(tokens) != list(range(len(tokens))):
@@ -186,7 +190,7 @@ def write_ranks(tokenizer: Tokenizer) -> dict[str, bytes]:
         pat_str = r"[\s\S]+"
     elif pattern in PATTERNS:
         pat_str = PATTERNS[pattern]
-    else:  # what it does not match is a piece here, and nothing to tiktoken
+    else:  # tiktoken drops what the pattern does not match; here it is a piece
         pat_str = rf"(?:{_plain(pattern)})|(?:(?!{pattern})[\s\S])+"
     about = {
         "ranks": "vocab.tiktoken",

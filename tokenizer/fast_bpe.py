@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from .simple_bpe import Pair
 
-END = -1  # in the linked lists of the fast functions: no symbol here, so no pair
+END = -1  # marks places in the linked lists that hold no symbol, and so are part of no pair
 
 
 # ---- training ----
@@ -24,16 +24,16 @@ def fast_train(
     advance: Callable[[], object] = lambda: None,
     min_frequency: int = 1,
 ) -> list[Pair]:
-    """`simple_train` of distinct pieces, `counts` saying how often each occurs.
+    """`simple_train`, given how often each distinct piece occurs.
 
     >>> fast_train({b"low": 5, b"lower": 2}, size=258)
     [(108, 111), (256, 119)]
 
     Three things make it fast. Pieces are weighted, not repeated. A merge goes only to the places
     where its pair is, and changes only the counts of the pairs around them. The most frequent pair
-    comes from a heap. A corpus of n bytes in distinct pieces takes O(n log n) for all merges
-    together. `advance` is called at each merge. Pairs that occur less than `min_frequency` times
-    are left alone.
+    comes from a heap. All merges together take O(n log n), where n is the number of bytes in the
+    distinct pieces. `advance` is called at each merge. Pairs that occur fewer than `min_frequency`
+    times are not merged.
     """
     # All pieces end to end, with END before, between and behind them, as a doubly linked list: a
     # merge turns the left symbol into the new token and takes out the right one, marking it END.
@@ -42,7 +42,7 @@ def fast_train(
         if len(piece) > 1:
             ids += [*piece, END]
             weights += [count] * (len(piece) + 1)
-    index = list(range(len(ids)))  # slices share its integers, which are the greater part
+    index = list(range(len(ids)))  # slices share its int objects, which take most of the memory
     following, preceding = index[1:] + [END], [END] + index[:-1]
 
     pair_counts: dict[Pair, int] = defaultdict(int)
@@ -53,7 +53,8 @@ def fast_train(
             places[pair].append(i)
 
     # Every pair has an entry at least as high as its count: one is added when the count grows, and
-    # an entry found too high, since the count fell, goes back lower. Equal counts: smallest pair.
+    # an entry that is too high, because the count fell, is put back with the new count when it is
+    # found. Of pairs with equal counts, the smallest comes first.
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
 
@@ -75,7 +76,7 @@ def fast_train(
         for i in sorted(places.pop(pair)):  # from left to right: of "aaa", the first two
             j = following[i]
             if ids[i] != left or ids[j] != right:
-                continue  # merged otherwise since the place was noted
+                continue  # another merge has changed this place since it was noted
             h, k, weight = preceding[i], following[j], weights[i]
             if ids[h] != END:
                 pair_counts[ids[h], left] -= weight
@@ -100,7 +101,7 @@ def fast_train(
 
 
 def short_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """`simple_encode` that looks up only the two pairs that a merge makes: fastest on a word."""
+    """`simple_encode` that looks up only the two new pairs of a merge: the fastest for a word."""
     ids, get, never = list(ids), ranks.get, len(merged)
     found = [get(pair, never) for pair in pairwise(ids)]
     while found and (rank := min(found)) != never:
@@ -123,7 +124,7 @@ def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]
     n = len(ids)
     ids = [*ids, END]
     following, preceding = list(range(1, n + 1)), list(range(-1, n))
-    # One integer, rank * n + place, sorts as (rank, place) does, and faster.
+    # The integer rank * n + place sorts as the tuple (rank, place) does, and faster.
     found = map(ranks.get, pairwise(ids[:n]))
     heap = [rank * n + i for i, rank in enumerate(found) if rank is not None]
     heapq.heapify(heap)
@@ -131,7 +132,7 @@ def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]
         rank, i = divmod(heapq.heappop(heap), n)
         j = following[i]
         if ids[i] == END or ids[j] == END or ranks.get((ids[i], ids[j])) != rank:
-            continue  # a merge beside it was quicker, and this pair is no more
+            continue  # a merge beside it came first, and this pair no longer exists
         k = following[j]
         ids[i], ids[j] = merged[rank], END
         following[i], preceding[k] = k, i

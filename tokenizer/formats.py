@@ -3,7 +3,7 @@
 | file | what it holds | first used by |
 |---|---|---|
 | `tensorlite-tokenizer.json` | all of a tokenizer of ours | `Tokenizer.save` |
-| `encoder.json` + `vocab.bpe` | token -> id; the merges, a line each | GPT-2 |
+| `encoder.json` + `vocab.bpe` | token -> id; one merge on each line | GPT-2 |
 | `vocab.json` + `merges.txt` | the same under other names (`gpt2-vocab.json`, ...) | transformers |
 | `tokenizer.json` | vocabulary, merges, pattern, special tokens | Hugging Face tokenizers |
 | `NAME.tiktoken` | the tokens in base64, with their ranks, which are their ids | tiktoken |
@@ -46,16 +46,17 @@ def load(path: str | Path) -> Tokenizer:
     >>> load("out").encode("cab")
     [2, 0, 1]
 
-    Of a pair of files either may be named. A directory that holds several formats is read as the
-    first of them in this order: ours, `tokenizer.json`, `vocab.json`, `encoder.json`, pairs with
-    something before these names, `.tiktoken`, `tokenizer.model`.
-    A `.tiktoken` file says nothing of pattern and special tokens: they come from the
-    `tiktoken.json` that `export` puts beside it, or by its name if that begins as a published one's
-    does (`cl100k_base`); else the pattern is cl100k's, with a warning. Tokens that no merge makes
-    are a sign of a file that is cut short: a warning counts them.
+    Of a pair of files, `path` may name either. A directory that holds several formats is read as
+    the first of them in this order: ours, `tokenizer.json`, `vocab.json`, `encoder.json`, pairs
+    with a prefix before these names, `.tiktoken`, `tokenizer.model`.
+    A `.tiktoken` file does not hold the pattern and the special tokens. They are read from the
+    `tiktoken.json` that `export` writes beside it, or known from the file's name, if it begins as
+    the name of a published vocabulary (`cl100k_base`). Otherwise the pattern is cl100k's, and a
+    warning says so. Tokens that no merge makes are a sign that a file is cut short, and a warning
+    counts them.
 
-    Raises FileNotFoundError if there is none, ValueError with the file's name if it is not one of
-    these, or not whole, or asks for what is not byte-level BPE.
+    Raises FileNotFoundError if there is no tokenizer at `path`, and ValueError, with the name of
+    the file, if it has none of these formats, is not whole, or is not byte-level BPE.
     """
     path = Path(path)
     file = _of_folder(path) if path.is_dir() else path
@@ -102,8 +103,8 @@ def _load(file: Path) -> Tokenizer:
         return read_ranks(file)
     if file.suffix == ".model":
         raise ValueError(
-            "not a rank file of tiktoken, the only one of this name that is read (SentencePiece's "
-            "models are not byte-level BPE)"
+            "it is not a rank file of tiktoken, the only kind of .model file that can be read "
+            "(SentencePiece's models are not byte-level BPE)"
         )
     description = read_json(file)
     if isinstance(description, dict) and description.get("format") == FILE_FORMAT:
@@ -111,27 +112,27 @@ def _load(file: Path) -> Tokenizer:
     if isinstance(description, dict) and isinstance(description.get("model"), dict):
         return read_huggingface(description, read_about(file))
     raise ValueError(
-        f'not a tensorlite tokenizer (no "format": "{FILE_FORMAT}"), nor a tokenizer.json (no '
-        f'"model"), nor named as the other formats are: vocab.json with merges.txt, encoder.json '
-        f"with vocab.bpe, NAME.tiktoken"
+        f'it is not a tensorlite tokenizer (it has no "format": "{FILE_FORMAT}") and not a '
+        'tokenizer.json (it has no "model"), and it is not named as the other formats are: '
+        "vocab.json with merges.txt, encoder.json with vocab.bpe, NAME.tiktoken"
     )
 
 
 def _other(file: Path, ending: str, endings: tuple[str, ...], i: int) -> Path:
-    """The other file of a pair, which begins as this one; the i-th ending is the usual one."""
+    """The other file of a pair, which has one of these `endings`, usually the i-th."""
     usual, *others = [endings[i], *endings]
     paths = [file.with_name(file.name.removesuffix(ending) + name) for name in (usual, *others)]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def read_ours(description: dict) -> Tokenizer:
-    """What `Tokenizer.save` has written."""
+    """The tokenizer in a file that `Tokenizer.save` has written."""
     version = description.get("version")
     if type(version) is not int or version != FILE_VERSION:
         raise ValueError(
-            f"version {short_repr(version)}; this program reads version {FILE_VERSION}"
+            f"the file has version {short_repr(version)}; this program reads version {FILE_VERSION}"
         )
     kind = description.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
-        raise ValueError(f"type {short_repr(kind)}; it must be one of {', '.join(TYPES)}")
+        raise ValueError(f"the type is {short_repr(kind)}; it must be one of {', '.join(TYPES)}")
     return TYPES[kind].from_description(description)

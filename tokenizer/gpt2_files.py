@@ -19,7 +19,7 @@ GPT2_CLASSES = {"GPT2Tokenizer", "CodeGenTokenizer"}
 
 
 def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
-    """GPT-2's and transformers' pair of files.
+    """The tokenizer in a pair of files of GPT-2 or transformers.
 
     A token that is neither a byte nor made by a merge, and is named `<...>`, is a special token, as
     are those that the files beside them name.
@@ -28,7 +28,7 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
     if about.kind is not None and about.kind.removesuffix("Fast") not in GPT2_CLASSES:
         raise ValueError(
             f"tokenizer_config.json beside it names {short_repr(about.kind)}, whose rules are not "
-            "in these files, nor GPT-2's: transformers writes them to a tokenizer.json, "
+            "GPT-2's and not in these files; transformers can write them to a tokenizer.json: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)"
         )
     try:
@@ -47,8 +47,8 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
             pair = line.split(" ")
             if len(pair) != 2 or not all(pair):
                 raise ValueError(
-                    f"{merges.name}, line {number}: two tokens and a space between them, not "
-                    f"{short_repr(line)}"
+                    f"{merges.name}, line {number}: expected two tokens with a space between "
+                    f"them, not {short_repr(line)}"
                 )
             pairs.append(pair)
     made = {left + right for left, right in pairs}
@@ -62,7 +62,7 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
 
 
 def from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPETokenizer:
-    """A tokenizer from token -> id and merges whose tokens are written as characters."""
+    """The tokenizer of a vocabulary (token -> id) and merges that write bytes as characters."""
     if not isinstance(ids, dict):
         raise ValueError(f"a vocabulary is an object of token: id, not {short_repr(ids)}")
     special_tokens, made = dict(special_tokens), {left + right for left, right in pairs}
@@ -78,14 +78,14 @@ def from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPE
     if unknown := [name for name in about.names if name not in special_tokens]:
         warnings.warn(
             f"{', '.join(map(short_repr, unknown))}: named as a special token by a file beside the "
-            "vocabulary, which has no id for it, so it is left out",
+            "vocabulary, but the vocabulary has no id for it, so it is left out",
             stacklevel=5,
         )
     for name in special_tokens:
         if name in made or name in BYTE_OF:
             raise ValueError(
                 f"the special token {short_repr(name)} is a token of plain text too: it would be "
-                "cut out of any text, which is not done here"
+                "cut out of any text, which is not supported"
             )
     tokens = {}
     for token, token_id in ids.items():
@@ -95,7 +95,9 @@ def from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPE
             if special_tokens[token] != token_id:
                 raise ValueError(f"{short_repr(token)} has ids {token_id}, {special_tokens[token]}")
         elif token.endswith("</w>"):
-            raise ValueError(f"{short_repr(token)} ends a word: not a byte-level vocabulary")
+            raise ValueError(
+                f"{short_repr(token)} ends a word: this is not a byte-level vocabulary"
+            )
         elif token_id in tokens:
             other = to_characters(tokens[token_id])
             raise ValueError(f"id {token_id} is given to {other!r} and {short_repr(token)}")
@@ -113,8 +115,8 @@ def from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPE
     if never and not ignore_merges:
         warnings.warn(
             f"{len(never):,} of the {len(ids):,} tokens are made by no merge, "
-            f"{short_repr(never[0])} the first of them, so no text is encoded to them: the file "
-            f"of the {len(pairs):,} merges may be cut short",
+            f"{short_repr(never[0])} for example, so no text is encoded to them: the file "
+            f"of merges, which has {len(pairs):,}, may be cut short",
             stacklevel=5,
         )
     if around := list(dict.fromkeys(about.around)):

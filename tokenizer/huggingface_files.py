@@ -17,19 +17,21 @@ NOTHING = About()
 
 
 def read_huggingface(description: dict, about: About = NOTHING) -> BPETokenizer:
-    """`tokenizer.json`, if it is byte-level BPE and nothing is done to the text before.
+    """The tokenizer in a `tokenizer.json`, if it is byte-level BPE and leaves the text as it is.
 
-    Special tokens that it puts around a text are left to the caller, with a warning.
+    If it puts special tokens around every text, that is left to the caller, and a warning says so.
     """
     model = description["model"]
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"a model of type {short_repr(model['type'])}; only BPE can be read")
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback"):
         if model.get(name):
-            raise ValueError(f"{name} {short_repr(model[name])} cannot be read: not byte-level BPE")
+            raise ValueError(
+                f"{name} {short_repr(model[name])} cannot be read: this is not byte-level BPE"
+            )
     if description.get("normalizer"):
         kind = short_repr(member(description["normalizer"], "type"))
-        raise ValueError(f"it changes the text first (normalizer {kind}), which is not done here")
+        raise ValueError(f"it changes the text first (normalizer {kind}), which is not supported")
     ids, pairs = model.get("vocab"), model.get("merges")
     if not isinstance(pairs, list):
         raise ValueError(f"merges must be a list, not {short_repr(pairs)}")
@@ -46,7 +48,7 @@ def read_huggingface(description: dict, about: About = NOTHING) -> BPETokenizer:
     for token in added if isinstance(added, list) else [added]:
         name = added_name(token)
         if name in special_tokens:
-            raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
+            raise ValueError(f"added_tokens has {short_repr(name)} twice")
         special_tokens[name] = member(token, "id")
     pattern = _huggingface_pattern(description.get("pre_tokenizer"))
     around = [*_around(description.get("post_processor")), *about.around]
@@ -68,12 +70,12 @@ def _around(processor: object) -> Iterator[str]:
     elif kind in ("BertProcessing", "RobertaProcessing"):
         for token in (processor.get("cls"), processor.get("sep")):
             yield from map(str, list(items(token))[:1])
-    elif processor is not None and kind != "ByteLevel":  # which changes offsets alone
+    elif processor is not None and kind != "ByteLevel":  # ByteLevel changes only offsets
         raise ValueError(f"post_processor {short_repr(kind)} cannot be read")
 
 
 def _huggingface_pattern(pre_tokenizer: object) -> str | None:
-    """The pattern that a `pre_tokenizer` cuts by: that of ByteLevel, or of one Split before it."""
+    """The pattern by which a `pre_tokenizer` cuts: ByteLevel's, or that of one Split before it."""
     steps = [pre_tokenizer]
     if member(pre_tokenizer, "type") == "Sequence":
         steps = member(pre_tokenizer, "pretokenizers")
@@ -82,7 +84,7 @@ def _huggingface_pattern(pre_tokenizer: object) -> str | None:
     if kinds[-1:] == ["ByteLevel"]:
         last = steps[-1]
         if last.get("add_prefix_space"):
-            raise ValueError("it adds a space before the text, which is not done here")
+            raise ValueError("it adds a space before the text, which is not supported")
         by_regex = last.get("use_regex", True)
         if kinds == ["ByteLevel"]:
             return "gpt2" if by_regex else None
@@ -91,7 +93,8 @@ def _huggingface_pattern(pre_tokenizer: object) -> str | None:
             how = steps[0].get("behavior"), bool(steps[0].get("invert"))
             if isinstance(pattern, str):
                 name = _named(pattern)
-                # What no piece matches: kept, or removed, where the published ones leave nothing.
+                # Isolated keeps what the pattern does not match, Removed (inverted) drops it. The
+                # published patterns match everything, so for them both do the same.
                 if how == ("Isolated", False) or how == ("Removed", True) and name in PATTERNS:
                     return name
     raise ValueError(
@@ -101,5 +104,5 @@ def _huggingface_pattern(pre_tokenizer: object) -> str | None:
 
 
 def _named(pattern: str) -> str:
-    """A pattern by its name, if it has one."""
+    """The name of a published pattern; any other pattern as it is."""
     return next((name for name, known in PATTERNS.items() if pattern == known), pattern)

@@ -7,10 +7,10 @@ from itertools import chain, islice
 
 
 def in_processes(function: Callable, items: Iterable, workers: int | None, *args) -> Iterator:
-    """`function(item, *args)` of each item, in order, in so many processes (1, None: in this one).
+    """`function(item, *args)` of each item, in order, computed by `workers` processes.
 
-    Items are taken as they are needed, a few at a time. Fewer items than processes stay in this
-    one.
+    With 1 or None, and for fewer items than workers, this process does the work itself. Items are
+    taken from the iterable a few at a time, as they are needed.
     """
     workers = 1 if workers is None else workers
     if workers < 1:
@@ -24,7 +24,7 @@ def in_processes(function: Callable, items: Iterable, workers: int | None, *args
 
     from concurrent.futures import ProcessPoolExecutor
 
-    # The function, and the tokenizer with it, goes to a process once, when that starts.
+    # The function, and the tokenizer with it, is sent to each process once, when it starts.
     pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args))
     try:
         pending = deque()
@@ -40,7 +40,7 @@ def in_processes(function: Callable, items: Iterable, workers: int | None, *args
 
 def _start_worker(*function_and_arguments) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for us handles Ctrl-C
     _worker = function_and_arguments
 
 

@@ -28,9 +28,9 @@ def simple_train(pieces: Iterable[bytes], size: int) -> list[Pair]:
 
     Of pairs that occur equally often, the one with the smallest (left id, right id) goes first.
 
-    Can two merges make the same bytes, ab+c and a+bc? Not here: while no merge has crossed the
-    ends of "abc", those inside it were the same wherever it occurs, since each is made everywhere
-    at once. So every merge is a new token.
+    Can two merges make the same bytes, ab+c and a+bc? Not here. As long as no merge has crossed the
+    ends of "abc", every occurrence of it has been merged in the same way, since each merge is made
+    everywhere at once. So every merge makes a new token.
     """
     pieces = [list(piece) for piece in pieces]
     merges = []
@@ -62,14 +62,15 @@ def replace_pair(ids: list[int], pair: Pair, new: int) -> list[int]:
 
 
 def simple_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """`ids` of bytes, merged: always the pair with the lowest rank, the leftmost of several.
+    """The tokens of `ids`, the ids of bytes, by merging always the pair of the lowest rank.
 
-    A pair's rank is its place in the list of merges; `merged[rank]` is the id it becomes.
+    A pair's rank is its place in the list of merges; `merged[rank]` is the id it becomes. If the
+    pair occurs several times, the leftmost is merged first.
 
     >>> simple_encode(list(b"lowlo"), ranks={(108, 111): 0, (256, 119): 1}, merged=[256, 257])
     [257, 256]
 
-    Each merge looks at the whole piece, which is O(n^2).
+    Each merge looks at the whole piece, so this takes O(n^2).
     """
     ids, never = list(ids), len(merged)
     while len(ids) > 1:

@@ -6,14 +6,15 @@ from .base import Tokenizer
 
 
 class StreamDecoder:
-    """The text of ids that come one at a time: what is complete of it, as soon as it is.
+    """Decodes ids that come one at a time: each character as soon as its bytes are complete.
 
     >>> decoder = StreamDecoder(BPETokenizer([]))
     >>> [decoder.push(i) for i in "é!".encode()], decoder.finish()
     (['', 'é', '!'], '')
 
-    All that `push` and `finish` give, joined, is `decode` of all ids. With `errors="strict"`, bytes
-    that cannot go on as UTF-8 raise UnicodeError, and the decoder stays as it was.
+    All the texts that `push` and `finish` return, joined, are `decode` of all the ids. With
+    `errors="strict"`, bytes that cannot be part of UTF-8 raise UnicodeError, and the decoder stays
+    as it was before them.
     """
 
     def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
@@ -25,7 +26,7 @@ class StreamDecoder:
         state = self._utf8.getstate()
         try:
             text = self._utf8.decode(self.tokenizer.decode_bytes([token_id]))
-            # Python waits for the third byte of a surrogate, and then refuses any.
+            # Python waits for the third byte of a surrogate before it refuses it.
             if (
                 self.errors == "strict"
                 and b"\xed\xa0" <= self._utf8.getstate()[0][:2] <= b"\xed\xbf"
@@ -37,5 +38,5 @@ class StreamDecoder:
         return text
 
     def finish(self) -> str:
-        """U+FFFD for a character left incomplete, else nothing."""
+        """U+FFFD if the last character is incomplete, "" otherwise."""
         return self._utf8.decode(b"", final=True)

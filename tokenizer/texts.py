@@ -13,20 +13,23 @@ from pathlib import Path
 
 SIZE = 2**20  # bytes read at a time
 FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
-HEAD = 2**16  # bytes that tell whether a file is text
-CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")  # what text has no use for; as file(1)
+HEAD = 2**16  # bytes at the start of a file by which text is recognized
+CONTROL = re.compile(
+    rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]"
+)  # characters that no text has, as file(1) sees it
 
 
 def text_files(folder: str | os.PathLike, encoding: str = "utf-8") -> list[Path]:
-    """The text files of a folder and those in it, in the order of their paths.
+    """The text files of a folder and of the folders in it, in the order of their paths.
 
-    Hidden files and folders are left out. Links to folders are not followed, so there is no going
-    round in circles. What is no text at all (a picture, an archive) is left out with a warning; a
-    text in another encoding is not, since it would be missed.
+    Hidden files and folders are left out. Links to folders are not followed, so that they cannot
+    lead in a circle. Files that are not text at all (a picture, an archive) are left out with a
+    warning. A text in another encoding is not left out: it raises an error when it is read, since
+    otherwise it would be missing.
     """
 
     def stop(error: OSError):
-        raise error  # os.walk would leave out a folder that it may not read, without a word
+        raise error  # otherwise os.walk silently leaves out a folder that it may not read
 
     files = []
     for parent, folders, names in os.walk(folder, onerror=stop):
@@ -48,9 +51,11 @@ def text_files(folder: str | os.PathLike, encoding: str = "utf-8") -> list[Path]
 
 
 def _is_binary(path: Path, encoding: str) -> bool:
-    """True for a file with bytes that no text has: not in this encoding, or one in 50 of them.
+    """Whether a file has control characters that no text has.
 
-    In some encodings, as latin-1, everything can be decoded; and a text may hold a stray one.
+    If there are any, the file is binary if it cannot be decoded, or if more than one character in
+    50 is one: some encodings, such as latin-1, can decode anything, and a text may hold a stray
+    one.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD)
@@ -71,8 +76,8 @@ def decoded(
 ) -> Iterator[str]:
     """The text of a file, `size` bytes at a time, without a byte order mark at its start.
 
-    Line ends are kept as they are. `advance` is told how many bytes have been read.
-    Raises ValueError if the file is not text in this encoding; it says where.
+    Line ends are kept as they are. `advance` is called with the number of bytes at each read.
+    Raises ValueError if the file is not text in this encoding; the message says where.
     """
     decoder = _decoder(encoding)
     first, read, line = True, 0, 1
@@ -83,7 +88,7 @@ def decoded(
             try:
                 block = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                # The decoder was given these bytes last; they end where reading has come to.
+                # error.object is what the decoder was given last; it ends at the byte `read`.
                 offset = read - len(error.object) + error.start
                 before = error.object[: error.start].decode(encoding, errors="replace")
                 raise ValueError(
@@ -113,7 +118,7 @@ def read_text(path: str | os.PathLike, encoding: str = "utf-8") -> str:
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
-        "a".encode(encoding)  # refuses rot13 and hex too, which are codecs and no text encodings
+        "a".encode(encoding)  # also refuses rot13 and hex, which are codecs but not text encodings
         return codecs.getincrementaldecoder(encoding)()
     except LookupError:
         raise ValueError(
@@ -131,9 +136,9 @@ def file_blocks(
 ) -> Iterator[str]:
     """The text of a file, or of several joined by line ends, in blocks of a few megabytes.
 
-    `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
+    `cut(text, place)` is the first place from `place` on where a text may be divided; its end if
     there is none. No name in `whole` is divided. A byte order mark at the start of a file is
-    dropped. `advance` is told how many bytes have been read.
+    dropped. `advance` is called with the number of bytes at each read.
     Raises ValueError if a file is not text in this encoding.
     """
     text = ""
@@ -142,12 +147,12 @@ def file_blocks(
         text += "\n" if i else ""
         for block in decoded(path, encoding, FILE_BLOCK, advance):
             text += block
-            if len(text) < FILE_BLOCK:  # of small files, several together
+            if len(text) < FILE_BLOCK:  # several small files make one block
                 continue
             end = cut(text, len(text) - len(block) // 2)
             while any(_crosses(name, text, end) for name in whole):
                 end = cut(text, end + 1)
-            if end + longest < len(text):  # a name may be there by half as yet
+            if end + longest < len(text):  # otherwise a name may have been read only in part
                 yield text[:end]
                 text = text[end:]
     if text:
@@ -155,7 +160,7 @@ def file_blocks(
 
 
 def _crosses(name: str, text: str, end: int) -> bool:
-    """Whether `name` stands in `text` on both sides of the place `end`."""
+    """Whether an occurrence of `name` in `text` would be divided at the place `end`."""
     return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
 
 
@@ -166,7 +171,7 @@ def texts_of(
 ) -> Iterator[str]:
     """The texts to train on: each str, and each file or folder given as a Path, in blocks.
 
-    Warns where the first str is the name of a file, which is then a very short text.
+    If the first str is also the name of a file, it is still a text, and a warning says so.
     """
     first = True
     for text in [texts] if isinstance(texts, (str, os.PathLike)) else texts:
@@ -177,7 +182,7 @@ def texts_of(
         else:
             if first and isinstance(text, str) and _is_path(text):
                 warnings.warn(
-                    f"{text!r} is taken as a text to train on, and it is the name of a file: "
+                    f"{text!r} is taken as a text to train on, but it is also the name of a file; "
                     f"give Path({text!r}) to train on what the file holds",
                     stacklevel=4,
                 )
@@ -193,11 +198,11 @@ def _is_path(text: str) -> bool:
 
 
 def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Texts of about `size` characters together: a message to a process for each text is dear."""
+    """The texts in lists of about `size` characters, since each message to a process is costly."""
     group, total = [], 0
     for text in texts:
         group.append(replace_surrogates(text))
-        total += len(text) + 64  # what an object takes beside its characters
+        total += len(text) + 64  # what an object takes besides its characters
         if total >= size:
             yield group
             group, total = [], 0
@@ -206,12 +211,12 @@ def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def replace_surrogates(text: str) -> str:
-    """`text` as UTF-8 can hold it: surrogate pairs joined, lone surrogates made U+FFFD.
+    """`text` in a form that UTF-8 can hold: surrogate pairs joined, lone surrogates as U+FFFD.
 
     >>> replace_surrogates("a\\ud800")
     'a\\ufffd'
 
-    A str from os.listdir or json.loads may hold such halves of UTF-16 characters.
+    Surrogates are halves of UTF-16 characters. A str from os.listdir or json.loads may hold them.
     """
     if not isinstance(text, str):
         raise TypeError(f"a text must be a str, not {type(text).__name__}")

@@ -36,7 +36,7 @@ PUBLISHED = {
 
 
 def read_ranks(file: Path) -> BPETokenizer:
-    """tiktoken's file: a line for each token, its bytes in base64 and its rank, which is its id."""
+    """The tokenizer in a rank file; see `formats.load` for its pattern and special tokens."""
     tokens: dict[int, bytes] = {}
     for number, line in enumerate(read_bytes(file).removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if not line:
@@ -46,13 +46,14 @@ def read_ranks(file: Path) -> BPETokenizer:
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except (ValueError, binascii.Error):
             raise ValueError(
-                f"line {number}: a token in base64, a space and a rank, not {short_repr(line)}"
+                f"line {number}: expected a token in base64, a space and a rank, not "
+                f"{short_repr(line)}"
             ) from None
         if rank in tokens:
             raise ValueError(f"line {number}: rank {rank} is given twice")
         tokens[rank] = token
     if not tokens:
-        raise ValueError("it holds no tokens")
+        raise ValueError("the file holds no tokens")
     beside = file.with_name(ABOUT_RANKS)
     about = read_json(beside) if beside.exists() else {}
     if member(about, "ranks") == file.name:
@@ -60,7 +61,7 @@ def read_ranks(file: Path) -> BPETokenizer:
             raise ValueError(f"{beside.name} beside it has no special_tokens")
         if about.get("tokens", len(tokens)) != len(tokens):
             raise ValueError(
-                f"{len(tokens):,} tokens, and {beside.name} beside it says "
+                f"the file has {len(tokens):,} tokens, and {beside.name} beside it says "
                 f"{short_repr(about['tokens'])}: it is cut short"
             )
         eos_token = about.get("eos_token", END_OF_TEXT)
@@ -70,15 +71,15 @@ def read_ranks(file: Path) -> BPETokenizer:
         named = file.stem == name or "_" in name and file.name.startswith(name)
         if named and len(tokens) != ranks:
             raise ValueError(
-                f"{name} has {ranks:,} tokens, and this file {len(tokens):,}: it is cut short, or "
-                "it is another vocabulary, which should have another name"
+                f"{name} has {ranks:,} tokens, and this file has {len(tokens):,}: it is cut short, "
+                "or it is another vocabulary, which should have another name"
             )
         if file.name.startswith(name.split("_")[0]):
             special_tokens = special_tokens if len(tokens) == ranks else {}
             return BPETokenizer(None, pattern, special_tokens, tokens)
     warnings.warn(
         f"{file} does not say by which pattern it cuts a text into pieces, nor which special "
-        "tokens there are; cl100k is taken, and no special tokens",
+        "tokens there are; the pattern cl100k is assumed, and no special tokens",
         stacklevel=4,
     )
     return BPETokenizer(None, "cl100k", {}, tokens)

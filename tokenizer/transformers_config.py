@@ -16,13 +16,13 @@ from .files import member, read_json
 
 
 class About(NamedTuple):
-    """What the files beside a vocabulary of transformers' say of it.
+    """What the files beside a vocabulary of transformers say about it.
 
-    added: name -> id of special tokens, which the vocabulary need not hold.
-    names: of special tokens.
-    eos_token: the one that ends a text.
-    around: those that are put around every text.
-    kind: the class that reads the vocabulary, None if it is not said.
+    added: name -> id of special tokens, which need not be in the vocabulary.
+    names: the names of special tokens.
+    eos_token: the special token that ends a text.
+    around: the special tokens that transformers puts around every text.
+    kind: the class of transformers that reads the vocabulary, or None if the files do not say.
     """
 
     added: dict[str, int] = {}
@@ -33,7 +33,7 @@ class About(NamedTuple):
 
 
 def read_about(file: Path) -> About:
-    """The `About` of the files beside `file`, if there are any."""
+    """What the files beside `file` say; the defaults of `About` if there are none."""
     added, config, names = (
         _beside(file, f"{name}.json")
         for name in ("added_tokens", "tokenizer_config", "special_tokens_map")
@@ -41,7 +41,7 @@ def read_about(file: Path) -> About:
     if config.get("add_prefix_space"):
         raise ValueError(
             "tokenizer_config.json beside it adds a space before the text (add_prefix_space), "
-            "which is not done here"
+            "which is not supported"
         )
     decoder = config.get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
@@ -87,34 +87,36 @@ def _beside(file: Path, name: str) -> dict:
     except ValueError as error:
         raise ValueError(f"{name} beside it: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{name} beside it: an object is expected, not {short_repr(content)}")
+        raise ValueError(f"{name} beside it: expected an object, not {short_repr(content)}")
     return content
 
 
 def _name(token: object) -> str | None:
-    """A token's name, which may be written alone or with flags."""
+    """The name of a token, which may be a str, or an object that has flags too."""
     if isinstance(token, dict):
         return added_name(token)
     return token if isinstance(token, str) and token else None
 
 
 def items(tokens: object) -> Iterable:
-    """The tokens of a list, or of an object that names each by its role."""
+    """The tokens in a list, or in an object of role: token."""
     tokens = tokens.values() if isinstance(tokens, dict) else tokens
     return tokens if isinstance(tokens, Iterable) and not isinstance(tokens, str) else ()
 
 
 def added_name(token: object) -> str:
-    """The name of an added token, if it is special and nothing is stripped around it."""
+    """The name of an added token. Raises ValueError if it has flags that are not supported."""
     name = member(token, "content")
     if not isinstance(name, str):
-        raise ValueError(f"added_tokens has {short_repr(token)}: no name, or one twice")
+        raise ValueError(f"added_tokens has {short_repr(token)}, which has no name")
     for flag in ("lstrip", "rstrip", "single_word"):
         if token.get(flag):
-            raise ValueError(f"added token {short_repr(name)} with {flag}, which is not done here")
+            raise ValueError(
+                f"the added token {short_repr(name)} has {flag}, which is not supported"
+            )
     if token.get("special") is False:
         raise ValueError(
-            f"added token {short_repr(name)} is not special: it would be cut out of any text, "
-            f"which is not done here"
+            f"the added token {short_repr(name)} is not special: it would be cut out of any text, "
+            f"which is not supported"
         )
     return name
