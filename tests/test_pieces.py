@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer import BPETokenizer, base, bpe, counting, pieces, table
+from tokenizer import BPETokenizer, bpe, counting, pieces, table
+from tokenizer import texts as texts_module
+from tokenizer.texts import replace_surrogates
 
 CORPUS = """It's low, lower, lowest: 1234 low prices!  He'll lower them, WE'RE told.
 
@@ -154,7 +156,7 @@ def test_long_texts_are_encoded_as_short_ones(monkeypatch):
             monkeypatch.setattr(bpe, "BLOCK", size)
             assert tokens.encode_ordinary(text) == expected
             assert tokens.encode_to_numpy(text).tolist() == expected
-        assert tokens.decode(expected) == base.replace_surrogates(text)
+        assert tokens.decode(expected) == replace_surrogates(text)
 
 
 def test_while_a_thread_has_the_table_others_do_without():
@@ -204,18 +206,18 @@ def test_pieces_are_counted(pattern, parts):
     for text in parts:
         for piece in split(text):
             expected[piece.encode()] = expected.get(piece.encode(), 0) + 1
-    assert bpe.count_pieces(parts, pattern) == expected
+    assert counting.count_pieces(parts, pattern) == expected
 
 
 def test_pieces_are_counted_in_files_and_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "FILE_BLOCK", 40)
+    monkeypatch.setattr(texts_module, "FILE_BLOCK", 40)
     monkeypatch.setattr(counting, "GROUP", 100)
     path = tmp_path / "corpus.txt"
     path.write_bytes(b"\xef\xbb\xbf" + CORPUS.encode())
     for pattern in ("gpt2", "o200k", None):
-        expected = bpe.count_pieces([CORPUS] * 3, pattern)
-        assert bpe.count_pieces([path, CORPUS, path], pattern) == expected
-        assert bpe.count_pieces([path, CORPUS, path], pattern, workers=2) == expected
-    assert bpe.count_pieces(path, "gpt2") == bpe.count_pieces(CORPUS, "gpt2")
+        expected = counting.count_pieces([CORPUS] * 3, pattern)
+        assert counting.count_pieces([path, CORPUS, path], pattern) == expected
+        assert counting.count_pieces([path, CORPUS, path], pattern, workers=2) == expected
+    assert counting.count_pieces(path, "gpt2") == counting.count_pieces(CORPUS, "gpt2")
     merges = BPETokenizer.train(CORPUS, 300).merges
     assert BPETokenizer.train([path], 300, workers=2).merges == merges

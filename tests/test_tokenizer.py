@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer
-from tokenizer import BPETokenizer, CharTokenizer, base, bpe, char, formats
+from tokenizer import BPETokenizer, CharTokenizer, base, bpe, char, fast_bpe, files, simple_bpe
+from tokenizer.pieces import splitter
+from tokenizer.texts import replace_surrogates
 
 EOS = "<|endoftext|>"
 CORPUS = """It's low, lower, lowest: 1234 low prices!  He'll lower them.
@@ -45,21 +47,21 @@ def trained():
 def test_simple_train_on_the_example_of_wikipedia():
     # "aaabdaaabac": aa -> Z, then ab -> Y (or Za; the smaller pair goes first), then ZY -> X.
     a, b = ord("a"), ord("b")
-    merges = bpe.simple_train([b"aaabdaaabac"], 259)
+    merges = simple_bpe.simple_train([b"aaabdaaabac"], 259)
     assert merges == [(a, a), (a, b), (256, 257)]
     ranks, merged = {pair: i for i, pair in enumerate(merges)}, [256, 257, 258]
-    assert bpe.simple_encode(list(b"aaabdaaabac"), ranks, merged) == [258, 100, 258, 97, 99]
+    assert simple_bpe.simple_encode(list(b"aaabdaaabac"), ranks, merged) == [258, 100, 258, 97, 99]
 
 
 def test_ties_go_to_the_smallest_pair():
-    assert bpe.simple_train([b"zy", b"ba", b"bc"], 259) == [(98, 97), (98, 99), (122, 121)]
+    assert simple_bpe.simple_train([b"zy", b"ba", b"bc"], 259) == [(98, 97), (98, 99), (122, 121)]
 
 
 @settings(max_examples=1000)
 @given(st.lists(st.one_of(st.binary(max_size=8), few_letters.map(str.encode)), max_size=8))
 def test_fast_train_equals_simple_train(corpus):
-    merges = bpe.fast_train(Counter(corpus), 256 + 40)
-    assert merges == bpe.simple_train(corpus, 256 + 40)
+    merges = fast_bpe.fast_train(Counter(corpus), 256 + 40)
+    assert merges == simple_bpe.simple_train(corpus, 256 + 40)
     tokens = BPETokenizer(merges, pattern=None)
     assert tokens.vocab_size == 256 + len(merges)  # no two of them make the same bytes
     if tokens.vocab_size < 256 + 40:  # every piece has become one token
@@ -69,10 +71,10 @@ def test_fast_train_equals_simple_train(corpus):
 @settings(max_examples=100)
 @given(st.lists(few_letters.map(str.encode), max_size=6), st.binary(max_size=40), few_letters)
 def test_fast_encode_equals_simple_encode(corpus, data, letters):
-    tokens = BPETokenizer(bpe.fast_train(Counter(corpus), 256 + 40), pattern=None)
+    tokens = BPETokenizer(fast_bpe.fast_train(Counter(corpus), 256 + 40), pattern=None)
     for piece in (data, letters.encode()):
-        expected = bpe.simple_encode(list(piece), tokens._ranks, tokens._merged)
-        for encode in (bpe.short_encode, bpe.fast_encode):
+        expected = simple_bpe.simple_encode(list(piece), tokens._ranks, tokens._merged)
+        for encode in (fast_bpe.short_encode, fast_bpe.fast_encode):
             assert encode(list(piece), tokens._ranks, tokens._merged) == expected
         assert tokens.decode_bytes(expected) == piece
 
@@ -80,7 +82,7 @@ def test_fast_encode_equals_simple_encode(corpus, data, letters):
 @pytest.mark.parametrize("text", ["a" * 999, "ab" * 500, "aab" * 300, CORPUS * 2, "語" * 300])
 def test_long_pieces_are_encoded_as_simple_encode_does(text):
     tokens = BPETokenizer.train([text[:200], CORPUS], 300, pattern=None)
-    expected = bpe.simple_encode(list(text.encode()), tokens._ranks, tokens._merged)
+    expected = simple_bpe.simple_encode(list(text.encode()), tokens._ranks, tokens._merged)
     assert tokens.encode(text) == expected
     assert tokens.decode(expected) == text
 
@@ -109,19 +111,19 @@ def test_a_long_piece_takes_no_quadratic_time():
     ],
 )
 def test_pieces(pattern, pieces):
-    assert bpe.splitter(pattern)("I'll pay 1234!!   OK'S\n\n é") == pieces
+    assert splitter(pattern)("I'll pay 1234!!   OK'S\n\n é") == pieces
 
 
 def test_o200k_cuts_between_small_and_capital_letters():
-    assert bpe.splitter("o200k")("camelCase HTTPServer") == ["camel", "Case", " HTTPServer"]
-    assert bpe.splitter("cl100k")("camelCase") == ["camelCase"]
+    assert splitter("o200k")("camelCase HTTPServer") == ["camel", "Case", " HTTPServer"]
+    assert splitter("cl100k")("camelCase") == ["camelCase"]
 
 
 @settings(max_examples=60)
-@given(text=any_text.map(base.replace_surrogates), letters=few_letters)
+@given(text=any_text.map(replace_surrogates), letters=few_letters)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_pieces_joined_are_the_text(pattern, text, letters):
-    split = bpe.splitter(pattern)
+    split = splitter(pattern)
     for part in (text, letters, text + letters):
         assert "".join(split(part)) == part
 
@@ -206,7 +208,7 @@ def test_special_tokens_are_the_last_ids(trained):
 def test_plain_text_never_becomes_a_special_token(trained, parts):
     text = "".join(parts)
     assert max(trained.encode_ordinary(text), default=0) < 298
-    if EOS in base.replace_surrogates(text):
+    if EOS in replace_surrogates(text):
         with pytest.raises(ValueError, match="contains the special token"):
             trained.encode(text)
     elif "<|end|>" not in text:
@@ -248,8 +250,8 @@ def test_the_longest_special_token_counts_first():
         (EOS, TypeError, "a list of names, not one str"),
         (["x", "x"], ValueError, "'x' is given twice"),
         ([""], ValueError, "must be a str of at least one character"),
-        ([7], ValueError, "special token 7: must be"),
-        (["\ud800"], ValueError, "no surrogates"),
+        ([7], ValueError, "special token 7: it must be"),
+        (["\ud800"], ValueError, "without surrogates"),
     ],
 )
 def test_bad_special_names(names, error, message):
@@ -319,12 +321,12 @@ def test_bad_patterns():
         ([(97, 256)], "merge 0 is .* but only ids 0 to 255 exist yet"),
         ([(97, 98), (256, 257)], "merge 1 is .* but only ids 0 to 256 exist yet"),
         ([(-1, 98)], "merge 0 is"),
-        ([(97, 98), (97, 98)], "merge 1 is .*, as merge 0"),
+        ([(97, 98), (97, 98)], "merge 1 is .*, the same as merge 0"),
         ([(97, 98, 99)], "merge 0 must be a pair of ids"),
         (["ab"], "merge 0 must be a pair of ids"),
         ([(97, True)], "merge 0 must be a pair of ids"),
         ([(97, 1.0)], "merge 0 must be a pair of ids"),
-        ([(97, 97), *((i, i) for i in range(256, 300))], "beyond 67,108,864 bytes"),
+        ([(97, 97), *((i, i) for i in range(256, 300))], "more than 67,108,864 bytes"),
     ],
 )
 def test_bad_merges(merges, message):
@@ -350,8 +352,8 @@ def test_merges_to_the_same_bytes_share_an_id():
 
 
 def test_the_cache_is_bounded_and_changes_nothing(monkeypatch):
-    monkeypatch.setattr(bpe._PieceCache, "MAX_PIECES", 10)
-    monkeypatch.setattr(bpe._PieceCache, "MAX_LENGTH", 5)
+    monkeypatch.setattr(bpe.PieceCache, "MAX_PIECES", 10)
+    monkeypatch.setattr(bpe.PieceCache, "MAX_LENGTH", 5)
     tokens = BPETokenizer.train(CORPUS, 300)
     expected = tokens.encode(CORPUS)
     for i in range(50):
@@ -411,7 +413,7 @@ def test_characters_round_trip(text):
     tokens = CharTokenizer.train(text)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is unknown
-        assert tokens.decode(tokens.encode(text)) == base.replace_surrogates(text)
+        assert tokens.decode(tokens.encode(text)) == replace_surrogates(text)
 
 
 def test_unknown_characters_are_named_once():
@@ -455,7 +457,7 @@ def test_save_and_load(tmp_path, tokens):
     for path in (directory, str(directory), directory / base.FILE_NAME):
         again = tokenizer.load(path)
         assert type(again) is type(tokens)
-        assert again._description() == tokens._description()
+        assert again.describe() == tokens.describe()
         assert again.vocabulary == tokens.vocabulary
         assert again.special_tokens == tokens.special_tokens
         text = CORPUS if isinstance(tokens, BPETokenizer) else "hello"
@@ -492,7 +494,7 @@ def test_load_of_what_is_no_file(tmp_path):
 
 def test_load_of_a_file_too_large(tmp_path):
     with open(tmp_path / base.FILE_NAME, "wb") as file:
-        file.truncate(formats.MAX_FILE_BYTES + 1)  # a sparse file
+        file.truncate(files.MAX_FILE_BYTES + 1)  # a sparse file
     with pytest.raises(ValueError, match="67,108,865 bytes; a tokenizer has at most"):
         tokenizer.load(tmp_path)
 
@@ -505,7 +507,7 @@ def described(**changes) -> bytes:
 
 HOSTILE = [
     (b"", "not JSON"),
-    (described()[:-5], "not JSON, or cut short"),
+    (described()[:-5], "not JSON, or it is cut short"),
     (b"\xff\xfe\x00", "not JSON"),
     (b"[" * 100_000, "not JSON"),
     (b"9" * 10_000, "not JSON"),
@@ -515,7 +517,7 @@ HOSTILE = [
     (described(version=2), "version 2; this program reads version 1"),
     (described(version=True), "version True"),
     (described(version="absent"), "version None"),
-    (described(type="wordpiece"), "type 'wordpiece'; it must be one of char, bpe"),
+    (described(type="wordpiece"), "the type is 'wordpiece'; it must be one of char, bpe"),
     (described(type=["bpe"]), "must be one of"),
     (described(merges="absent", pattern="absent"), "merges, pattern missing"),
     (described(merges={"a": "b"}), "merges must be a list of pairs, not dict"),
@@ -526,8 +528,11 @@ HOSTILE = [
     (described(merges=[[97, None]]), "merge 0 must be a pair"),
     (described(merges=[[97, 300]]), "merge 0 is .* but only ids 0 to 255 exist yet"),
     (described(merges=[[97, 10**4000]]), "merge 0 is .{,80} but only"),
-    (described(merges=[[97, 98], [97, 98]]), "merge 1 is .*, as merge 0"),
-    (described(merges=[[97, 97], *([i, i] for i in range(256, 400))]), "beyond 67,108,864 bytes"),
+    (described(merges=[[97, 98], [97, 98]]), "merge 1 is .*, the same as merge 0"),
+    (
+        described(merges=[[97, 97], *([i, i] for i in range(256, 400))]),
+        "more than 67,108,864 bytes",
+    ),
     (described(pattern="("), "nor a regular expression"),
     (described(pattern=7), "pattern must be a str or None, not int"),
     (described(special_tokens=[EOS]), "special_tokens must be a dict of name: id, not list"),
@@ -536,7 +541,7 @@ HOSTILE = [
     (described(special_tokens={EOS: 10**9}), "ids from 257 on"),
     (described(special_tokens={EOS: "257"}), "ids from 257 on"),
     (described(special_tokens={"": 257}), "must be a str of at least one"),
-    (described(special_tokens={"\ud800": 257}), "no surrogates"),
+    (described(special_tokens={"\ud800": 257}), "without surrogates"),
     (described(type="char"), "characters must be one str, not NoneType"),
     (described(type="char", characters=["a"]), "characters must be one str, not list"),
     (described(type="char", characters="aa"), "distinct, but 'a' occurs more than once"),
@@ -587,7 +592,7 @@ def test_import_is_light():
     assert run.stdout == "set()\n", run.stderr
 
 
-@pytest.mark.parametrize("module", [tokenizer, base, char, bpe])
+@pytest.mark.parametrize("module", [tokenizer, base, char, simple_bpe, fast_bpe, bpe])
 def test_the_examples_in_the_docstrings_are_true(tmp_path, monkeypatch, module):
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_text(CORPUS)

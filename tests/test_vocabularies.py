@@ -21,7 +21,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tokenizer
-from tokenizer import BPETokenizer, base, bpe, formats, pieces
+from tokenizer import (
+    BPETokenizer,
+    base,
+    byte_characters,
+    checks,
+    counting,
+    export,
+    fast_bpe,
+    pieces,
+)
+from tokenizer.texts import replace_surrogates
 
 tiktoken = pytest.importorskip("tiktoken", reason="tiktoken is what these tests compare with")
 tiktoken_load = pytest.importorskip("tiktoken.load")
@@ -154,7 +164,7 @@ def test_surrogates(name, text):
     ours, theirs = both(name)
     assert ours.encode(text, (), ()) == theirs.encode(text, disallowed_special=())
     ids = ours.encode_ordinary(text)
-    assert ids == theirs.encode_ordinary(base.replace_surrogates(text))
+    assert ids == theirs.encode_ordinary(replace_surrogates(text))
 
 
 @settings(max_examples=300)
@@ -195,7 +205,7 @@ def test_a_thousand_special_tokens():
     theirs = tiktoken.Encoding(
         "many",
         pat_str=pieces.PATTERNS["gpt2"],
-        mergeable_ranks={byte: i for i, byte in enumerate(bpe.BYTES)},
+        mergeable_ranks={byte: i for i, byte in enumerate(checks.BYTES)},
         special_tokens=names,
     )
     texts = ["", "x<|t3|>y", "<|t1|>", "<|t10|><|t1099|>.", "a.b axb", "<|t1100|>", "<<|t7|>"]
@@ -215,7 +225,7 @@ def test_a_thousand_special_tokens():
 @settings(max_examples=150)
 @given(st.lists(st.text("abc é", max_size=30), max_size=8), st.text("abc é", max_size=300))
 def test_exported_ranks_give_the_same_ids(corpus, text):
-    tokens = BPETokenizer(bpe.fast_train(bpe.count_pieces(corpus, "gpt2"), 300), "gpt2")
+    tokens = BPETokenizer(fast_bpe.fast_train(counting.count_pieces(corpus, "gpt2"), 300), "gpt2")
     with tempfile.TemporaryDirectory() as folder:
         tokens.export(folder, "tiktoken")
         ranks = tiktoken_load.load_tiktoken_bpe(f"{folder}/vocab.tiktoken")
@@ -257,7 +267,7 @@ def test_any_ranks_are_followed_as_tiktoken_does(words, rng, text):
     """Also ranks that no training gives: what cannot be reached, and several ways to one token."""
     words = [word.encode() for word in sorted(words)]
     rng.shuffle(words)
-    every = dict(enumerate([*bpe.BYTES, *words]))
+    every = dict(enumerate([*checks.BYTES, *words]))
     ours = BPETokenizer(None, "gpt2", {}, every)
     ranks = {token: i for i, token in every.items()}
     theirs = tiktoken.Encoding(
@@ -313,7 +323,7 @@ def test_transformers_load_an_exported_vocabulary(tmp_path):
 def saved_by_transformers(folder: Path, **beside) -> BPETokenizer:
     """A vocab.json, a merges.txt, and JSON files beside them; the tokenizer they were made of."""
     ours, _ = both("ours")
-    model = json.loads(formats.write_huggingface(ours)["tokenizer.json"])["model"]
+    model = json.loads(export.write_huggingface(ours)["tokenizer.json"])["model"]
     for name in ours.special_tokens:
         del model["vocab"][name]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
@@ -371,7 +381,7 @@ def test_classes_of_transformers_that_give_other_ids_are_refused(tmp_path, name)
 @pytest.mark.parametrize("kind", ["TemplateProcessing", "RobertaProcessing", "Sequence"])
 def test_tokens_around_a_text_are_named_as_hugging_face_adds_them(tmp_path, kind):
     ours, _ = both("ours")
-    description = json.loads(formats.write_huggingface(ours)["tokenizer.json"])
+    description = json.loads(export.write_huggingface(ours)["tokenizer.json"])
     hf = tokenizers.Tokenizer.from_str(json.dumps(description))
     template = tokenizers.processors.TemplateProcessing(
         single="<|end|> $A", special_tokens=[("<|end|>", ours.special_tokens["<|end|>"])]
@@ -429,11 +439,11 @@ def test_training_gives_the_merges_of_hugging_face(words, size):
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=size, show_progress=False, initial_alphabet=list(formats.BYTE_OF)
+        vocab_size=size, show_progress=False, initial_alphabet=list(byte_characters.BYTE_OF)
     )
     theirs.train_from_iterator([" ".join(words)], trainer)
     merges = json.loads(theirs.to_str())["model"]["merges"]
-    counts = bpe.count_pieces(words, None)
-    ours = BPETokenizer(bpe.fast_train(counts, size), None)
+    counts = counting.count_pieces(words, None)
+    ours = BPETokenizer(fast_bpe.fast_train(counts, size), None)
     tokens = ours.tokens
     assert [[tokens[a].decode(), tokens[b].decode()] for a, b in ours.merges] == merges

@@ -5,9 +5,9 @@
     python -m tokenizer decode words corpus.bin
     python -m tokenizer inspect words "Which pieces is this cut into?"
 
-Where a tokenizer is asked for, take a folder or file that `train`, train.py, GPT-2, Hugging Face or
-tiktoken has written, or the name of a published vocabulary (gpt2, cl100k_base, o200k_base), which
-is fetched once.
+A tokenizer is given as a folder or file that `train`, train.py, GPT-2, Hugging Face or tiktoken has
+written, or as the name of a published vocabulary (gpt2, cl100k_base, o200k_base), which is fetched
+once.
 """
 
 import argparse
@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from . import BPETokenizer, CharTokenizer
-from .base import END_OF_TEXT, StreamDecoder, Tokenizer
+from .base import END_OF_TEXT, Tokenizer
 from .pieces import PATTERNS, splitter
 from .pretrained import FILES, find
+from .streaming import StreamDecoder
 from .texts import read_text, text_files
 from .widths import looks_like
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    """Run the command line; returns the exit status. An error of the user is one line on stderr."""
     warnings.showwarning = lambda message, *_: print(f"tokenizer: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(argv)
@@ -61,16 +62,19 @@ def parser() -> argparse.ArgumentParser:
 
     encoding_help = "of text files and of the input (default: utf-8)"
 
-    add = command(train, "Train a tokenizer on text files and save it. The same files: the same.")
+    add = command(
+        train,
+        "Train a tokenizer on text files and save it. The same files give the same tokenizer.",
+    )
     add("files", nargs="+", type=Path, metavar="FILE", help="text files, or folders of them")
     add("--out", required=True, metavar="DIR", help="where to save it")
-    add("--vocab_size", type=int, metavar="N", help="how many ids, all told (default: 8192)")
-    add("--char", action="store_true", help="an id for each character, instead of BPE")
+    add("--vocab_size", type=int, metavar="N", help="the number of ids (default: 8192)")
+    add("--char", action="store_true", help="give each character an id, instead of BPE")
     add(
         "--pattern",
         default="gpt2",
-        help=f"what a text is cut by before merging: {', '.join(PATTERNS)}, none, or a regular "
-        "expression (default: gpt2)",
+        help=f"how a text is cut into pieces: {', '.join(PATTERNS)}, none, or a regular expression "
+        "(default: gpt2)",
     )
     add("--special", action="append", metavar="NAME", help=f"default: {END_OF_TEXT}; may repeat")
     add("--min_frequency", type=int, default=1, metavar="N", help="merge pairs that occur N times")
@@ -78,26 +82,31 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, metavar="N", help="count pieces in N processes")
     add("--encoding", default="utf-8", help=encoding_help)
 
-    add = command(encode, "Text to ids: a file into a token file (.bin), or text to the screen.")
+    add = command(
+        encode, "Text to ids: from a file into a token file (.bin), or from a text to the screen."
+    )
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add(
         "text",
         help="a text file, or a folder of them, if --out is given; else the text or FILE:path; "
         "or - for the input",
     )
-    add("--out", metavar="FILE", help="a .bin file: ids of 2 bytes (4 beyond 65,536 ids), no more")
-    add("--special", action="store_true", help="special tokens in the text count as such")
+    add("--out", metavar="FILE", help="a .bin file of ids, 2 bytes each (4 beyond 65,536 ids)")
+    add("--special", action="store_true", help="recognize special tokens in the text")
     add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
     add("--encoding", default="utf-8", help=encoding_help)
 
-    add = command(decode, "Ids to text: of a token file (.bin), or of numbers.")
+    add = command(decode, "Ids to text: from a token file (.bin), or from numbers.")
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add("ids", nargs="+", help="a .bin file, or ids, or - for ids in the input")
 
-    add = command(inspect, "Show a text in coloured tokens with their ids. And how short it is.")
+    add = command(
+        inspect,
+        "Show a text in coloured tokens with their ids. Also shows how many bytes a token has.",
+    )
     add("tokenizer", help=f"a folder, a file, or {', '.join(FILES)}")
     add("text", help="the text, FILE:path to read it from there, or - for the input")
-    add("--special", action="store_true", help="special tokens in the text count as such")
+    add("--special", action="store_true", help="recognize special tokens in the text")
     add("--encoding", default="utf-8", help=encoding_help)
     add("--max_tokens", type=int, default=2000, metavar="N", help="show N tokens (default: 2000)")
     add("--color", choices=("auto", "always", "never"), default="auto")
@@ -165,7 +174,7 @@ def inspect(options: argparse.Namespace) -> None:
     tokenizer = find(options.tokenizer)
     text = _text(options.text, options.encoding)
     if options.max_tokens < 0:
-        raise ValueError(f"--max_tokens is at least 0, not {options.max_tokens}")
+        raise ValueError(f"--max_tokens must be at least 0, not {options.max_tokens}")
     ids = tokenizer.encode(text, _allowed(options, tokenizer), ())
     color = options.color == "always"
     if options.color == "auto":
@@ -185,7 +194,7 @@ COLORS = (194, 224, 189, 230, 219, 159)  # light backgrounds of the 256 colours 
 
 
 def _shown(tokenizer: Tokenizer, ids: list[int], color: bool) -> Iterator[str]:
-    """Each token's text, then its id; what is no whole character is shown by its bytes."""
+    """Each token's text, then its id; bytes that are not whole characters are shown as \\x.."""
     for i, token_id in enumerate(ids):
         token = tokenizer.decode_bytes([token_id])
         try:
@@ -208,7 +217,7 @@ def _visible(character: str) -> str:
 
 
 def _allowed(options: argparse.Namespace, tokenizer: Tokenizer) -> str | tuple[()]:
-    """The special tokens that count as such."""
+    """The special tokens that are recognized in the text."""
     if options.special and not tokenizer.special_tokens:
         nothing = "--special changes nothing: this tokenizer has no special tokens"
         warnings.warn(nothing, stacklevel=1)
@@ -233,7 +242,8 @@ def _ids(arguments: list[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
             )
         if size % tokenizer.dtype.itemsize:
             raise ValueError(
-                f"{arguments[0]} has {size} bytes, no whole number of ids of {tokenizer.dtype}"
+                f"{arguments[0]} has {size} bytes, which is not a whole number of ids of "
+                f"{tokenizer.dtype}"
             )
         if size:
             tokens = np.memmap(arguments[0], tokenizer.dtype, "r")

@@ -1,4 +1,4 @@
-"""What every tokenizer can do: text to ids, ids to text, and a file to keep it in.
+"""The interface of every tokenizer: text to ids, ids to text, and a file that keeps it.
 
 A tokenizer is a vocabulary (id -> bytes) and a way to cut text into it. The vocabulary, decoding,
 special tokens and saving are the same for all and live here; a subclass adds the cutting,
@@ -9,36 +9,31 @@ become a special token unless the caller allows it by name, so a user's words ca
 or pose as the system.
 """
 
-import codecs
 import json
 import os
 import re
-import signal
-import uuid
-import warnings
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from .texts import decoded, text_files
+from .files import atomic_file, write_atomic
+from .processes import in_processes
+from .texts import file_blocks, groups, replace_surrogates, text_files
 
 FILE_NAME = "tensorlite-tokenizer.json"
 FILE_FORMAT = "tensorlite-tokenizer"
 FILE_VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 
-FILE_BLOCK = 2**21  # characters of a file that are read and encoded at a time
-GROUP = 2**20  # characters of texts that go to a worker process together
+GROUP = 2**20  # characters of text that are sent to a worker process at a time
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The type of ids in arrays and `.bin` files: two bytes, or four where two can't hold them."""
+    """The type of ids in arrays and `.bin` files: uint16 if all ids fit into it, else uint32."""
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
@@ -65,7 +60,7 @@ class Tokenizer(ABC):
         special_tokens: Mapping[str, int],
         eos_token: str = END_OF_TEXT,
     ):
-        # A dict, because a list would answer id -1 with its last token.
+        # A dict, because a list would take id -1 for its last token.
         self.vocabulary: dict[int, bytes] = dict(tokens)
         self.special_tokens = dict(special_tokens)
         self.eos_token = eos_token
@@ -86,7 +81,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text`, all of it plain text: never a special token, never an error on any str.
+        """Ids of `text`, all of it taken as plain text. No str raises an error.
 
         Lone surrogates, which UTF-8 cannot hold, become U+FFFD.
         """
@@ -97,16 +92,18 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> list[int]:
-        """Ids of `text`, where the special tokens in `allowed_special` (names, or "all") count.
+        """Ids of `text`, in which the special tokens in `allowed_special` are recognized.
 
         >>> tokenizer = BPETokenizer.train("", 257, special_tokens=["<|endoftext|>"])
         >>> tokenizer.encode("A<|endoftext|>", allowed_special={"<|endoftext|>"})
         [65, 256]
 
-        Where two special tokens begin at the same place, the longer one counts. Allowed names that
-        are not special tokens here are ignored, as tiktoken does.
+        `allowed_special` is a set of names, or "all". Where two special tokens begin at the same
+        place, the longer one is taken. Allowed names that are not special tokens of this tokenizer
+        are ignored, as in tiktoken.
         Raises ValueError if a name in `disallowed_special` ("all": all special tokens that are not
-        allowed) occurs anywhere in `text`. One that is neither allowed nor disallowed is text.
+        allowed) occurs anywhere in `text`. A special token that is neither allowed nor disallowed
+        is taken as plain text.
         """
         parts = self._parts(text, allowed_special, disallowed_special)
         return list(chain.from_iterable(map(self._encode_part, parts)))
@@ -117,7 +114,7 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> np.ndarray:
-        """`encode`, as an array (tokens,) of `dtype`: quicker for long texts.
+        """`encode` into an array (tokens,) of `dtype`, which is faster for long texts.
 
         >>> BPETokenizer.train("", 257).encode_to_numpy("AB")
         array([65, 66], dtype=uint16)
@@ -137,7 +134,7 @@ class Tokenizer(ABC):
         return np.array(self.encode_ordinary(text), self.dtype)
 
     def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
-        """`text` cut at its special tokens: their ids, and the plain texts between."""
+        """`text` cut at its special tokens: their ids, and the plain texts between them."""
         everything = isinstance(disallowed, str) and disallowed == "all"
         allowed = self._names(allowed, "allowed_special").intersection(self.special_tokens)
         disallowed = self._names(disallowed, "disallowed_special")
@@ -175,12 +172,13 @@ class Tokenizer(ABC):
         allowed_special: Collection[str] = (),
         disallowed_special: Collection[str] = "all",
     ) -> list[list[int]]:
-        """`encode` of each text, in order; `workers` > 1 shares them among that many processes.
+        """`encode` of each text, in order; with `workers` > 1, by that many processes.
 
         >>> CharTokenizer.train("abc").encode_batch(["ab", "c"])
         [[0, 1], [2]]
 
-        Less than a megabyte for each of them is encoded here, before a process would have started.
+        If there is less than a megabyte of text for each process, this process encodes it all,
+        sooner than the others would have started.
         """
         if isinstance(texts, str):
             raise TypeError("encode_batch takes several texts, not one str; use encode(text)")
@@ -194,7 +192,7 @@ class Tokenizer(ABC):
         return answers
 
     def encode_ended(self, texts: Iterable[str]) -> np.ndarray:
-        """The ids of all texts, plain, each with `eos_token_id` behind it: (tokens,) of `dtype`.
+        """The ids of all texts as plain text, `eos_token_id` after each: (tokens,) of `dtype`.
 
         >>> BPETokenizer([], special_tokens={"<|endoftext|>": 256}).encode_ended(["AB", "C"])
         array([ 65,  66, 256,  67, 256], dtype=uint16)
@@ -234,12 +232,14 @@ class Tokenizer(ABC):
         """Encode a text file into a `.bin` token file of `dtype`; returns the number of tokens.
 
         `source` may be a folder: its text files (see `text_files`) are joined by "\\n". The ids are
-        those of `encode_ordinary` of the whole text, where the special tokens in `allowed_special`
-        count, and a byte order mark at the start does not. The text is read and written a few
-        megabytes at a time, for characters and for BPE with a published pattern. (But what has no
-        place to be divided, see `pieces.blocks`, is held whole: megabytes of one word; and with a
-        pattern of your own, or none, the file.) `workers` > 1 encodes in so many processes. A
-        progress bar appears where stderr is a terminal. `target` appears whole or not at all.
+        those of `encode_ordinary` of the whole text, except that the special tokens in
+        `allowed_special` are recognized, and that a byte order mark at the start of a file is
+        dropped. `workers` > 1 encodes in that many processes. A progress bar appears if stderr is a
+        terminal. `target` appears whole or not at all.
+
+        A character tokenizer, and BPE with a published pattern, read and write a few megabytes at a
+        time. Text that cannot be divided is held in memory whole: megabytes of one word (see
+        `pieces.blocks`), or, with another pattern or none, the file.
 
         Raises ValueError if the file is not text in this encoding, or empty.
         """
@@ -279,7 +279,7 @@ class Tokenizer(ABC):
 
         Raises ValueError on an id outside the vocabulary.
         """
-        if hasattr(ids, "tolist"):  # a NumPy array's elements are slow to take one at a time
+        if hasattr(ids, "tolist"):  # taking the elements of a NumPy array one at a time is slow
             ids = ids.tolist()
         try:
             return b"".join(map(self.vocabulary.__getitem__, ids))
@@ -308,13 +308,13 @@ class Tokenizer(ABC):
     # ---- to a file ----
 
     @abstractmethod
-    def _description(self) -> dict:
-        """What the file holds beside format and version, as JSON values."""
+    def describe(self) -> dict:
+        """What the file holds besides format and version, as JSON values."""
 
     @classmethod
     @abstractmethod
-    def _from_description(cls, description: dict) -> "Tokenizer":
-        """The inverse of `_description`; whatever is wrong in it raises ValueError or TypeError."""
+    def from_description(cls, description: dict) -> "Tokenizer":
+        """The inverse of `describe`. A wrong description raises ValueError or TypeError."""
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write `directory/tensorlite-tokenizer.json`, which `tokenizer.load` reads back.
@@ -323,219 +323,15 @@ class Tokenizer(ABC):
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self._description()}
+        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self.describe()}
         write_atomic(directory / FILE_NAME, json.dumps(content).encode())
-
-
-class StreamDecoder:
-    """The text of ids that come one at a time: what is complete of it, as soon as it is.
-
-    >>> decoder = StreamDecoder(BPETokenizer([]))
-    >>> [decoder.push(i) for i in "é!".encode()], decoder.finish()
-    (['', 'é', '!'], '')
-
-    All that `push` and `finish` give, joined, is `decode` of all ids. With `errors="strict"`, bytes
-    that cannot go on as UTF-8 raise UnicodeError, and the decoder stays as it was.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
-        self.tokenizer, self.errors = tokenizer, errors
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
-
-    def push(self, token_id: int) -> str:
-        """The characters that `token_id` completes. Raises ValueError outside the vocabulary."""
-        state = self._utf8.getstate()
-        try:
-            text = self._utf8.decode(self.tokenizer.decode_bytes([token_id]))
-            # Python waits for the third byte of a surrogate, and then refuses any.
-            if (
-                self.errors == "strict"
-                and b"\xed\xa0" <= self._utf8.getstate()[0][:2] <= b"\xed\xbf"
-            ):
-                raise UnicodeError("half a surrogate")
-        except UnicodeError:
-            self._utf8.setstate(state)
-            raise
-        return text
-
-    def finish(self) -> str:
-        """U+FFFD for a character left incomplete, else nothing."""
-        return self._utf8.decode(b"", final=True)
 
 
 @lru_cache(maxsize=128)
 def any_of(names: frozenset[str]) -> re.Pattern:
-    """An expression that finds any of the names, of several at one place the longest.
+    """A regular expression that finds any of the names; of several at one place, the longest.
 
-    Kept, since a vocabulary may have a thousand special tokens, and a text a few words.
+    It is cached, because compiling a thousand names takes longer than searching a short text.
     """
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-
-
-def write_atomic(path: str | os.PathLike, data: bytes | memoryview) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, never half."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator:
-    """A file to write to, which is there, whole, once the block has ended well."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    # In the same folder, since a rename is atomic only within one file system; and not by
-    # tempfile, whose files only their owner may read.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def replace_surrogates(text: str) -> str:
-    """`text` as UTF-8 can hold it: surrogate pairs joined, lone surrogates made U+FFFD.
-
-    >>> replace_surrogates("a\\ud800")
-    'a\\ufffd'
-
-    A str from os.listdir or json.loads may hold such halves of UTF-16 characters.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"a text must be a str, not {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def file_blocks(
-    paths: Path | list[Path],
-    cut: Callable[[str, int], int],
-    encoding: str = "utf-8",
-    whole: Collection[str] = (),
-    advance: Callable[[int], object] = lambda n: None,
-) -> Iterator[str]:
-    """The text of a file, or of several joined by line ends, in blocks of a few megabytes.
-
-    `cut(text, place)` is the first place from `place` on where a text may be divided, its end if
-    there is none. No name in `whole` is divided. A byte order mark at the start of a file is
-    dropped. `advance` is told how many bytes have been read.
-    Raises ValueError if a file is not text in this encoding.
-    """
-    text = ""
-    longest = max(map(len, whole), default=0)
-    for i, path in enumerate(paths if isinstance(paths, list) else [paths]):
-        text += "\n" if i else ""
-        for block in decoded(path, encoding, FILE_BLOCK, advance):
-            text += block
-            if len(text) < FILE_BLOCK:  # of small files, several together
-                continue
-            end = cut(text, len(text) - len(block) // 2)
-            while any(_crosses(name, text, end) for name in whole):
-                end = cut(text, end + 1)
-            if end + longest < len(text):  # a name may be there by half as yet
-                yield text[:end]
-                text = text[end:]
-    if text:
-        yield text
-
-
-def texts_of(
-    texts: str | os.PathLike | Iterable[str | os.PathLike],
-    cut: Callable[[str, int], int],
-    encoding: str = "utf-8",
-) -> Iterator[str]:
-    """The texts to train on: each str, and each file or folder given as a Path, in blocks.
-
-    Warns where the first str is the name of a file, which is then a very short text.
-    """
-    first = True
-    for text in [texts] if isinstance(texts, (str, os.PathLike)) else texts:
-        if isinstance(text, os.PathLike):
-            path = Path(text)
-            for file in text_files(path, encoding) if path.is_dir() else [path]:
-                yield from file_blocks(file, cut, encoding)
-        else:
-            if first and isinstance(text, str) and _is_path(text):
-                warnings.warn(
-                    f"{text!r} is taken as a text to train on, and it is the name of a file: "
-                    f"give Path({text!r}) to train on what the file holds",
-                    stacklevel=4,
-                )
-            yield text
-        first = False
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return len(text) < 4096 and text.strip("./") != "" and os.path.exists(text)
-    except ValueError:  # a NUL in it
-        return False
-
-
-def _crosses(name: str, text: str, end: int) -> bool:
-    """Whether `name` stands in `text` on both sides of the place `end`."""
-    return text.find(name, max(end - len(name) + 1, 0), end + len(name) - 1) >= 0
-
-
-def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Texts of about `size` characters together: a message to a process for each text is dear."""
-    group, total = [], 0
-    for text in texts:
-        group.append(replace_surrogates(text))
-        total += len(text) + 64  # what an object takes beside its characters
-        if total >= size:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
-
-
-def in_processes(function: Callable, items: Iterable, workers: int | None, *args) -> Iterator:
-    """`function(item, *args)` of each item, in order, in so many processes (1, None: in this one).
-
-    Items are taken as they are needed, a few at a time. Fewer items than processes stay in this
-    one.
-    """
-    workers = 1 if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, or None, not {workers}")
-    items = iter(items)
-    first = list(islice(items, workers))
-    items = chain(first, items)
-    if workers == 1 or len(first) < workers:
-        yield from (function(item, *args) for item in items)
-        return
-
-    from concurrent.futures import ProcessPoolExecutor
-
-    # The function, and the tokenizer with it, goes to a process once, when that starts.
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function, args))
-    try:
-        pending = deque()
-        for item in items:
-            pending.append(pool.submit(_work, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(*function_and_arguments) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
-    _worker = function_and_arguments
-
-
-def _work(item):
-    function, arguments = _worker
-    return function(item, *arguments)

@@ -1,38 +1,32 @@
-"""Byte-level byte-pair encoding (BPE): trained on a corpus, applied to any text.
+"""The byte-level BPE tokenizer: trained on a corpus, applied to any text.
 
-BPE starts with the 256 bytes as tokens, finds the pair of neighbours that occurs most often, makes
-it a new token, and repeats. Encoding replays those merges, in their order, on new text. Bytes below
-mean that no text is ever out of vocabulary. A text is first cut into pieces (words, numbers, runs
-of punctuation) by a regular expression, and no merge crosses from one piece to the next.
+simple_bpe.py explains byte-pair encoding. A tokenizer first cuts the text into pieces (words,
+numbers, runs of punctuation) by a regular expression, and no merge crosses from one piece to the
+next.
 
-Follows: Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword
-Units" (https://arxiv.org/abs/1508.07909), for BPE; GPT-2 (Radford et al. 2019) for bytes and
-pre-tokenization; Hugging Face tokenizers in that pairs which occur only once are merged too, if it
-comes to that, and in that a merge whose bytes are already a token gets that token's id.
+Follows: GPT-2 (Radford et al. 2019) for pre-tokenization; Hugging Face tokenizers in that a merge
+whose bytes are already a token gets that token's id.
 
 Different: ids. Byte b is id b, then come the merges in their order, then the special tokens. (GPT-2
-orders the bytes otherwise, so HF breaks ties otherwise: ours is below, at `simple_train`.)
+orders the bytes differently, and so Hugging Face breaks ties differently. How we break them is
+said at `simple_train`.)
 
-Down the page: BPE in two short functions; the same two made fast; the tokenizer. The tests hold the
-fast ones equal to the simple ones. pieces.py cuts a text into pieces, table.py looks up thousands
-of them at once, counting.py counts them, checks.py says what a vocabulary must be, and formats.py
-reads and writes the files of other projects.
+pieces.py cuts a text into pieces, table.py looks up thousands of them at once, fast_bpe.py trains
+and encodes, counting.py counts the pieces to train on, checks.py says what a vocabulary must be,
+export.py writes the files of other projects, and formats.py reads them.
 """
 
-import heapq
 import os
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, pairwise
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from .base import END_OF_TEXT, Tokenizer, groups, replace_surrogates
+from .base import END_OF_TEXT, Tokenizer
 from .checks import (
     BYTES,
-    Pair,
     check_special_ids,
     check_special_names,
     check_tokens,
@@ -41,207 +35,24 @@ from .checks import (
     token_bytes,
 )
 from .counting import count_pieces
+from .export import export, write_huggingface, write_ranks
+from .fast_bpe import fast_encode, fast_train, short_encode
 from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
+from .simple_bpe import Pair
 from .table import PieceTable
-
-END = -1  # in the linked lists of the fast functions: no symbol here, so no pair
-
+from .texts import groups, replace_surrogates
 
 # ---- BPE, simply ----
-
-
-def simple_train(pieces: Iterable[bytes], size: int) -> list[Pair]:
-    """The merges that grow the 256 bytes to `size` tokens, or fewer if no pair is left.
-
-    >>> simple_train([b"low", b"lower", b"lot"], size=258)  # "lo", then "low"
-    [(108, 111), (256, 119)]
-
-    Of pairs that occur equally often, the one with the smallest (left id, right id) goes first.
-
-    Can two merges make the same bytes, ab+c and a+bc? Not here: while no merge has crossed the
-    ends of "abc", those inside it were the same wherever it occurs, since each is made everywhere
-    at once. So every merge is a new token.
-    """
-    pieces = [list(piece) for piece in pieces]
-    merges = []
-    while 256 + len(merges) < size:
-        counts = Counter(pair for ids in pieces for pair in pairwise(ids))
-        if not counts:
-            break
-        pair = min(counts, key=lambda pair: (-counts[pair], pair))
-        pieces = [replace_pair(ids, pair, 256 + len(merges)) for ids in pieces]
-        merges.append(pair)
-    return merges
-
-
-def replace_pair(ids: list[int], pair: Pair, new: int) -> list[int]:
-    """`ids` with every `pair` in it, from left to right, replaced by `new`.
-
-    >>> replace_pair([1, 1, 1, 2], (1, 1), 9)
-    [9, 1, 2]
-    """
-    result, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            result.append(new)
-            i += 2
-        else:
-            result.append(ids[i])
-            i += 1
-    return result
-
-
-def simple_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """`ids` of bytes, merged: always the pair with the lowest rank, the leftmost of several.
-
-    A pair's rank is its place in the list of merges; `merged[rank]` is the id it becomes.
-
-    >>> simple_encode(list(b"lowlo"), ranks={(108, 111): 0, (256, 119): 1}, merged=[256, 257])
-    [257, 256]
-
-    Each merge looks at the whole piece, which is O(n^2).
-    """
-    ids, never = list(ids), len(merged)
-    while len(ids) > 1:
-        found = [ranks.get(pair, never) for pair in pairwise(ids)]
-        rank = min(found)
-        if rank == never:
-            break
-        i = found.index(rank)
-        ids[i : i + 2] = [merged[rank]]
-    return ids
 
 
 # ---- training, fast ----
 
 
-def fast_train(
-    counts: Mapping[bytes, int],
-    size: int,
-    advance: Callable[[], object] = lambda: None,
-    min_frequency: int = 1,
-) -> list[Pair]:
-    """`simple_train` of distinct pieces, `counts` saying how often each occurs.
-
-    >>> fast_train({b"low": 5, b"lower": 2}, size=258)
-    [(108, 111), (256, 119)]
-
-    Three things make it fast. Pieces are weighted, not repeated. A merge goes only to the places
-    where its pair is, and changes only the counts of the pairs around them. The most frequent pair
-    comes from a heap. A corpus of n bytes in distinct pieces takes O(n log n) for all merges
-    together. `advance` is called at each merge. Pairs that occur less than `min_frequency` times
-    are left alone.
-    """
-    # All pieces end to end, with END before, between and behind them, as a doubly linked list: a
-    # merge turns the left symbol into the new token and takes out the right one, marking it END.
-    ids, weights = [END], [0]
-    for piece, count in counts.items():
-        if len(piece) > 1:
-            ids += [*piece, END]
-            weights += [count] * (len(piece) + 1)
-    index = list(range(len(ids)))  # slices share its integers, which are the greater part
-    following, preceding = index[1:] + [END], [END] + index[:-1]
-
-    pair_counts: dict[Pair, int] = defaultdict(int)
-    places: dict[Pair, list[int]] = defaultdict(list)  # of the left symbol; some are out of date
-    for i, pair in zip(index, pairwise(ids), strict=False):
-        if END not in pair:
-            pair_counts[pair] += weights[i]
-            places[pair].append(i)
-
-    # Every pair has an entry at least as high as its count: one is added when the count grows, and
-    # an entry found too high, since the count fell, goes back lower. Equal counts: smallest pair.
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)
-
-    merges: list[Pair] = []
-    while heap and 256 + len(merges) < size:
-        entry, pair = heapq.heappop(heap)
-        count = pair_counts.get(pair, 0)
-        if count != -entry:
-            if 0 < count < -entry:
-                heapq.heappush(heap, (-count, pair))
-            continue
-        if count < min_frequency:
-            break
-        (left, right), new = pair, 256 + len(merges)
-        merges.append(pair)
-        advance()
-
-        grown = set()
-        for i in sorted(places.pop(pair)):  # from left to right: of "aaa", the first two
-            j = following[i]
-            if ids[i] != left or ids[j] != right:
-                continue  # merged otherwise since the place was noted
-            h, k, weight = preceding[i], following[j], weights[i]
-            if ids[h] != END:
-                pair_counts[ids[h], left] -= weight
-                pair_counts[ids[h], new] += weight
-                places[ids[h], new].append(h)
-                grown.add((ids[h], new))
-            if ids[k] != END:
-                pair_counts[right, ids[k]] -= weight
-                pair_counts[new, ids[k]] += weight
-                places[new, ids[k]].append(i)
-                grown.add((new, ids[k]))
-            ids[i], ids[j] = new, END
-            following[i], preceding[k] = k, i
-        del pair_counts[pair]
-        for changed in grown:
-            if pair_counts[changed] > 0:  # not merged away again at the next place
-                heapq.heappush(heap, (-pair_counts[changed], changed))
-    return merges
-
-
-# ---- encoding, fast ----
-
-
-def short_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """`simple_encode` that looks up only the two pairs that a merge makes: fastest on a word."""
-    ids, get, never = list(ids), ranks.get, len(merged)
-    found = [get(pair, never) for pair in pairwise(ids)]
-    while found and (rank := min(found)) != never:
-        i = found.index(rank)
-        ids[i] = merged[rank]
-        del ids[i + 1], found[i]
-        if i:
-            found[i - 1] = get((ids[i - 1], ids[i]), never)
-        if i < len(found):
-            found[i] = get((ids[i], ids[i + 1]), never)
-    return ids
-
-
-def fast_encode(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """`simple_encode` in O(n log n), for long pieces: a megabyte without a space.
-
-    The pairs that have a rank wait in a heap, lowest rank first and then leftmost, and the symbols
-    are a doubly linked list.
-    """
-    n = len(ids)
-    ids = [*ids, END]
-    following, preceding = list(range(1, n + 1)), list(range(-1, n))
-    # One integer, rank * n + place, sorts as (rank, place) does, and faster.
-    found = map(ranks.get, pairwise(ids[:n]))
-    heap = [rank * n + i for i, rank in enumerate(found) if rank is not None]
-    heapq.heapify(heap)
-    while heap:
-        rank, i = divmod(heapq.heappop(heap), n)
-        j = following[i]
-        if ids[i] == END or ids[j] == END or ranks.get((ids[i], ids[j])) != rank:
-            continue  # a merge beside it was quicker, and this pair is no more
-        k = following[j]
-        ids[i], ids[j] = merged[rank], END
-        following[i], preceding[k] = k, i
-        for left, right in ((preceding[i], i), (i, k)):
-            if left >= 0 and right < n:
-                new_rank = ranks.get((ids[left], ids[right]))
-                if new_rank is not None:
-                    heapq.heappush(heap, new_rank * n + left)
-    return [token for token in ids if token != END]
-
-
 class JoinRanks:
-    """Ranks by tiktoken's rule: two tokens merge if their bytes together are one, its id the rank.
+    """Ranks by tiktoken's rule: two tokens merge if their bytes together are a token.
+
+    The id of that token is the rank.
+
 
     >>> JoinRanks({0: b"a", 1: b"b", 2: b"ab"}).get((0, 1))
     2
@@ -254,11 +65,11 @@ class JoinRanks:
         return self._ids.get(self._tokens[pair[0]] + self._tokens[pair[1]], default)
 
 
-class _PieceCache(dict):
-    """piece -> ids, filled as pieces are met. Bounded, since the texts may never end."""
+class PieceCache(dict):
+    """piece -> ids, filled as pieces are met. Its size is bounded, since texts may never end."""
 
     MAX_PIECES = 2**18
-    MAX_LENGTH = 32  # characters; longer pieces seldom come twice
+    MAX_LENGTH = 32  # characters; longer pieces seldom occur twice
 
     def __init__(self, encode_piece: Callable[[str], list[int]]):
         super().__init__()
@@ -268,14 +79,12 @@ class _PieceCache(dict):
         ids = tuple(self._encode_piece(piece))
         if len(piece) <= self.MAX_LENGTH:
             if len(self) >= self.MAX_PIECES:
-                self.clear()  # the frequent ones are back soon
+                self.clear()  # the frequent pieces come back soon
             self[piece] = ids
         return ids
 
 
-# ---- the tokenizer ----
-
-SHORT = 48  # bytes of a piece, measured: up to here `short_encode` is the faster one
+SHORT = 48  # bytes; measured: `short_encode` is the faster one for pieces up to this length
 
 
 class BPETokenizer(Tokenizer):
@@ -295,11 +104,12 @@ class BPETokenizer(Tokenizer):
         special_tokens: name -> id; the ids follow the last token's without a gap.
         tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens otherwise. It
             holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
-            whose bytes together are a token, the lowest id first: tiktoken's rule.
-        ignore_merges: a piece that is a token needs no merges to become it. tiktoken's rule too.
+            whose bytes together are a token, the lowest id first, as in tiktoken.
+        ignore_merges: if a whole piece is a token, it is encoded to that token without merging, as
+            in tiktoken.
         eos_token: the name of the special token that ends a text.
 
-    Raises ValueError if they do not fit together, TypeError if one is of another kind.
+    Raises ValueError if the arguments do not fit together, TypeError if one has a wrong type.
     """
 
     def __init__(
@@ -328,16 +138,16 @@ class BPETokenizer(Tokenizer):
         self._id_of = {token: i for i, token in tokens.items()}
         self._bytes = [self._id_of[byte] for byte in BYTES]
         self.ignore_merges = ignore_merges or merges is None
-        self._cache = _PieceCache(self._encode_piece)
+        self._cache = PieceCache(self._encode_piece)
         self._table = None
         if pattern in PATTERNS:
             self._table = PieceTable(pattern, self._cache.__getitem__, self.dtype)
 
     @property
     def merges(self) -> list[Pair] | None:
-        """The merges as (left id, right id), in their order; None if they are all joins there are.
+        """The merges as (left id, right id), in their order; None if tiktoken's rule holds instead.
 
-        The tokens that they make are in `vocabulary`.
+        `vocabulary` holds the tokens that they make.
         """
         return None if isinstance(self._ranks, JoinRanks) else list(self._ranks)
 
@@ -360,14 +170,14 @@ class BPETokenizer(Tokenizer):
         ([(108, 111)], {'<|endoftext|>': 257})
 
         `texts` is one text, one Path of a file (in `encoding`) or of a folder of text files, or any
-        iterable of these, taken a part at a time: what is kept is how often each distinct piece
-        occurs. Special tokens that occur in them count as plain text. Pairs that occur less than
-        `min_frequency` times are not merged, and pieces of more than `max_piece_length` bytes are
-        left out. `workers` > 1 counts the pieces in so many processes.
+        iterable of these, which is read a part at a time: only the count of each distinct piece is
+        kept. Special tokens that occur in the texts are taken as plain text. Pairs that occur fewer
+        than `min_frequency` times are not merged, and pieces of more than `max_piece_length` bytes
+        are left out. `workers` > 1 counts the pieces in that many processes.
 
-        A text that is the name of a file is a text all the same, and a warning says so. If the
-        texts are too small for `vocab_size` tokens, there are fewer, and a warning says so.
-        Ties: of pairs that occur equally often, the smallest (left id, right id) is merged first.
+        A str is always a text. If it is also the name of a file, a warning says so. If the texts
+        are too small for `vocab_size` tokens, there are fewer, and a warning says so.
+        Of pairs that occur equally often, the smallest (left id, right id) is merged first.
         Raises ValueError if vocab_size has no room for the bytes and special tokens, if
         min_frequency or max_piece_length is less than 1, or for a file that is not text.
         """
@@ -383,7 +193,7 @@ class BPETokenizer(Tokenizer):
             ("max_piece_length", max_piece_length),
         ):
             if least is not None and least < 1:
-                raise ValueError(f"{name} is at least 1, not {least}")
+                raise ValueError(f"{name} must be at least 1, not {least}")
         counts = count_pieces(texts, pattern, workers, encoding)
         if max_piece_length is not None:
             counts = {p: count for p, count in counts.items() if len(p) <= max_piece_length}
@@ -406,7 +216,7 @@ class BPETokenizer(Tokenizer):
         return cls(merges, pattern, {name: found + i for i, name in enumerate(special_tokens)})
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text`, all of it plain text: never a special token, never an error on any str.
+        """Ids of `text`, all of it taken as plain text. No str raises an error.
 
         >>> BPETokenizer([(108, 111)]).encode_ordinary("lot")
         [256, 116]
@@ -417,7 +227,7 @@ class BPETokenizer(Tokenizer):
         return self._encode_plainly(text)
 
     def _encode_plainly(self, text: str) -> list[int]:
-        # Most pieces are in the cache, and then this loop runs in C.
+        # For pieces that are in the cache, as most are, this loop runs in C.
         return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
 
     def _ordinary(self, text: str) -> np.ndarray:
@@ -430,7 +240,7 @@ class BPETokenizer(Tokenizer):
         return np.concatenate(ids)
 
     def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """`_ordinary` of each, short ones together."""
+        """`_ordinary` of each text; short ones are encoded together."""
         answers = []
         for group in groups(texts, BLOCK):
             found, full = None, [text for text in group if text]
@@ -444,9 +254,14 @@ class BPETokenizer(Tokenizer):
         data = piece.encode()
         if self.ignore_merges and data in self._id_of:
             return [self._id_of[data]]
-        return self._merge(data)
+        return self.merge(data)
 
-    def _merge(self, data: bytes) -> list[int]:
+    def merge(self, data: bytes) -> list[int]:
+        """The ids that the merges alone make of the bytes of one piece.
+
+        >>> BPETokenizer([(108, 111)]).merge(b"lot")
+        [256, 116]
+        """
         ids = [self._bytes[byte] for byte in data]
         encode = short_encode if len(ids) <= SHORT else fast_encode
         return encode(ids, self._ranks, self._merged)
@@ -455,7 +270,7 @@ class BPETokenizer(Tokenizer):
         return next_cut(text, place, self.pattern)
 
     def __reduce__(self):
-        # For worker processes: send what defines the tokenizer, not its cache.
+        # For worker processes: what defines the tokenizer is sent, and not its cache.
         tokens = None if self._numbered else self.tokens
         arguments = self.merges, self.pattern, self.special_tokens, tokens, self.ignore_merges
         return type(self), (*arguments, self.eos_token)
@@ -466,18 +281,17 @@ class BPETokenizer(Tokenizer):
         return {i: token for token, i in self._id_of.items()}
 
     def export(self, directory: str | os.PathLike, format: str) -> None:
-        """Write the tokenizer as other projects read it; see `tokenizer.formats`.
+        """Write the tokenizer in files that other projects read; see export.py.
 
         "huggingface": `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and
         `transformers`. "tiktoken": `vocab.tiktoken`, ranks, and `tiktoken.json`, the pattern and
         the special tokens. Both give the same ids.
-        Raises ValueError if the format cannot say what this tokenizer does.
+        Raises ValueError if the format cannot express what this tokenizer does.
         """
-        from .formats import export
+        writers = {"huggingface": write_huggingface, "tiktoken": write_ranks}
+        export(self, Path(directory), format, writers)
 
-        export(self, Path(directory), format)
-
-    def _description(self) -> dict:
+    def describe(self) -> dict:
         description = {
             "type": "bpe",
             "pattern": self.pattern,
@@ -494,7 +308,7 @@ class BPETokenizer(Tokenizer):
         return description | {"tokens": tokens, "ignore_merges": self.ignore_merges}
 
     @classmethod
-    def _from_description(cls, description: dict) -> "BPETokenizer":
+    def from_description(cls, description: dict) -> "BPETokenizer":
         missing = {"pattern", "special_tokens", "merges"} - description.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")

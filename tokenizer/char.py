@@ -4,8 +4,8 @@ Follows nanoGPT's character-level Shakespeare (`data/shakespeare_char/prepare.py
 characters in code-point order are ids 0, 1, 2... Different: one id more, the last, stands for every
 character that is not in the vocabulary, so that any prompt can be encoded.
 
-A character is a code point, as everywhere in Python: a combining mark is one of its own, so "é"
-written as two is two ids, and text comes back as it was.
+A character is a code point, as everywhere in Python. A combining mark is a character of its own, so
+an "é" that is written as two code points is two ids, and decoding gives the same two back.
 """
 
 import os
@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 
-from .base import Tokenizer, replace_surrogates, texts_of
+from .base import Tokenizer
+from .export import export, write_characters
+from .texts import replace_surrogates, texts_of
 
 UNKNOWN = "\ufffd"  # what an unknown character decodes to
 
@@ -62,14 +64,16 @@ class CharTokenizer(Tokenizer):
         'el'
 
         `texts` is one text, one Path of a file (in `encoding`) or of a folder of text files, or any
-        iterable of these, taken one at a time. A text that is the name of a file is a text all the
-        same, and a warning says so. With `vocab_size` there are at most so many ids, that for
-        unknown characters among them: the most frequent characters are kept, of equally frequent
-        ones those first in code-point order.
+        iterable of these, taken one at a time. A str is always a text. If it is also the name of a
+        file, a warning says so. `vocab_size` is the greatest number of ids, including the one for
+        unknown characters. The most frequent characters are kept; of equally frequent ones, those
+        that come first in code-point order.
         Raises ValueError if vocab_size is less than 1, or for a file that is not text.
         """
         if vocab_size is not None and vocab_size < 1:
-            raise ValueError(f"vocab_size is at least 1, the unknown character's, not {vocab_size}")
+            raise ValueError(
+                f"vocab_size must be at least 1, for unknown characters, not {vocab_size}"
+            )
         counts: Counter[str] = Counter()
         for text in texts_of(texts, lambda text, place: place, encoding):
             counts.update(replace_surrogates(text))
@@ -77,7 +81,7 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(characters[: vocab_size and vocab_size - 1])))
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """One id per character; the first unknown ones are named in a warning, once.
+        """One id per character. The first text with unknown characters gives a warning.
 
         >>> CharTokenizer("abc").encode_ordinary("abx")
         [0, 1, 3]
@@ -102,19 +106,17 @@ class CharTokenizer(Tokenizer):
     def export(self, directory: str | os.PathLike, format: str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, for `tokenizers` and `transformers`.
 
-        These give the same ids and, decoding, the same text. `format` is "huggingface"; ValueError
-        for any other.
+        These libraries then give the same ids and decode them to the same text. `format` must be
+        "huggingface"; any other raises ValueError.
         """
-        from .formats import export
-
-        export(self, Path(directory), format)
+        export(self, Path(directory), format, {"huggingface": write_characters})
 
     def _cut(self, text: str, place: int) -> int:
         return place
 
-    def _description(self) -> dict:
+    def describe(self) -> dict:
         return {"type": "char", "characters": self.characters}
 
     @classmethod
-    def _from_description(cls, description: dict) -> "CharTokenizer":
+    def from_description(cls, description: dict) -> "CharTokenizer":
         return cls(description.get("characters"))

@@ -1,12 +1,11 @@
-"""What a vocabulary must be, whether a caller or a file gives it: each fault one clear error."""
+"""Checks of a vocabulary, whether it comes from a caller or a file: each fault is a clear error."""
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from reprlib import repr as short_repr  # a file may hold values of any size
 
-from .base import replace_surrogates
-
-Pair = tuple[int, int]
+from .simple_bpe import Pair
+from .texts import replace_surrogates
 
 BYTES = [bytes([b]) for b in range(256)]  # the first 256 tokens of every vocabulary of ours
 
@@ -16,9 +15,9 @@ MAX_ID = 2**24
 
 
 def grow(merges: Iterable[Pair]):
-    """The tokens of our numbering, the ranks of the pairs, and the ids that they become."""
+    """The tokens in our numbering, the ranks of the pairs, and the ids that the pairs become."""
     if merges is None:
-        raise ValueError("merges may be None only for `tokens` that are given")
+        raise ValueError("merges may be None only if `tokens` is given")
     tokens = dict(enumerate(BYTES))
     id_of, total = {token: i for i, token in tokens.items()}, len(BYTES)
     ranks: dict[Pair, int] = {}
@@ -31,7 +30,9 @@ def grow(merges: Iterable[Pair]):
             )
         total += len(tokens[left]) + len(tokens[right])
         if total > MAX_VOCABULARY_BYTES:
-            raise ValueError(f"merge {rank} takes the tokens beyond {MAX_VOCABULARY_BYTES:,} bytes")
+            raise ValueError(
+                f"with merge {rank}, the tokens have more than {MAX_VOCABULARY_BYTES:,} bytes"
+            )
         token = tokens[left] + tokens[right]
         new = id_of.setdefault(token, len(tokens))
         tokens[new] = token
@@ -41,7 +42,7 @@ def grow(merges: Iterable[Pair]):
 
 
 def rank_merges(merges: Iterable[Pair], tokens: Mapping[int, bytes]):
-    """The ranks of the pairs among given tokens, and the ids that they become."""
+    """The ranks of the pairs among the given tokens, and the ids that the pairs become."""
     id_of = {token: i for i, token in tokens.items()}
     ranks: dict[Pair, int] = {}
     merged: list[int] = []
@@ -67,7 +68,7 @@ def _check_pair(rank: int, pair: object, ranks: Mapping[Pair, int]) -> Pair:
             raise ValueError(f"merge {rank} must be a pair of ids, not {short_repr(pair)}")
     pair = tuple(pair)
     if pair in ranks:
-        raise ValueError(f"merge {rank} is {pair!r}, as merge {ranks[pair]}")
+        raise ValueError(f"merge {rank} is {pair!r}, the same as merge {ranks[pair]}")
     return pair
 
 
@@ -76,7 +77,7 @@ def check_tokens(tokens: Mapping[int, bytes], special_tokens: Mapping[str, int])
     check_special_names(special_tokens)
     for token_id in chain(tokens, special_tokens.values()):
         if type(token_id) is not int or not 0 <= token_id < MAX_ID:
-            raise ValueError(f"an id is from 0 to {MAX_ID - 1:,}, not {short_repr(token_id)}")
+            raise ValueError(f"an id must be from 0 to {MAX_ID - 1:,}, not {short_repr(token_id)}")
     special = {}
     for name, token_id in special_tokens.items():
         if token_id in tokens or token_id in special:
@@ -99,24 +100,27 @@ def check_tokens(tokens: Mapping[int, bytes], special_tokens: Mapping[str, int])
     missing = [byte for byte in BYTES if byte not in id_of]
     if missing:
         raise ValueError(
-            f"{len(missing)} of the 256 bytes are no token, {missing[0]!r} the first of them: "
-            f"not a byte-level vocabulary"
+            f"{len(missing)} of the 256 bytes are not tokens, {missing[0]!r} for example: "
+            f"this is not a byte-level vocabulary"
         )
     for token_id in range(max(tokens)):
         if token_id not in tokens and token_id not in special:
-            raise ValueError(f"there is no token {token_id}, but there are higher ids: a gap")
+            raise ValueError(
+                f"there is no token {token_id}, but there are higher ids; "
+                "the ids must not have a gap"
+            )
     return dict(sorted(tokens.items()))
 
 
 def check_special_names(names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):  # would be a list of letters
+    if isinstance(names, str):  # list(names) would be a list of letters
         raise TypeError(f"special_tokens must be a list of names, not one str; write [{names!r}]")
     names, seen = list(names), set()
     for name in names:
         if not isinstance(name, str) or not name or replace_surrogates(name) != name:
             raise ValueError(
-                f"special token {short_repr(name)}: must be a str of at least one character, "
-                f"no surrogates"
+                f"special token {short_repr(name)}: it must be a str of at least one character, "
+                f"without surrogates"
             )
         if name in seen:
             raise ValueError(f"special token {name!r} is given twice")

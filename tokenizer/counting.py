@@ -1,6 +1,6 @@
-"""How often each piece of a text occurs: what BPE is trained on.
+"""How often each piece occurs in texts, which is all that BPE is trained on.
 
-The counts of the distinct pieces are all that is kept, so the texts may be larger than the memory.
+Only the counts of the distinct pieces are kept, so the texts may be larger than the memory.
 """
 
 import os
@@ -10,9 +10,10 @@ from itertools import chain
 
 import numpy as np
 
-from .base import groups, in_processes, texts_of
 from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
+from .processes import in_processes
 from .table import PieceTable
+from .texts import groups, texts_of
 
 GROUP = 2**24  # characters that a process counts before it reports
 
@@ -23,14 +24,14 @@ def count_pieces(
     workers: int | None = None,
     encoding: str = "utf-8",
 ) -> dict[bytes, int]:
-    """How often each piece occurs in texts, and in the files that are given as Paths.
+    """How often each piece occurs in the texts; files and folders may be given as Paths.
 
     >>> count_pieces(["to be", " or not to be"], "gpt2")
     {b'to': 1, b' be': 2, b' or': 1, b' not': 1, b' to': 1}
     """
     from tqdm import tqdm
 
-    splitter(pattern)  # a wrong one is refused before a file is read or a process started
+    splitter(pattern)  # raises an error for a wrong pattern before any work is done
     texts = texts_of(texts, lambda block, at: next_cut(block, at, pattern), encoding)
     with tqdm(texts, desc="counting pieces", unit="text", disable=None) as texts:
         if workers in (None, 1):
@@ -42,7 +43,7 @@ def count_pieces(
 
 
 def _count(texts: Iterable[str], pattern: str | None) -> dict[bytes, int]:
-    """The counts, by a table that gives each distinct piece a number instead of ids."""
+    """The counts; a PieceTable gives each distinct piece a number, and the numbers are counted."""
     split, plain, number = splitter(pattern), Counter(), {}
     table, waiting, n_waiting, total = None, [], 0, np.zeros(0, np.int64)
     if pattern in PATTERNS:

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from .base import write_atomic
+from .files import write_atomic
 
 
 def cache_folder() -> Path:
@@ -29,9 +29,9 @@ def fetch(
 ) -> bytes:
     """The file with this SHA-256 (in hex): from `path`, or else from `url` and kept at `path`.
 
-    A damaged file at `path` is fetched again, and replaced only by the right one. No answer of
-    more than max_bytes is read; one wait takes at most `timeout` seconds, all of them ten times
-    that.
+    A damaged file at `path` is fetched again, and replaced only by the right one. An answer of more
+    than max_bytes is refused. The connection may be silent for `timeout` seconds, and the whole
+    download may take ten times as long.
     Raises ConnectionError, which says what failed and what to do.
     """
     damaged = ""
@@ -67,7 +67,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _download(url: str, max_bytes: int, timeout: float) -> bytes:
-    deadline = time.monotonic() + 10 * timeout  # `timeout` is for one wait: many short ones add up
+    deadline = time.monotonic() + 10 * timeout  # since `timeout` bounds only each wait
     data = bytearray()
     try:
         with urllib.request.build_opener(_NoRedirect).open(url, timeout=timeout) as answer:

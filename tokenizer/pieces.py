@@ -1,8 +1,8 @@
 """Cutting a text into pieces: words, numbers, runs of punctuation, which no merge crosses.
 
-`splitter` does it with the published regular expressions, or the user's. `piece_starts` finds the
-same places for the published ones with NumPy, several times as fast: it is told by the tests to be
-equal. `blocks` divides a long text, where no piece notices.
+`splitter` cuts by a regular expression, a published one or the user's. For the published ones,
+`piece_starts` finds the same places with NumPy, several times as fast; the tests hold the two
+equal. `blocks` divides a long text at places where every pattern begins a piece.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 
 # As published: GPT-2's in https://github.com/openai/gpt-2 (src/encoder.py), the others in
 # https://github.com/openai/tiktoken (tiktoken_ext/openai_public.py). In all of them a space belongs
-# to the word behind it, which is what `\s+(?!\S)` sees to: of several spaces it leaves the last.
+# to the word after it. This is why `\s+(?!\S)` comes before `\s+`: it leaves the last of several.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d"
     r"| ?\p{L}+"
@@ -40,10 +40,10 @@ PATTERNS = {
     r"|\s+",
 }
 
-SHORT_TEXT = 750  # characters, measured: up to here the regular expression is the faster way
+SHORT_TEXT = 750  # characters; measured: up to this length the regular expression is faster
 BLOCK = 2**16  # characters whose arrays stay in a core's cache
 
-# ---- by a regular expression ----
+# ---- by regular expressions ----
 
 
 def splitter(pattern: str | None) -> Callable[[str], list[str]]:
@@ -52,8 +52,8 @@ def splitter(pattern: str | None) -> Callable[[str], list[str]]:
     >>> splitter("gpt2")("It's 10  o'clock")
     ['It', "'s", ' 10', ' ', ' o', "'", 'clock']
 
-    The pieces joined are the text, whatever the expression is: what it does not match becomes
-    pieces too. None: the whole text is one piece.
+    The pieces joined are the text, whatever the expression is: text that it does not match becomes
+    pieces too. With None, the whole text is one piece.
     Raises ValueError if it is not a regular expression, TypeError if it is not a str.
     """
     if pattern is None:
@@ -74,11 +74,11 @@ def splitter(pattern: str | None) -> Callable[[str], list[str]]:
 
 
 def _split(compiled, text: str) -> list[str]:
-    if not compiled.groups:  # with groups, findall answers with them and not with the match
+    if not compiled.groups:  # with groups, findall returns the groups and not the match
         pieces = compiled.findall(text)
         if "".join(pieces) == text:
             return pieces
-    # Sorted, since a pattern may search backwards, (?r).
+    # Sorted, since a pattern with the flag (?r) searches backwards.
     pieces, end = [], 0
     for span in sorted(match.span() for match in compiled.finditer(text)):
         if end <= span[0] < span[1]:
@@ -91,9 +91,11 @@ def _split(compiled, text: str) -> list[str]:
 def blocks(text: str, size: int, pattern: str | None) -> Iterator[str]:
     """`text` in blocks of `size` characters or a few more, whose pieces are those of the text.
 
-    It is divided where all published patterns begin a piece, whatever stands around the place:
-    between a letter or digit and what is neither, nor a mark, nor an apostrophe; before a blank
-    that does not follow another; behind a single line end before anything but a blank or a slash.
+    The text is divided only where all published patterns begin a piece, whatever the text around
+    the place is:
+    - between a letter or digit and a character that is neither, nor a mark, nor an apostrophe;
+    - before a blank that does not follow another blank;
+    - after a single line end that is followed by neither a blank nor a slash.
     For other patterns no such place is known, and the text is one block.
 
     >>> list(blocks("one two three four", 5, "gpt2"))
@@ -107,7 +109,7 @@ def blocks(text: str, size: int, pattern: str | None) -> Iterator[str]:
 
 
 def next_cut(text: str, place: int, pattern: str | None) -> int:
-    """The first place from `place` on where `blocks` may divide `text`, or its end."""
+    """The first place from `place` on where `blocks` may divide `text`; else its end."""
     if pattern not in PATTERNS or place >= len(text):
         return len(text)
     found = _cut().search(text, max(place - 1, 0))
@@ -127,7 +129,7 @@ def _cut():
 
 # ---- the same with NumPy ----
 
-# The kinds of characters that the patterns tell apart, and which of them each pattern does.
+# The kinds of characters that the patterns distinguish, and which of them each pattern does.
 OTHER, MARK, NUMBER, LOWER, UPPER, LETTER, BLANK, NEWLINE, NOTHING = range(9)
 KINDS = {
     "gpt2": [OTHER, OTHER, NUMBER, LETTER, LETTER, LETTER, BLANK, BLANK],
@@ -139,7 +141,7 @@ SPACE, APOSTROPHE, SLASH, LONG_S = map(ord, " '/\u017f")  # LONG_S: an "s" in an
 
 @cache
 def _kind_of(pattern: str, n: int) -> np.ndarray:
-    """The kinds of the first n characters there are, by their codes (n,) uint8."""
+    """The kinds of the n characters with codes 0 to n - 1, (n,) uint8."""
     import regex
 
     every = "".join(map(chr, range(n)))
@@ -161,10 +163,10 @@ def _kind_of(pattern: str, n: int) -> np.ndarray:
 def piece_starts(text: str, pattern: str, walls: np.ndarray | None = None) -> np.ndarray | None:
     """Where the pieces of `text` begin, (pieces,) places of characters; `pattern` in PATTERNS.
 
-    `text` holds no surrogates. The characters at `walls`, no two of them neighbours, stand between
-    texts: each is a piece, and what is on one side of it does not matter on the other. None where
-    this cannot tell and `splitter` must: for o200k, text with marks or with letters that have no
-    case, and a few rare sequences.
+    `text` holds no surrogates. The characters at `walls`, no two of them neighbours, separate
+    texts: each is a piece, and the text on one side of it has no influence on the other side.
+    Returns None for text that only `splitter` can cut: for o200k, text with marks or with letters
+    that have no case, and a few rare sequences.
 
     >>> piece_starts("It's 10  o'clock", "gpt2")
     array([ 0,  2,  4,  7,  8, 10, 11])
@@ -190,7 +192,7 @@ def _gpt2_starts(codes, kinds, pattern) -> np.ndarray:
     """Which characters begin a piece (n,) bool; codes (n + 2,), kinds (n + 2,) from the one before.
 
     A piece begins where the kind changes. The last of several blanks begins one too, and a space
-    takes what is behind it along.
+    belongs to the piece after it.
     """
     start = kinds[1:-1] != kinds[:-2]
     last_blank = start[1:] & (kinds[1:-2] == BLANK) & (kinds[2:-1] != NOTHING)
@@ -204,7 +206,7 @@ def _gpt2_starts(codes, kinds, pattern) -> np.ndarray:
 
 
 def _contractions(codes, quotes, any_case: bool):
-    """Those of the apostrophes at `quotes` that begin 's 't 're 've 'm 'll 'd, and their ends."""
+    """The apostrophes at `quotes` that begin 's 't 're 've 'm 'll or 'd, and where these end."""
     a, b = codes[quotes + 1], codes[quotes + 2]
     if any_case:
         a, b = (np.where(x == LONG_S, ord("s"), x | 32) for x in (a, b))
@@ -220,8 +222,8 @@ def _contractions(codes, quotes, any_case: bool):
 def _later_starts(codes, kinds, pattern) -> np.ndarray | None:
     """`_gpt2_starts` for cl100k and o200k.
 
-    A line end belongs to the punctuation before it, and the last one of a run of white space ends
-    a piece. A blank or a single sign takes the word behind it along.
+    A line end belongs to the punctuation before it, and the last line end in a run of white space
+    ends a piece. A blank or a single sign belongs to the word after it.
     """
     start = kinds[1:-1] != kinds[:-2]
     n = len(start)
@@ -273,7 +275,7 @@ def _later_starts(codes, kinds, pattern) -> np.ndarray | None:
 
 
 def _runs(kinds, kind):
-    """Where the runs of a kind begin, and where they are past."""
+    """Where the runs of a kind begin, and where they end."""
     here = kinds == kind
     edges = np.flatnonzero(here[1:] != here[:-1])
     return edges[::2], edges[1::2]

@@ -1,4 +1,4 @@
-"""Published vocabularies, by name: fetched once, checked, kept.
+"""Published vocabularies by name, which are fetched once, checked and kept.
 
 They are OpenAI's, at the addresses and with the SHA-256 that tiktoken names in
 tiktoken_ext/openai_public.py (https://github.com/openai/tiktoken).
@@ -48,8 +48,8 @@ def pretrained(name: str) -> BPETokenizer:
 
     Its files are kept in $TENSORLITE_CACHE, else $XDG_CACHE_HOME/tensorlite, else
     ~/.cache/tensorlite, and their SHA-256 is checked at each use.
-    Raises ValueError for another name, ConnectionError when they are not there yet and can't be
-    fetched; it says which file to put where.
+    Raises ValueError for another name. Raises ConnectionError if the files are not there yet and
+    cannot be fetched; the message says which file to put where.
     """
     if name not in FILES:
         raise ValueError(f"the published vocabularies are {', '.join(FILES)}; there is no {name!r}")

@@ -1,8 +1,8 @@
-"""Pieces to ids by NumPy: all pieces of a block of text are looked up at once.
+"""The ids of pieces, looked up with NumPy for all pieces of a block of text at once.
 
 A loop over pieces and a dictionary of their ids spends a tenth of a microsecond on each piece, and
 cutting the text into strings spends more. Here the pieces of a block are rows of an array, and so
-is the table that knows their ids. Only what is not in it goes through Python, piece by piece.
+is the table that holds their ids. Only pieces that are not in it are encoded one by one in Python.
 """
 
 import threading
@@ -13,23 +13,25 @@ import numpy as np
 
 from .pieces import piece_starts
 
-WIDTH = 16  # bytes of a piece that a row holds; longer ones are rare, and go through Python
+WIDTH = 16  # bytes of a piece that a row holds; longer pieces are rare and not kept
 MASKS = np.tril(np.full((WIDTH + 1, WIDTH), 255, np.uint8), -1).view("<u8")  # by size (17, 2)
-MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd, and else arbitrary
+MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # arbitrary odd numbers
 
 
 class PieceTable:
-    """The ids of a text: `encode` of each of its pieces, one behind the other.
+    """The ids of texts: those that `encode` gives for each piece, one after the other.
 
-    A direct-mapped cache of fixed size: a piece has one row, by its hash, and the last to come
-    keeps it. A row holds the piece itself, so that no other piece is ever taken for it.
+    This is a direct-mapped cache of fixed size. The hash of a piece decides in which row it is
+    kept, where it replaces the piece that was there before. A row holds the piece itself, so that
+    no other piece with the same hash is mistaken for it.
 
     Args:
         pattern: a name in PATTERNS.
         encode: a piece -> its ids.
         dtype: of the ids.
         bits: there are 2**bits rows, of 32 bytes.
-        room: for ids that the rows share; when half of it is in use, the table starts again.
+        room: the number of ids that all rows together may hold; when half of it is in use, the
+            table is emptied.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class PieceTable:
     def ids(self, texts: list[str]) -> list[np.ndarray] | None:
         """The ids of the pieces of each text (tokens,); no text is empty or holds surrogates.
 
-        None where `piece_starts` gives None, and while another thread has the table.
+        Returns None if `piece_starts` does, and while another thread uses the table.
         """
         text = "\0".join(texts)
         walls = np.cumsum([len(one) + 1 for one in texts])[:-1] - 1  # where the joints are
@@ -64,7 +66,7 @@ class PieceTable:
             start = np.flatnonzero((padded[:n] & 0xC0) != 0x80)[start]
         size = np.diff(start, append=n)
 
-        # WIDTH bytes from every place on, as scalars, which NumPy gathers faster than rows.
+        # The WIDTH bytes from every place on, as scalars, which NumPy gathers faster than rows.
         from_here = np.ndarray(n, f"V{WIDTH}", padded, strides=(1,))
         words = from_here[start].view("<u8").reshape(-1, 2)
         words &= np.take(MASKS, size, axis=0, mode="clip")
@@ -85,7 +87,7 @@ class PieceTable:
         return [ids[first:end] for first, end in bounds]
 
     def _look_up(self, data, start, size, words, row):
-        """The ids of all pieces, and of each piece their end and their number."""
+        """The ids of all pieces; and for each piece, where its ids end and how many they are."""
         if self.used > self.room // 2:
             self.rows[:], self.pool, self.used = 0, np.zeros(self.room, self.dtype), 0
         found = np.take(self.rows, row, axis=0, mode="clip")
@@ -103,7 +105,7 @@ class PieceTable:
             short = size[missed] <= WIDTH
             kept, ids = missed[short], (places << 8 | counts)[short]
             known = words[kept], size[kept].view(np.uint64), ids.view(np.uint64)
-            self.rows[row[kept]] = np.column_stack(known)  # of two for one row, the last stays
+            self.rows[row[kept]] = np.column_stack(known)  # of two for the same row, the last stays
 
         ends = np.cumsum(count)
         index = np.arange(ends[-1])
@@ -111,10 +113,10 @@ class PieceTable:
         return np.take(self.pool, index, mode="clip"), ends, count
 
     def _put(self, answers) -> int:
-        """Adds ids to the pool; where they begin."""
+        """Add ids to the pool; returns where they begin."""
         ids = np.array(list(chain.from_iterable(answers)), self.dtype)
         first, self.used = self.used, self.used + len(ids)
-        if self.used > len(self.pool):  # a long piece; the next block starts again
+        if self.used > len(self.pool):  # for a long piece; the next block empties the table
             self.pool = np.append(self.pool[:first], ids)
         self.pool[first : self.used] = ids
         return first

@@ -1,8 +1,9 @@
-"""What a token file holds, if it is not ids of the type that is expected.
+"""What a token file seems to hold, if it does not hold ids of the expected type.
 
-A `.bin` file is ids and nothing else, so nothing in it says how wide they are, and ids of another
-width are ids too, wrong ones. But they give themselves away: the upper half of a wider id is 0 or
-nearly, text has no control characters, and other formats begin with marks of their own.
+A `.bin` file holds ids and nothing else. Nothing in it says how wide they are, and ids of another
+width would be read as wrong ids without an error. But they can be recognized: the upper half of a
+wider id is 0 or small, text has no control characters, and other formats begin with marks of their
+own.
 """
 
 import os
@@ -11,8 +12,8 @@ import numpy as np
 
 from .texts import CONTROL
 
-HEAD = 2**22  # bytes that are looked at
-FEW = 128  # bytes of a file that may look like anything
+HEAD = 2**22  # bytes at the start of a file that are examined
+FEW = 128  # bytes; a file with fewer is not judged
 MARKS = {
     b"\x93NUMPY": "a NumPy file (.npy): write its ids alone, numpy.load(FILE).astype('{0}')"
     ".tofile(NEW)",
@@ -29,7 +30,7 @@ TYPES = ("<u2", "<u4", "<i8", ">u2", ">u4", "|u1")
 def looks_like(path: str | os.PathLike, dtype: np.dtype) -> str | None:
     """What the file at `path` seems to hold instead of ids of `dtype`, and what to do; or None.
 
-    `dtype` is uint16 or uint32. Of a large file, the first megabytes are looked at.
+    `dtype` is uint16 or uint32. Of a large file, only the first megabytes are examined.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD)
@@ -63,11 +64,11 @@ def looks_like(path: str | os.PathLike, dtype: np.dtype) -> str | None:
 
 
 def types_that_fit(path: str | os.PathLike, vocab_size: int) -> list[str]:
-    """The types, as NumPy names them, of which all ids at the start of a file are in range."""
+    """The types, by NumPy's names, for which all ids at the start of a file are in range."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
     head = head[: len(head) // 8 * 8]
-    types = TYPES if vocab_size < 2**8 else TYPES[:-1]  # in which all bytes are in range
+    types = TYPES if vocab_size < 2**8 else TYPES[:-1]  # for which every byte is in range
     fit = [t for t in types if 0 <= np.frombuffer(head, t).min(initial=0)]
     return [t for t in fit if np.frombuffer(head, t).max(initial=0) < vocab_size]
 
@@ -76,7 +77,7 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.end == len(head) == HEAD  # a character that is cut there
+        return error.end == len(head) == HEAD  # only because the last character is cut
     return True
 
 
