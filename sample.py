@@ -26,7 +26,7 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import GPT
 from gpt.generate import stream
-from gpt.settings import Parser, print_anything
+from gpt.training.settings import Parser, print_anything
 from tensorlite.device import keep_freed_memory, random
 from tokenizer.texts import read_text
 

@@ -36,8 +36,7 @@ import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, checkpoint, data
 from gpt.evaluate import estimate_loss, holds_unknown
 from gpt.generate import generate
-from gpt.settings import NO_MODEL, Settings, parse, print_anything
-from gpt.trainer import (
+from gpt.training.loop import (
     best_loss,
     finished,
     harmless,
@@ -46,6 +45,7 @@ from gpt.trainer import (
     read_metrics,
     train,
 )
+from gpt.training.settings import NO_MODEL, Settings, parse, print_anything
 from tensorlite import parallel
 from tensorlite.device import count_gpus, keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team

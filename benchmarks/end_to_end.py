@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts, full_windows, read_text, split
-from gpt.settings import Settings, parse
-from gpt.trainer import Metrics, learning_rate, plot_losses, read_metrics
+from gpt.training.loop import Metrics, learning_rate, plot_losses, read_metrics
+from gpt.training.settings import Settings, parse
 from tensorlite.device import random
 from tokenizer import CharTokenizer
 

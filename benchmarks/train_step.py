@@ -42,8 +42,8 @@ from tqdm import tqdm
 
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer, train_step
+from gpt.training.loop import make_optimizer, train_step
+from gpt.training.settings import Settings
 from tensorlite import parallel
 from tensorlite.device import keep_freed_memory, random
 

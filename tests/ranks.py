@@ -13,8 +13,8 @@ import numpy as np
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig
-from gpt.settings import Settings, parse
-from gpt.trainer import make_optimizer, train_step
+from gpt.training.loop import make_optimizer, train_step
+from gpt.training.settings import Settings, parse
 from tensorlite import parallel
 from tensorlite.optim import AdamW
 from tensorlite.parallel import ALONE, MPITeam, Sharded

@@ -23,8 +23,8 @@ from safetensors.numpy import load_file
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig, checkpoint
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer, train_step
+from gpt.training.loop import make_optimizer, train_step
+from gpt.training.settings import Settings
 from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig, checkpoint, data
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer
+from gpt.training.loop import make_optimizer
+from gpt.training.settings import Settings
 from tensorlite.optim import AdamW
 
 from .test_train import (

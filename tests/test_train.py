@@ -24,8 +24,10 @@ import pytest
 import tensorlite as tl
 import tokenizer as tokenizers
 import train
-from gpt import GPT, GPTConfig, data, evaluate, settings, trainer
-from gpt.settings import PRESET_HELP, PRESETS, Settings, parse
+from gpt import GPT, GPTConfig, data, evaluate
+from gpt.training import loop as trainer
+from gpt.training import settings
+from gpt.training.settings import PRESET_HELP, PRESETS, Settings, parse
 
 ROOT = Path(train.__file__).parent
 TINY = (
@@ -369,7 +371,7 @@ def test_the_full_loss_does_not_depend_on_the_batch(n, batch_size):
 
 def test_a_long_evaluation_shows_its_progress_without_a_terminal(monkeypatch):
     clock = itertools.count(0, 3)  # seconds: three pass with each look
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(evaluate.loss.time, "monotonic", lambda: next(clock))
     model, tokens, said = GPT(GPTConfig(11, 16, 1, 2, 16)), np.arange(16 * 64 * 10 + 1) % 11, []
     evaluate.full_loss(model, tokens, 4, say=said.append)
     assert len(said) > 2

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .corpora import CORPORA
+from ..data.corpora import CORPORA
 
 
 def _option(default, text: str):

@@ -28,10 +28,10 @@ from tensorlite.optim import AdamW, cosine_schedule
 from tensorlite.parallel import ALONE, Sharded, Team
 from tokenizer.base import write_atomic
 
-from .checkpoint import load_step, save_model, save_run, save_tokenizer
-from .data import draw_batch, draw_starts
-from .evaluate import AT_A_TIME, bits_per_byte, duration, estimate_loss, full_loss
-from .model import GPT
+from ..checkpoint import load_step, save_run, save_tokenizer
+from ..data import draw_batch, draw_starts
+from ..evaluate import AT_A_TIME, bits_per_byte, duration, estimate_loss, full_loss
+from ..model import GPT
 from .settings import Settings
 
 # =================================================================================================
@@ -204,7 +204,7 @@ def train(
                     best = val_loss
                     if first:
                         save_tokenizer(out / "best", tokenizer)
-                        save_model(out / "best", model, step)
+                        model.save_pretrained(out / "best", step)
                     team.wait()
             stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal
             if step > saved and (step % save_interval == 0 or done or stopping):
