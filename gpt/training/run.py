@@ -215,7 +215,7 @@ class Run:
     def report(self) -> None:
         """Print the loss that a finished run has ended with."""
         final = read_metrics(self.out / "metrics.jsonl")[-1]
-        if final["val_loss_full"] is not None:
-            bits = final["bits_per_byte"]
+        if final.get("val_loss_full") is not None:
+            bits = final.get("bits_per_byte")
             more = "" if bits is None else f", {bits:.3f} bits per byte"
             print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
