@@ -6,7 +6,7 @@
     python sample.py --special --start "<|endoftext|>The"   the token, not its name
     python sample.py --interactive                    prompts from the keyboard
 
-What it writes appears token by token; gpt/generate.py draws it.
+What it writes appears token by token; gpt/generate/ draws it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import GPT
 from gpt.generate import stream
-from gpt.settings import Parser, print_anything
+from gpt.training.commandline import Parser
+from gpt.training.output import print_anything
 from tensorlite.device import keep_freed_memory, random
 from tokenizer.texts import read_text
 

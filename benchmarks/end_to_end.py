@@ -25,8 +25,10 @@ from tqdm import tqdm
 
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts, full_windows, read_text, split
-from gpt.settings import Settings, parse
-from gpt.trainer import Metrics, learning_rate, plot_losses, read_metrics
+from gpt.training.metrics import Metrics, plot_losses, read_metrics
+from gpt.training.optimizer import learning_rate
+from gpt.training.presets import parse
+from gpt.training.settings import Settings
 from tensorlite.device import random
 from tokenizer import CharTokenizer
 

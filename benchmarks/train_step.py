@@ -42,8 +42,10 @@ from tqdm import tqdm
 
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer, train_step
+from gpt.training.loop import train_step
+from gpt.training.optimizer import make_optimizer
+from gpt.training.pretrain import Pretraining
+from gpt.training.settings import Settings
 from tensorlite import parallel
 from tensorlite.device import keep_freed_memory, random
 
@@ -172,7 +174,8 @@ def our_side(config: GPTConfig, batch: int):
     settings, tokens = prepare(config, batch)
     model = GPT(config)
     optimizer = make_optimizer(model, settings, team)
-    return lambda i: train_step(model, optimizer, tokens, settings, i, team)
+    task = Pretraining(settings, tokens, tokens)
+    return lambda i: train_step(model, optimizer, task, settings, i, team)
 
 
 def torch_side(config: GPTConfig, batch: int, compiled: bool = False):

@@ -19,6 +19,7 @@ from tensorlite import nn
 from tensorlite.device import random
 
 from .attention import CausalSelfAttention
+from .checkpoint import MODEL, read_gpt2, write_gpt2
 from .config import GPTConfig
 
 
@@ -138,15 +139,26 @@ class GPT(nn.Module):
         ids = ids.data if isinstance(ids, tl.Tensor) else ids
         return ids if hasattr(ids, "dtype") else np.asarray(ids)
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json and model.safetensors in Hugging Face's GPT-2 layout."""
-        from .checkpoint import save_model
+    def save_pretrained(self, directory: str | Path, step: int = 0) -> None:
+        """Write config.json and model.safetensors in Hugging Face's GPT-2 layout.
 
-        save_model(directory, self)
+        `step` is the number of updates that made the weights; the file keeps it.
+        """
+        arrays = {name: p.data for name, p in self.named_parameters()}
+        write_gpt2(directory, self.config, arrays, step)
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> GPT:
-        """The model in such a directory, ours or anyone's. Raises as `checkpoint.load_model`."""
-        from .checkpoint import load_model
+        """The model in a directory of that layout, whoever wrote it.
 
-        return load_model(directory)
+        Raises as `checkpoint.read_gpt2` does, and ValueError for tensors that do not fit the
+        configuration.
+        """
+        config, arrays = read_gpt2(directory)
+        try:
+            model = GPT(config)
+            model.load_state_dict(arrays)
+        except ValueError as error:
+            path = Path(directory) / MODEL
+            raise ValueError(f"{path} does not fit its config.json: {error}") from None
+        return model

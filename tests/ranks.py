@@ -13,8 +13,12 @@ import numpy as np
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig
-from gpt.settings import Settings, parse
-from gpt.trainer import make_optimizer, train_step
+from gpt.training import run as runs
+from gpt.training.loop import train_step
+from gpt.training.optimizer import make_optimizer
+from gpt.training.presets import parse
+from gpt.training.pretrain import Pretraining
+from gpt.training.settings import Settings
 from tensorlite import parallel
 from tensorlite.optim import AdamW
 from tensorlite.parallel import ALONE, MPITeam, Sharded
@@ -41,7 +45,8 @@ def begin(name: str, team):
 def advance(model, optimizer, s: Settings, team, steps) -> np.ndarray:
     """The losses and norms of these steps: (steps, 2)."""
     tokens = np.random.default_rng(0).integers(0, 11, 300)
-    return np.array([train_step(model, optimizer, tokens, s, step, team) for step in steps])
+    task = Pretraining(s, tokens, tokens)
+    return np.array([train_step(model, optimizer, task, s, step, team) for step in steps])
 
 
 def outcome(model, optimizer) -> dict[str, np.ndarray]:
@@ -295,8 +300,8 @@ def machines(out: Path, *argv: str) -> None:
 
     team = MPITeam(MPI.COMM_WORLD, machine=MPI.COMM_WORLD.Split(parallel.join().rank))
     assert (team.size, team.local_size) == (2, 1)
-    train.plot_losses = train.generate = lambda *args, **settings: ""
-    assert train.run(parse(argv)[0], team) == 0
+    runs.plot_losses = train.generate = lambda *args, **settings: ""
+    assert train.pretrain(parse(argv)[0], team) == 0
 
 
 @contextlib.contextmanager

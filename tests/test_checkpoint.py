@@ -102,7 +102,7 @@ def test_other_peoples_files_are_read(tmp_path):
 
 def test_equal_checkpoints_are_equal_files(tmp_path):
     for i in range(4):  # the order of two keys would come out right by chance
-        checkpoint.save_model(tmp_path / str(i), make(False), step=7)
+        make(False).save_pretrained(tmp_path / str(i), step=7)
         for name in ("model.safetensors", "config.json"):
             assert (tmp_path / str(i) / name).read_bytes() == (tmp_path / "0" / name).read_bytes()
     assert checkpoint.load_step(tmp_path / "0") == 7

@@ -24,8 +24,11 @@ from safetensors.numpy import load_file
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig, checkpoint
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer, train_step
+from gpt.training.loop import train_step
+from gpt.training.optimizer import make_optimizer
+from gpt.training.pretrain import Pretraining
+from gpt.training.settings import Settings
+from gpt.training.workers import choose_workers
 from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 
@@ -292,11 +295,12 @@ def recomputing(recompute: bool, steps: int, **sizes):
     model = GPT(GPTConfig(11, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout))
     model.recompute = recompute
     optimizer, tokens = make_optimizer(model, s), np.random.default_rng(0).integers(0, 11, 300)
-    losses = [train_step(model, optimizer, tokens, s, step) for step in range(steps - 1)]
+    task = Pretraining(s, tokens, tokens)
+    losses = [train_step(model, optimizer, task, s, step) for step in range(steps - 1)]
     gc.collect()
     tracemalloc.start()
     try:
-        losses.append(train_step(model, optimizer, tokens, s, steps - 1))
+        losses.append(train_step(model, optimizer, task, s, steps - 1))
         return losses, model.state_dict(), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -580,7 +584,7 @@ LONG = dict(max_iters=10**9)
 def test_how_many_workers(given, cores, n, why, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: cores)
     monkeypatch.setattr(parallel, "fault", lambda: None)
-    chosen, said = train.choose_workers(given | {"out_dir": str(tmp_path / "out")}, ALONE)
+    chosen, said = choose_workers(given | {"out_dir": str(tmp_path / "out")}, ALONE)
     assert chosen == n and why in said
 
 
@@ -591,8 +595,8 @@ def test_a_long_evaluation_is_shared_out_too(tmp_path, monkeypatch):
     with open(text, "wb") as file:
         file.truncate(10**8)  # 10**7 tokens to validate, 12 * 4 * 128**2 multiplications each
     short = dict(dataset=str(text), max_iters=10, out_dir=str(tmp_path / "out"))
-    assert train.choose_workers(short, ALONE)[0] == 4
-    assert train.choose_workers(short | dict(skip_final_eval=True), ALONE)[0] == 1
+    assert choose_workers(short, ALONE)[0] == 4
+    assert choose_workers(short | dict(skip_final_eval=True), ALONE)[0] == 1
 
 
 def test_a_number_of_another_machine_does_not_stop_a_resumed_run(
@@ -606,26 +610,26 @@ def test_a_number_of_another_machine_does_not_stop_a_resumed_run(
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
     monkeypatch.setattr(parallel, "fault", lambda: None)
     resume = LONG | dict(out_dir=str(out), init_from="resume")
-    assert train.choose_workers(resume, ALONE)[0] == 4
+    assert choose_workers(resume, ALONE)[0] == 4
     with pytest.raises(ValueError, match="--workers 16 is more than the 4 cores"):
-        train.choose_workers(resume | dict(workers="16"), ALONE)
+        choose_workers(resume | dict(workers="16"), ALONE)
 
 
 def test_mpiexec_with_one_rank_starts_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "launched", lambda: True)
     given = LONG | dict(out_dir=str(tmp_path / "out"))
-    assert train.choose_workers(given, ALONE)[0] == 1
+    assert choose_workers(given, ALONE)[0] == 1
     with pytest.raises(ValueError, match="--workers 2, but mpiexec has started 1"):
-        train.choose_workers(given | dict(workers="2"), ALONE)
+        choose_workers(given | dict(workers="2"), ALONE)
 
 
 def test_main_called_from_python_trains_in_its_process(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
     monkeypatch.setattr(parallel, "fault", lambda: None)
     out = {"out_dir": str(tmp_path / "out")}
-    n, why = train.choose_workers(LONG | out, ALONE, is_script=False)
+    n, why = choose_workers(LONG | out, ALONE, is_script=False)
     assert n == 1 and "called from Python" in why
-    assert train.choose_workers(out | dict(workers="2"), ALONE, is_script=False)[0] == 2
+    assert choose_workers(out | dict(workers="2"), ALONE, is_script=False)[0] == 2
 
 
 def test_workers_without_mpi(tmp_path, monkeypatch):
@@ -633,13 +637,13 @@ def test_workers_without_mpi(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
     monkeypatch.setattr(parallel, "mpiexec", lambda: None)
     out = {"out_dir": str(tmp_path / "out")}
-    n, why = train.choose_workers(LONG | out, ALONE)
+    n, why = choose_workers(LONG | out, ALONE)
     assert n == 1 and why.startswith("one process: ") and "tensorlite[mpi]" in why
-    assert train.choose_workers(out | dict(workers="1"), ALONE)[0] == 1
+    assert choose_workers(out | dict(workers="1"), ALONE)[0] == 1
     with pytest.raises(ValueError, match=r"--workers 2 .*tensorlite\[mpi\]"):
-        train.choose_workers(out | dict(workers="2"), ALONE)
+        choose_workers(out | dict(workers="2"), ALONE)
     with pytest.raises(ValueError, match="--workers 5 is more than the 4 cores"):
-        train.choose_workers(out | dict(workers="5"), ALONE)
+        choose_workers(out | dict(workers="5"), ALONE)
     parallel.fault.cache_clear()
 
 
@@ -661,11 +665,11 @@ def test_a_resumed_run_keeps_its_workers(text, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
     monkeypatch.setattr(parallel, "fault", lambda: None)
     resume = LONG | dict(out_dir=str(out), init_from="resume")
-    assert train.choose_workers(resume | dict(max_iters=25), ALONE) == (1, "")  # it is finished
-    assert train.choose_workers(resume, ALONE) == (1, "one process, as --workers says")
-    assert train.choose_workers(resume | dict(workers="auto"), ALONE)[0] == 4
+    assert choose_workers(resume | dict(max_iters=25), ALONE) == (1, "")  # it is finished
+    assert choose_workers(resume, ALONE) == (1, "one process, as --workers says")
+    assert choose_workers(resume | dict(workers="auto"), ALONE)[0] == 4
     team = Team()
     team.size = team.local_size = 2
-    assert train.choose_workers(resume, team)[0] == 2  # mpiexec decides
+    assert choose_workers(resume, team)[0] == 2  # mpiexec decides
     with pytest.raises(ValueError, match="--workers 3, but mpiexec has started 2"):
-        train.choose_workers(resume | dict(workers="3"), team)
+        choose_workers(resume | dict(workers="3"), team)

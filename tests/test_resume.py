@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 import tensorlite as tl
 import train
 from gpt import GPT, GPTConfig, checkpoint, data
-from gpt.settings import Settings
-from gpt.trainer import make_optimizer
+from gpt.training import command as commands
+from gpt.training.optimizer import make_optimizer
+from gpt.training.settings import Settings
 from tensorlite.optim import AdamW
 
 from .test_train import (
@@ -146,17 +147,17 @@ def test_a_run_that_has_appeared_meanwhile_is_left_alone(
     steps, text, tmp_path, capsys, monkeypatch
 ):
     """Another process makes its run after this one has seen an empty folder."""
-    out, choose = tmp_path / "out", train.choose_workers
+    out, choose = tmp_path / "out", commands.choose_workers
     run = ["--dataset", str(text), *TINY, "--out_dir", str(out), "--lr_decay_iters=25"]
 
     def choose_slowly(*args):
         chosen = choose(*args)
         with monkeypatch.context() as patch:
-            patch.setattr(train, "choose_workers", choose)
+            patch.setattr(commands, "choose_workers", choose)
             assert train.main([*run, f"--max_iters={steps}"]) == 0
         return chosen
 
-    monkeypatch.setattr(train, "choose_workers", choose_slowly)
+    monkeypatch.setattr(commands, "choose_workers", choose_slowly)
     assert "holds another run" in refused(train.main, capsys, *run)
     assert outcome(out)[0][-1] == outcome(out)[0][-1] | {"event": "final", "step": steps}
     shutil.rmtree(out)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from benchmarks import cupy_api
 from gpt import GPT, GPTConfig, generate
-from gpt.checkpoint import load_model, load_optimizer, save_run
+from gpt.checkpoint import load_optimizer, save_run
 from tensorlite import nn
 from tensorlite.device import RowRandom, place
 from tensorlite.optim import SGD, AdamW, clip_grad_norm, cosine_schedule
@@ -353,7 +353,7 @@ def test_sampling(arguments):
 def test_checkpoints(tmp_path):
     *_, model, optimizer = train("cuda")
     save_run(tmp_path, model, optimizer, 3)
-    again = load_model(tmp_path).to("cuda")
+    again = GPT.from_pretrained(tmp_path).to("cuda")
     for p, q in zip(model.parameters(), again.parameters()):
         np.testing.assert_array_equal(p.numpy(), q.numpy())
     other = AdamW(again.parameters(), lr=1e-2)

@@ -25,8 +25,14 @@ import pytest
 import tensorlite as tl
 import tokenizer as tokenizers
 import train
-from gpt import GPT, GPTConfig, data, evaluate, settings, trainer
-from gpt.settings import PRESET_HELP, PRESETS, Settings, parse
+from gpt import GPT, GPTConfig, data, evaluate
+from gpt.training import loop, metrics, presets
+from gpt.training import run as runs
+from gpt.training.optimizer import learning_rate, make_optimizer
+from gpt.training.prepare import read_data
+from gpt.training.presets import PRESET_HELP, PRESETS, parse
+from gpt.training.pretrain import Pretraining
+from gpt.training.settings import Settings
 
 ROOT = Path(train.__file__).parent
 TINY = (
@@ -54,7 +60,7 @@ def text(tmp_path):
 @pytest.fixture(autouse=True)
 def short_end(monkeypatch):
     """The picture and the sample at the end take longer than these runs."""
-    monkeypatch.setattr(train, "plot_losses", lambda out: True)
+    monkeypatch.setattr(runs, "plot_losses", lambda out: True)
     monkeypatch.setattr(train, "generate", lambda *args, **settings: "a sample")
 
 
@@ -165,7 +171,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(text, tmp_pat
 
     assert load_step(out / "best") == best and load_step(out) == 25
     tokens = char_validation(text)[1]
-    again = train.estimate_loss(GPT.from_pretrained(out / "best"), tokens, 4, 2, 1337)
+    again = evaluate.estimate_loss(GPT.from_pretrained(out / "best"), tokens, 4, 2, 1337)
     assert again == losses[best]
 
 
@@ -227,7 +233,7 @@ def test_no_steps_at_all(text, tmp_path, capsys):
 def test_loss_picture(text, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    monkeypatch.setattr(train, "plot_losses", trainer.plot_losses)
+    monkeypatch.setattr(runs, "plot_losses", metrics.plot_losses)
     ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -267,7 +273,7 @@ def test_the_picture_leaves_the_callers_backend(text, tmp_path, capsys, monkeypa
     pyplot.switch_backend("svg")
     out = tmp_path / "out"
     ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
-    assert trainer.plot_losses(out) and (out / "loss.png").exists()
+    assert metrics.plot_losses(out) and (out / "loss.png").exists()
     assert pyplot.get_backend() == "svg" and os.environ["MPLBACKEND"] == "svg"
     assert pyplot.get_fignums() == []
     pyplot.switch_backend(before)
@@ -323,7 +329,7 @@ def test_what_fails_at_the_end_is_a_line(part, error, words, text, tmp_path, cap
     def fail(*args, **settings):
         raise error
 
-    monkeypatch.setattr(train, part, fail)
+    monkeypatch.setattr(runs if part == "plot_losses" else train, part, fail)
     out = tmp_path / "out"
     stdout = ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
     missing = {"plot_losses": "loss.png", "generate": "sample", "command": "more of it"}
@@ -345,7 +351,7 @@ def test_a_disk_without_room_for_the_picture(text, tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        trainer.plot_losses(out)
+        metrics.plot_losses(out)
     monkeypatch.setattr(os, "fsync", fsync)
     assert files(out) == before  # no half a picture either
 
@@ -375,7 +381,7 @@ def test_the_full_loss_does_not_depend_on_the_batch(n, batch_size):
 
 def test_a_long_evaluation_shows_its_progress_without_a_terminal(monkeypatch):
     clock = itertools.count(0, 3)  # seconds: three pass with each look
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(evaluate.loss.time, "monotonic", lambda: next(clock))
     model, tokens, said = GPT(GPTConfig(11, 16, 1, 2, 16)), np.arange(16 * 64 * 10 + 1) % 11, []
     evaluate.full_loss(model, tokens, 4, say=said.append)
     assert len(said) > 2
@@ -442,7 +448,7 @@ def test_the_seed_decides(text, tmp_path, capsys):
 
 def test_weight_decay_is_on_matrices_and_embeddings_alone():
     model = GPT(GPTConfig(10, 8, 2, 2, 16, bias=True))
-    optimizer = trainer.make_optimizer(model, Settings(weight_decay=0.3))
+    optimizer = make_optimizer(model, Settings(weight_decay=0.3))
     decay = {id(p): g["weight_decay"] for g in optimizer.groups for p in g["params"]}
     assert len(decay) == len(model.parameters())
     for name, p in model.named_parameters():
@@ -452,12 +458,12 @@ def test_weight_decay_is_on_matrices_and_embeddings_alone():
 
 def test_learning_rate_follows_the_settings():
     s = Settings(learning_rate=1.0, min_lr=0.25, warmup_iters=4, lr_decay_iters=10, max_iters=20)
-    rates = [trainer.learning_rate(s, step) for step in range(20)]
+    rates = [learning_rate(s, step) for step in range(20)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[7] == pytest.approx(0.625) and set(rates[10:]) == {0.25}
     flat = replace(s, decay_lr=False)
-    assert {trainer.learning_rate(flat, step) for step in range(20)} == {1.0}
-    assert trainer.learning_rate(replace(s, min_lr=None), 19) == pytest.approx(0.1)
+    assert {learning_rate(flat, step) for step in range(20)} == {1.0}
+    assert learning_rate(replace(s, min_lr=None), 19) == pytest.approx(0.1)
 
 
 # ---- settings ------------------------------------------------------------------------------------
@@ -534,8 +540,8 @@ def test_each_file_or_line_ends_with_the_end_of_text(tmp_path, capsys):
         ],
     }
     for separator, expected in texts.items():
-        given = settings.Settings(dataset=str(folder), tokenizer="bpe:300", separator=separator)
-        tokenizer, train_ids, val_ids, _ = train.read_data(given, None)
+        given = Settings(dataset=str(folder), tokenizer="bpe:300", separator=separator)
+        tokenizer, train_ids, val_ids, _ = read_data(given, None)
         assert tokenizer.vocab_size == 300 and tokenizer.eos_token_id == 299
         ids = np.concatenate([train_ids, val_ids])
         assert len(train_ids) == int(0.9 * len(ids))
@@ -890,11 +896,12 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(text, tmp_path, capsys):
 def test_a_step_that_diverges_changes_nothing():
     model = GPT(GPTConfig(10, 8, 1, 2, 16))
     s = Settings(block_size=8, batch_size=2)
-    optimizer = trainer.make_optimizer(model, s)
+    optimizer, tokens = make_optimizer(model, s), np.arange(100) % 10
+    task = Pretraining(s, tokens, tokens)
     model.ln_f.weight.data[3] = np.nan
     before = {name: array.copy() for name, array in model.state_dict().items()}
     with pytest.raises(FloatingPointError, match="nan"):
-        trainer.train_step(model, optimizer, np.arange(100) % 10, s, 0)
+        loop.train_step(model, optimizer, task, s, 0)
     assert optimizer.steps == 0 and all(p.grad is None for p in optimizer.params)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
@@ -904,7 +911,7 @@ def test_all_settings_are_typed():
     fields = Settings.__dataclass_fields__.values()
     assert {f.type.removesuffix(" | None") for f in fields} == {"int", "float", "bool", "str"}
     assert all(f.metadata["help"] for f in fields)
-    assert settings.IGNORED.keys().isdisjoint(Settings.__dataclass_fields__)
+    assert presets.IGNORED.keys().isdisjoint(Settings.__dataclass_fields__)
 
 
 def test_a_model_with_a_damaged_config_on_token_files(tmp_path, capsys):
@@ -941,7 +948,7 @@ def test_a_fault_after_training_costs_itself_alone(name, what, text, tmp_path, c
     def fault(*args, **settings):
         raise MemoryError("no memory\nleft")
 
-    monkeypatch.setattr(train, name, fault)
+    monkeypatch.setattr(runs if name == "plot_losses" else train, name, fault)
     out = tmp_path / "out"
     stdout = ok(train.main, capsys, "--dataset", text, *TINY, "--out_dir", out)
     assert f"\nno {what}: no memory left\n" in stdout
@@ -953,7 +960,7 @@ def test_the_picture_leaves_the_backend_alone(text, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "svg")
     before = matplotlib.rcParams["backend"]
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "val_loss": 2.0}\n')
-    assert trainer.plot_losses(tmp_path) and (tmp_path / "loss.png").exists()
+    assert metrics.plot_losses(tmp_path) and (tmp_path / "loss.png").exists()
     assert matplotlib.rcParams["backend"] == before and os.environ["MPLBACKEND"] == "svg"
 
 
@@ -995,7 +1002,7 @@ def test_bits_per_byte_count_the_bytes_of_unknown_characters(text, tmp_path, cap
     argv = ["--dataset", other, *TINY, "--max_iters=1", "--init_from", base, "--out_dir", out]
     with pytest.warns(UserWarning, match="not in the tokenizer's vocabulary"):
         warnings.simplefilter("always")
-        train.run(parse([str(a) for a in argv])[0])
+        train.pretrain(parse([str(a) for a in argv])[0])
     validation = whole[int(0.9 * len(whole)) :]
     n = (len(validation) - 1) // 16 * 16
     assert {len(c.encode()) for c in validation[1 : n + 1]} == {1, 2, 4}

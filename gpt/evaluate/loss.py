@@ -14,8 +14,8 @@ from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
 from tokenizer.base import replace_surrogates
 
-from .data import draw_batch, draw_starts, full_windows
-from .model import GPT
+from ..data import draw_batch, draw_starts, full_windows
+from ..model import GPT
 
 
 def estimate_loss(

@@ -1,8 +1,4 @@
-"""From a prompt to text: the model's logits, one token drawn, again.
-
-The filters are small pure functions on the logits of one position, (V,); `next_token` applies them
-in the usual order: repetition penalty, temperature, top-k, top-p, min-p.
-"""
+"""From a prompt to text: the model's logits, one token drawn, again."""
 
 from __future__ import annotations
 
@@ -16,75 +12,8 @@ import tensorlite as tl
 from tensorlite.device import random
 from tokenizer import StreamDecoder
 
-from .model import GPT
-
-# =================================================================================================
-# One token
-# =================================================================================================
-
-
-def next_token(
-    logits: np.ndarray,
-    rng: np.random.Generator,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seen: Sequence[int] = (),
-) -> int:
-    """Draw an id from logits (V,). Temperature 0 takes the likeliest and draws nothing.
-
-    Every filter keeps the likeliest id. `seen` are the ids that the penalty makes less likely.
-    """
-    logits = logits.astype(np.float64)
-    if repetition_penalty != 1.0:
-        logits = penalise(logits, seen, repetition_penalty)
-    if temperature == 0:
-        return int(np.argmax(logits))
-    logits = (logits - logits.max()) / temperature
-    if top_k is not None:
-        logits = keep_top_k(logits, top_k)
-    if top_p is not None:
-        logits = keep_top_p(logits, top_p)
-    if min_p is not None:
-        logits = np.where(logits >= logits.max() + math.log(min_p), logits, -np.inf)
-    cumulative = np.cumsum(np.exp(logits))
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-
-
-def penalise(logits, seen, penalty):
-    """Make ids that were seen less likely (Keskar et al., 2019)."""
-    ids = np.unique(np.asarray(seen, dtype=np.int64))
-    logits = logits.copy()
-    logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
-    return logits
-
-
-def keep_top_k(logits, k):
-    """Only the k likeliest ids."""
-    if k >= len(logits):
-        return logits
-    kept = np.full_like(logits, -np.inf)
-    best = np.argsort(-logits, kind="stable")[:k]
-    kept[best] = logits[best]
-    return kept
-
-
-def keep_top_p(logits, p):
-    """Only the likeliest ids that together reach probability p (Holtzman et al., 2019)."""
-    order = np.argsort(-logits, kind="stable")
-    probabilities = np.exp(logits[order])
-    before = np.cumsum(probabilities) - probabilities
-    best = order[before < p * probabilities.sum()]
-    kept = np.full_like(logits, -np.inf)
-    kept[best] = logits[best]
-    return kept
-
-
-# =================================================================================================
-# A text
-# =================================================================================================
+from ..model import GPT
+from .sampling import next_token
 
 
 def generate(model: GPT, tokenizer, prompt: str, *args, return_full_text: bool = True, **kw) -> str:
@@ -129,7 +58,7 @@ def stream(
     first character if it has none). A prompt longer than the model's context is cropped from the
     left, with a warning. Raises ValueError for arguments out of range.
     """
-    _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+    check_arguments(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     stop = [stop] if isinstance(stop, str) else [s for s in stop if s]
     block_size, eos = model.config.block_size, tokenizer.eos_token_id
     if prompt:
@@ -203,7 +132,7 @@ def stream(
         model.train(training)
 
 
-def _check(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty) -> None:
+def check_arguments(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty) -> None:
     for name, value, fine, expected in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 0, "at least 0"),
         ("temperature", temperature, 0 <= temperature < math.inf, "a number, 0 or more"),

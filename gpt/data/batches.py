@@ -1,0 +1,61 @@
+"""From a flat array of ids, (N,), to batches of windows: what the model reads, and what follows.
+
+    tokens       5 8 2 9 4 7
+    x (start 1)    8 2 9         block_size 3: what the model reads
+    y                2 9 4       what it should say next, at each place
+
+The random windows are nanoGPT's `get_batch`. `full_windows` goes beyond it: it measures a whole
+split and not a random part of it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def check_length(tokens: np.ndarray, block_size: int, what: str) -> None:
+    """Raise ValueError when a split (`what`: "training", say) is too short for one window."""
+    if len(tokens) < block_size + 1:
+        raise ValueError(
+            f"the {what} split has {len(tokens)} tokens, and one window of block_size "
+            f"{block_size} takes {block_size + 1}: give a smaller --block_size or more text"
+        )
+
+
+def draw_starts(
+    rng: np.random.Generator, tokens_len: int, batch_size: int, block_size: int
+) -> np.ndarray:
+    """Where batch_size random windows start, (B,) int64, uniform in [0, tokens_len - block_size).
+
+    The last window starts at tokens_len - block_size - 1, for y reaches one further than x.
+    """
+    return rng.integers(0, tokens_len - block_size, size=batch_size)
+
+
+def draw_batch(
+    tokens: np.ndarray, starts: np.ndarray, block_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The windows at `starts`, (B,): x and the y one further on, (B, T) int64 each.
+
+    >>> draw_batch(np.array([5, 8, 2, 9, 4, 7]), np.array([1]), 3)
+    (array([[8, 2, 9]]), array([[2, 9, 4]]))
+    """
+    places = starts[:, None] + np.arange(block_size + 1)  # (B, 1) + (T + 1,) -> (B, T + 1)
+    # asarray: a memmap's subclass would stick to everything computed from it.
+    windows = np.asarray(tokens)[places]  # (B, T + 1)
+    return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
+
+
+def full_windows(
+    tokens: np.ndarray, block_size: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All floor((N - 1) / block_size) windows that do not overlap, batch_size at a time, in order.
+
+    Every token but the first (and fewer than block_size at the end) is predicted exactly once,
+    so the mean loss over them is a number of the split, not of a draw. The last batch may be
+    smaller.
+    """
+    windows = (len(tokens) - 1) // block_size
+    for first in range(0, windows, batch_size):
+        last = min(first + batch_size, windows)
+        yield draw_batch(tokens, np.arange(first, last) * block_size, block_size)

@@ -1,0 +1,80 @@
+"""What every command that trains does around the training.
+
+It joins the other processes or starts them, lets one of them print, and turns what the user can
+mend into one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from tensorlite import parallel
+from tensorlite.parallel import ALONE, Team
+
+from .output import only_rank_0_prints, print_anything
+from .settings import Settings
+from .workers import choose_workers
+
+
+def run_command(
+    script: str | Path,
+    argv: list[str] | None,
+    parse: Callable[[list[str]], tuple[dict, list[str]]],
+    train: Callable[[dict, Team, str], int],
+    kind: type[Settings] = Settings,
+) -> int:
+    """Run the command line of a script that trains; returns the exit status.
+
+    `argv` None stands for the command line of this process. `parse` gives the settings that a
+    command line names, of the class `kind`, and notes on what it ignores. `train` is called in each
+    of the processes, with these settings and a line that says why there are so many processes. What
+    the user can mend is one line on stderr.
+    """
+    print_anything()
+    is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
+    name, team = Path(script).name, ALONE
+    try:
+        team = parallel.join()
+        with only_rank_0_prints(team):
+            warnings.showwarning = lambda text, *_: print(f"{name}: {text}", file=sys.stderr)
+            given, notes = parse(argv)
+            workers, why = choose_workers(given, team, is_script, kind)
+            if workers > team.size:
+                print(why, flush=True)
+                return parallel.start(workers, [str(script), *argv])
+            for note in notes:
+                print(note, file=sys.stderr)
+            return train(given, team, why)
+    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
+        text = " ".join(str(error).split()) or "out of memory"
+        team.give_way()
+        print(f"{name}: error: {text}", file=sys.stderr)
+        return team.end(2)
+    except SystemExit as stop:  # the command line's: --help, or a fault in it
+        if stop.code:
+            team.give_way()
+        raise
+    except KeyboardInterrupt:
+        team.give_way()
+        print(f"{name}: interrupted; --init_from resume goes on", file=sys.stderr)
+        return team.end(130)
+
+
+def command(script: str, out: Path) -> str:
+    """How to call train.py or sample.py, from this folder, with the Python that runs now."""
+    path, here = Path(__file__).resolve().parents[2] / f"{script}.py", Path.cwd().resolve()
+    found = shutil.which("python")
+    if Path(sys.prefix).resolve().parent == here:  # a .venv in this folder
+        python = os.path.relpath(sys.executable)
+    elif found and Path(found).parent == Path(sys.executable).parent:
+        python = "python"
+    else:
+        python = sys.executable
+    name = path.name if path.parent == here else str(path)
+    return f"{shlex.join([python, name])} --out_dir {shlex.quote(str(out))}"

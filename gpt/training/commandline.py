@@ -1,0 +1,68 @@
+"""Settings on a command line: every field of a dataclass of settings is a flag.
+
+This is argparse with nanoGPT's habits: `--name value` or `--name=value`, True and False written
+out, whole numbers as 1e5 or 600_000. A mistake is one line on stderr, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line on stderr, without the page of usage.
+
+    Flags may be written with dashes instead of underscores: --out-dir=a-b is --out_dir=a-b.
+    """
+
+    def add_settings(self, settings: type) -> None:
+        """A flag for every field of this dataclass of settings."""
+        for field in dataclasses.fields(settings):
+            kind = field.type.removesuffix(" | None")
+            shown = "" if field.default is None else f" ({field.default})"
+            self.add_argument(
+                f"--{field.name}",
+                type={"int": _int, "float": _float, "bool": _bool, "str": os.path.expanduser}[kind],
+                metavar=kind.upper(),
+                help=(field.metadata["help"] + shown).replace("%", "%%"),
+                **({"nargs": "?", "const": True} if kind == "bool" else {}),
+            )
+
+    def parse_args(self, argv: list[str]) -> argparse.Namespace:
+        return super().parse_args([self._underscored(argument) for argument in argv])
+
+    def _underscored(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        flag = name.replace("-", "_").replace("__", "--", 1)
+        return flag + equals + value if flag in self._option_string_actions else argument
+
+    def error(self, message: str):
+        if message.endswith("expected one argument"):
+            message += " (one that begins with a dash is given as --NAME=VALUE)"
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def _bool(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"is True or False, not {text!r}") from None
+
+
+def _int(text: str) -> int:
+    try:
+        value = float(text)  # 1e5, 600_000
+        if value != int(value):
+            raise ValueError
+        return int(value)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"is a whole number, not {text!r}") from None
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is a number, not {text!r}") from None

@@ -1,0 +1,160 @@
+"""The folder of a run: whose it is, what is in it, and who may write there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from tokenizer.base import FILE_NAME
+
+from .. import checkpoint
+from ..data import resolve
+from .settings import NO_MODEL, Settings, is_model
+
+# The folder first: it alone may be hard to delete, and then all is as it was.
+RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
+# Settings that do not change what is learned, and those that a resumed run cannot change.
+NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
+NEUTRAL += ("eval_only",)
+FIXED = (
+    "tokenizer",
+    "separator",
+    "vocab_size",
+    "block_size",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "bias",
+)
+
+
+def choose_run(given: dict, out: Path, kind: type[Settings] = Settings) -> bool:
+    """Whether to resume the run in `out`. Raises ValueError where it would be overwritten.
+
+    `given` are settings of the class `kind`.
+    """
+    settings = kind(**given)
+    parts = ("run.json", "model.safetensors", "metrics.jsonl", "best")
+    exists = any(os.path.lexists(out / name) for name in parts) or any(out.glob("optimizer-[1-9]*"))
+    resumable = (out / checkpoint.RUN).exists()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out_dir {out} is a file")
+    if not settings.out_dir:
+        raise ValueError("--out_dir is empty: name a folder")
+    if settings.overwrite and is_model(settings.init_from):
+        if out.resolve() in (
+            Path(settings.init_from).resolve(),
+            *Path(settings.init_from).resolve().parents,
+        ):
+            raise ValueError(f"--overwrite would delete the model to start from, in {out}")
+    if settings.init_from == "resume":
+        if not resumable:
+            raise FileNotFoundError(f"there is no run to resume in {out}: no run.json in it")
+        return True
+    if not exists or settings.overwrite:
+        return False
+    if settings.init_from == "auto" and resumable:
+        saved = read_run(out)["settings"]
+        asked = dataclasses.asdict(settings)
+        changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
+        if "dataset" in changed and same_dataset(asked["dataset"], saved.get("dataset")):
+            changed.remove("dataset")
+        if not changed:
+            return True
+        raise ValueError(
+            f"{out} holds a run with other settings ({', '.join(changed)} differ): "
+            "give another --out_dir, or --overwrite to delete it"
+        )
+    way = "--init_from resume goes on with it, " if resumable else ""  # not without its run.json
+    raise ValueError(
+        f"{out} holds another run: {way}--overwrite deletes it, --out_dir puts this one elsewhere"
+    )
+
+
+def read_run(out: Path) -> dict:
+    """{"settings": ..., "data": ...} of the run in `out`. Raises ValueError if it is not ours."""
+    saved = checkpoint.read_json(out / checkpoint.RUN)
+    if not isinstance(saved.get("settings"), dict) or "data" not in saved:
+        raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
+    if checkpoint.is_lost(out):
+        raise FileNotFoundError(
+            f"the run in {out} has lost its {checkpoint.MODEL}: put it back (best/ may have an "
+            "earlier one, for --init_from), or begin again with --overwrite"
+        )
+    folder, settings = saved.get("folder"), saved["settings"]
+    if isinstance(folder, str) and folder != os.getcwd():  # paths are relative to that one
+        if isinstance(dataset := settings.get("dataset"), str):
+            settings["dataset"] = resolve(dataset, folder)
+        if isinstance(model := settings.get("init_from"), str) and model not in NO_MODEL:
+            model = os.path.join(folder, model)
+            settings["init_from"] = model if is_model(model) else settings["init_from"]
+    return saved
+
+
+def same_dataset(a: str, b: object) -> bool:
+    """Whether two names stand for the same dataset: the same file by two paths, say."""
+    if not isinstance(b, str):
+        return False
+    a, b = resolve(a), resolve(b)
+    return a == b or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
+
+
+def resumed_settings(
+    given: dict, saved: dict, out: Path, kind: type[Settings] = Settings
+) -> Settings:
+    """The saved settings, with the given ones on top where that is possible."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    saved = {name: value for name, value in saved.items() if name in names}
+    saved = dataclasses.asdict(kind(**saved))
+    for name in FIXED:
+        if name in given and given[name] not in (None, saved[name]):
+            raise ValueError(
+                f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
+            )
+    if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
+        saved["lr_decay_iters"] = None  # where the run ends, then as now
+    given = {name: value for name, value in given.items() if name not in FIXED}
+    return kind(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
+
+
+@contextlib.contextmanager
+def only_process(out: Path):
+    """Make the folder, and let no other process train in it while the block runs.
+
+    A folder that was made here and is still empty at the end is removed.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (out.exists() and os.path.samestat(os.fstat(handle), out.stat())):
+            raise BlockingIOError  # it has just been removed
+        yield
+    except BlockingIOError:
+        made = []
+        raise ValueError(f"another process is training in {out}") from None
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
+        os.close(handle)
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """With `overwrite`, delete what a run has left in its folder."""
+    if overwrite:
+        if not os.access(out, os.W_OK):  # before anything in best/ is deleted
+            raise PermissionError(f"nothing can be deleted in {out}: it is not writable for you")
+        names = [*RUN_FILES, FILE_NAME, "tokenizer.json"]
+        names += [checkpoint.TOKENIZER_CONFIG]
+        names += (p.name for p in out.glob("optimizer-*.safetensors"))
+        for path in (out / name for name in names):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,211 @@
+"""The presets, and the command line of train.py.
+
+Presets are what nanoGPT's configuration files set, under names of ours and of theirs, so that a
+command line of nanoGPT's runs unchanged: `python train.py config/train_shakespeare_char.py` too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+from .commandline import Parser
+from .settings import NO_MODEL, Settings
+
+# What each changes of the defaults in settings.py
+
+_SHAKESPEARE = dict(
+    dataset="shakespeare",
+    tokenizer="char",
+    learning_rate=1e-3,
+    min_lr=1e-4,
+    beta2=0.99,
+    warmup_iters=100,
+    weight_decay=0.1,
+    eval_interval=250,
+)
+_CHAR_CPU = _SHAKESPEARE | dict(
+    block_size=64,
+    batch_size=12,
+    n_layer=4,
+    n_head=4,
+    n_embd=128,
+    max_iters=2000,
+    lr_decay_iters=2000,
+    dropout=0.0,
+    eval_iters=20,
+    log_interval=1,
+)
+_CHAR_GPU = _SHAKESPEARE | dict(
+    block_size=256,
+    batch_size=64,
+    n_layer=6,
+    n_head=6,
+    n_embd=384,
+    max_iters=5000,
+    lr_decay_iters=5000,
+    dropout=0.2,
+    eval_iters=200,
+    log_interval=10,
+)
+_GPT2 = dict(
+    dataset="openwebtext",
+    block_size=1024,
+    batch_size=12,
+    gradient_accumulation_steps=40,
+    n_layer=12,
+    n_head=12,
+    n_embd=768,
+    max_iters=600_000,
+    lr_decay_iters=600_000,
+    learning_rate=6e-4,
+    min_lr=6e-5,
+    warmup_iters=2000,
+    weight_decay=0.1,
+    beta2=0.95,
+    eval_interval=1000,
+    eval_iters=200,
+    log_interval=10,
+)
+_FINETUNE = dict(
+    dataset="shakespeare",
+    init_from="gpt2-xl",
+    out_dir="out-shakespeare",
+    block_size=1024,
+    batch_size=1,
+    gradient_accumulation_steps=32,
+    max_iters=20,
+    learning_rate=3e-5,
+    decay_lr=False,
+    beta2=0.95,
+    eval_interval=5,
+    eval_iters=40,
+    log_interval=10,
+)
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "shakespeare-char": _CHAR_CPU,
+    "baby-gpt": _CHAR_GPU,
+    "gpt2": _GPT2,
+    # nanoGPT's configuration files by their names
+    "train_shakespeare_char": _CHAR_GPU | {"out_dir": "out-shakespeare-char"},
+    "train_gpt2": _GPT2,
+    "finetune_shakespeare": _FINETUNE,
+}
+PRESET_HELP = """\
+presets (2 cores, by parameters and time):
+  demo              0.80 M, 2 minutes: Python's own documentation, character by character
+  shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
+  baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
+  gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
+  finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
+"""
+
+# What a preset says of a new model, and not of one to start from
+OF_A_NEW_MODEL = "tokenizer vocab_size block_size n_layer n_head n_embd bias".split()
+
+# nanoGPT's flags that mean nothing here, and why
+IGNORED = {
+    "compile": "there is nothing to compile",
+    "backend": "processes are not started this way",
+    "wandb_log": "metrics go to metrics.jsonl",
+    "wandb_project": "metrics go to metrics.jsonl",
+    "wandb_run_name": "metrics go to metrics.jsonl",
+    "always_save_checkpoint": "the latest and the best checkpoint are both kept",
+}
+
+
+def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that a command line names, presets included, and notes on what it ignores.
+
+    Flags may be written with dashes or with underscores, as `--name value` or `--name=value`. Exits
+    with status 2 and a line on stderr where argparse finds a mistake.
+    """
+    parser = Parser(
+        prog="train.py",
+        description="Train a GPT on text, on your own CPU.",
+        epilog=PRESET_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "config", nargs="?", help="a preset, or the name of one of nanoGPT's configuration files"
+    )
+    parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="see below")
+    parser.add_settings(Settings)
+    for name in IGNORED:
+        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
+    given = vars(parser.parse_args(argv))
+
+    name, values = given.pop("preset", None), {}
+    if (config := given.pop("config", None)) is not None:
+        if name is not None:
+            parser.error(f"both {config} and --preset {name}: give one of them")
+        name = Path(config).name.removesuffix(".py")
+        if name not in PRESETS:
+            parser.error(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+        if Path(config).is_file():  # the user's copy, which may have been changed
+            try:
+                values = read_config_file(Path(config))
+            except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+                parser.error(f"{config}: {error}")
+    names = {field.name for field in dataclasses.fields(Settings)}
+    notes = [
+        f"{config} sets {n}, which is ignored: {IGNORED.get(n, 'there is no such setting')}"
+        for n, value in values.items()
+        if n not in names and not (n in IGNORED and (not value or n.startswith("wandb")))
+    ]
+    values = PRESETS[name or "demo"] | {n: v for n, v in values.items() if n in names}
+    init_from = (values | given).get("init_from", "scratch")
+    if init_from == "resume" and name is not None:
+        notes.append(f"{config or name} is ignored: a resumed run keeps its settings")
+        values = {n: v for n, v in values.items() if n == "out_dir"}
+    elif init_from not in NO_MODEL:  # the model to start from has these
+        values = {n: v for n, v in values.items() if n not in OF_A_NEW_MODEL}
+    notes += [f"--{n} is ignored: {IGNORED[n]}" for n in given if n in IGNORED]
+    given = values | {n: v for n, v in given.items() if n not in IGNORED}
+    if given.get("dtype", "float32") != "float32":
+        notes.append(f"--dtype {given.pop('dtype')} is ignored: this computes in float32")
+    return given, notes
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """What a configuration file of nanoGPT's sets, without running it.
+
+    Its lines are `NAME = VALUE`; a value is a constant, a name set before, or a sum or product of
+    such. Other values are left out if they are for names that mean nothing here. Raises ValueError
+    for a setting whose value is something else.
+    """
+    operations = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+    operations |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv}
+    values = {}
+
+    def value_of(node: ast.expr):
+        if isinstance(node, ast.BinOp) and type(node.op) in operations:
+            return operations[type(node.op)](value_of(node.left), value_of(node.right))
+        if isinstance(node, ast.Name):
+            return values[node.id]
+        return ast.literal_eval(node)
+
+    names = {field.name for field in dataclasses.fields(Settings)}
+    for line in ast.parse(path.read_bytes()).body:
+        if not isinstance(line, ast.Assign):
+            if isinstance(line, (ast.Import, ast.ImportFrom, ast.Expr)):
+                continue
+            raise ValueError(f"line {line.lineno} is not NAME = VALUE, and is not run")
+        for target in line.targets:
+            name = ast.unparse(target)
+            try:
+                values[name] = value_of(line.value)
+            except (ValueError, TypeError, ArithmeticError, KeyError):
+                if name in names:
+                    raise ValueError(
+                        f"line {line.lineno} is not run: give --{name} on the command line instead"
+                    ) from None
+    return {n: os.path.expanduser(v) if isinstance(v, str) else v for n, v in values.items()}

@@ -1,0 +1,67 @@
+"""Pretraining, the first task: to predict the next token of text, everywhere in random windows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorlite import Tensor
+from tensorlite.device import random
+from tensorlite.parallel import ALONE, Team
+
+from ..data import check_length, draw_batch, draw_starts
+from ..evaluate import bits_per_byte, estimate_loss, full_loss
+from ..model import GPT
+from .output import harmless
+from .settings import Settings
+from .task import Batch
+
+
+class Pretraining:
+    """Windows of `block_size` tokens from `train_tokens`, measured on `val_tokens`: (N,) each.
+
+    Raises ValueError where one of them is too short for a window.
+    """
+
+    def __init__(self, settings: Settings, train_tokens: np.ndarray, val_tokens: np.ndarray):
+        check_length(train_tokens, settings.block_size, "training")
+        check_length(val_tokens, settings.block_size, "validation")
+        self.settings, self.train_tokens, self.val_tokens = settings, train_tokens, val_tokens
+        self.tokens_per_example = settings.block_size
+
+    def batch(self, step: int, model: GPT, team: Team = ALONE) -> Batch:
+        """Where the windows of this step start, (B,): the tokens are read when they are needed."""
+        s = self.settings
+        n = s.batch_size * s.gradient_accumulation_steps
+        rng = random(s.seed, "batch", step)
+        return Batch(draw_starts(rng, len(self.train_tokens), n, s.block_size))
+
+    def loss(self, model: GPT, examples: Batch, rng=None) -> Tensor:
+        (starts,) = examples.arrays
+        x, y = draw_batch(self.train_tokens, starts, self.settings.block_size)  # (B, T), (B, T)
+        return model.loss(x, y, rng) * examples.share
+
+    def evaluate(self, model: GPT, team: Team = ALONE) -> dict[str, float]:
+        """An estimate of the loss on the validation split."""
+        s = self.settings
+        loss = estimate_loss(model, self.val_tokens, s.batch_size, s.eval_iters, s.seed, team)
+        return {"val_loss": loss}
+
+    def final(self, model: GPT, team: Team, tokenizer, val_text: str | None) -> dict:
+        """The loss on the whole validation split, measured once, at the end of the run.
+
+        Both numbers are None with --skip_final_eval. `bits_per_byte` needs a tokenizer, and the
+        text of the split where that has characters which the tokenizer does not know.
+        """
+        s, loss, bits = self.settings, None, None
+        if not s.skip_final_eval:
+            loss = full_loss(
+                model,
+                self.val_tokens,
+                s.batch_size,
+                team,
+                say=lambda text: team.rank == 0 and print(text, flush=True),
+            )
+            if tokenizer:
+                with harmless("bits per byte"):
+                    bits = bits_per_byte(loss, self.val_tokens, s.block_size, tokenizer, val_text)
+        return {"val_loss_full": loss, "bits_per_byte": bits}

@@ -1,0 +1,122 @@
+"""The settings of a training run: one typed block of defaults.
+
+Names and meaning are nanoGPT's, so that its command lines run unchanged. The defaults are those of
+the demo; `presets.py` has others. The settings of another method of training extend this class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoint import CONFIG
+from ..data import CORPORA
+
+
+def option(default, text: str):
+    """A field of a class of settings: its default, and what --help says about it."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclass
+class Settings:
+    """Every setting, with its default. Raises ValueError for values that cannot work."""
+
+    # what to learn
+    dataset: str = option(
+        "python-docs", f"one of {', '.join(CORPORA)}; a text file or folder; nanoGPT's .bin files"
+    )
+    encoding: str = option("utf-8", "the encoding of text files")
+    tokenizer: str | None = option(
+        None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
+    )
+    separator: str | None = option(
+        None, "file or line: each one of the text ends with the end-of-text token"
+    )
+    vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
+    # the model
+    block_size: int = option(64, "the context, in tokens")
+    n_layer: int = option(4, "blocks")
+    n_head: int = option(4, "attention heads in a block")
+    n_embd: int = option(128, "width")
+    dropout: float = option(0.0, "probability of dropping an activation in training")
+    bias: bool = option(False, "biases in linear layers and layer norms")
+    # how to learn
+    batch_size: int = option(12, "windows of block_size tokens in a batch")
+    gradient_accumulation_steps: int = option(1, "batches in a step")
+    max_iters: int = option(2000, "steps")
+    learning_rate: float = option(2e-3, "at its highest")
+    decay_lr: bool = option(True, "lower it along a cosine")
+    warmup_iters: int = option(100, "steps of linear warm-up")
+    lr_decay_iters: int | None = option(None, "where the cosine ends (max_iters)")
+    min_lr: float | None = option(None, "the learning rate there (learning_rate / 10)")
+    weight_decay: float = option(0.1, "on matrices and embeddings")
+    beta1: float = option(0.9, "AdamW: memory of the gradient")
+    beta2: float = option(0.99, "AdamW: memory of its square")
+    grad_clip: float = option(1.0, "largest norm of the gradient (0: any)")
+    seed: int = option(1337, "of weights, batches and dropout")
+    # what to report and keep
+    out_dir: str = option("out", "the folder of the run")
+    init_from: str = option(
+        "scratch",
+        "scratch; resume the run in out_dir; auto: resume if there is one to resume; "
+        "or a folder with a model to fine-tune",
+    )
+    overwrite: bool = option(False, "delete the run that is in out_dir")
+    eval_interval: int = option(250, "steps between estimates of the validation loss")
+    eval_iters: int = option(20, "batches in an estimate")
+    log_interval: int = option(10, "steps between lines of metrics.jsonl")
+    save_interval: int | None = option(None, "steps between checkpoints (eval_interval)")
+    skip_final_eval: bool = option(False, "do not go over the whole validation split at the end")
+    eval_only: bool = option(False, "estimate the validation loss and stop")
+    # where to compute
+    device: str = option("cpu", "cpu or cuda")
+    dtype: str = option("float32", "float32 is what there is; others are noted and ignored")
+    workers: str = option(
+        "auto",
+        "processes that share each batch: a number, or auto: one for each physical core (or GPU), "
+        "or fewer where the batch does not divide evenly among them; one process for a run that "
+        "takes only seconds, and where the extra mpi is not installed",
+    )
+    recompute: bool = option(
+        False, "keep less in memory: compute each block again in the backward pass"
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):  # a run.json may hold anything
+            value = getattr(self, field.name)
+            if not isinstance(value, tuple(_KINDS[kind] for kind in field.type.split(" | "))):
+                raise ValueError(f"--{field.name} is {field.type}, not {value!r}")
+        positive = "block_size n_layer n_head n_embd batch_size gradient_accumulation_steps "
+        positive += "eval_interval eval_iters log_interval"
+        for name in positive.split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
+        for name in ("max_iters", "warmup_iters", "weight_decay", "grad_clip", "seed"):
+            if not getattr(self, name) >= 0:  # NaN too
+                raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}")
+        for name in ("lr_decay_iters", "save_interval", "vocab_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
+        for name in ("beta1", "beta2", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
+        if self.separator not in (None, "file", "line"):
+            raise ValueError(f"--separator is file or line, not {self.separator!r}")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
+        if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
+            raise ValueError(f"--workers is auto or a number, at least 1, not {self.workers!r}")
+
+
+_KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
+
+NO_MODEL = ("scratch", "resume", "auto")  # what --init_from says where it names no model's folder
+
+
+def is_model(init_from: str) -> bool:
+    """Whether --init_from names a folder that holds a model."""
+    return init_from not in NO_MODEL and (Path(init_from) / CONFIG).exists()
