@@ -24,7 +24,7 @@ import sample
 import tensorlite as tl
 import tokenizer
 import train
-from gpt.settings import Settings
+from gpt.training.settings import Settings
 from tokenizer.__main__ import parser as tokenizer_parser
 
 ROOT = Path(__file__).parents[1]
