@@ -26,10 +26,10 @@ from .settings import NO_MODEL, Settings, is_model
 class Tokens:
     """What a dataset has become: the ids of both splits, (N,) each, and what belongs to them."""
 
-    tokenizer: Tokenizer | None  # None for token files; only rank 0 has the tokenizer of a text
+    tokenizer: Tokenizer | None  # of text, on rank 0 alone; of token files, if one is named
     train: np.ndarray
     val: np.ndarray
-    val_text: str | None  # kept where it has characters that the tokenizer does not know
+    val_text: str | None  # only where it has characters that the tokenizer does not know
     vocab_size: int
 
     def fingerprint(self) -> str:
