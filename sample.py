@@ -144,7 +144,7 @@ def interact(model, tokenizer, options) -> int:
 
 
 def write(model, tokenizer, prompt: str, options, seed: int) -> None:
-    """Print the prompt and, as they are drawn, the tokens behind it."""
+    """Print the prompt, and the tokens that follow it as they are drawn."""
     named = [name for name in tokenizer.special_tokens if name in prompt]
     if named and not options.special:
         hint = f"{named[0]} in the prompt is plain text; --special makes it a token"

@@ -16,7 +16,7 @@ class GPTConfig:
     n_embd: int  # C: the width of the residual stream
     dropout: float = 0.0
     bias: bool = True  # in linear layers and layer norms
-    # What others' programs begin a text with, stop at and fill up with: kept for them.
+    # The ids with which other programs begin, end and pad a text; this one only keeps them.
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None  # several in some configurations
     pad_token_id: int | None = None

@@ -24,7 +24,7 @@ from .config import GPTConfig
 
 
 class MLP(nn.Module):
-    """Each position on its own: widen, bend, narrow."""
+    """The same for each position on its own: widen, apply GELU, narrow."""
 
     def __init__(self, config: GPTConfig):
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
@@ -72,11 +72,11 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.recompute = False  # blocks in the backward pass, instead of keeping activations
+        self.recompute = False  # True: compute blocks again in backward, keep no activations
         self.init_weights(seed)
 
     def init_weights(self, seed: int) -> None:
-        """GPT-2's: normal with standard deviation 0.02, biases zero.
+        """GPT-2's initial weights: normal with standard deviation 0.02; biases are zero.
 
         The projections back into the residual stream are scaled by 1 / sqrt(2 n_layer), so that
         the stream does not grow with the number of blocks that add to it.
@@ -97,7 +97,7 @@ class GPT(nn.Module):
         return n - self.wpe.weight.size if non_embedding else n
 
     def hidden(self, idx, rng=None):
-        """The normalised residual stream behind the last block: ids (B, T) -> (B, T, C)."""
+        """The normalised residual stream after the last block: ids (B, T) -> (B, T, C)."""
         T = idx.shape[1]
         if T > self.config.block_size:
             raise ValueError(
@@ -122,7 +122,7 @@ class GPT(nn.Module):
         return logits, loss
 
     def next_logits(self, idx):
-        """The logits behind the last position alone: ids (B, T) -> (B, V)."""
+        """The logits for the id that follows the last position: ids (B, T) -> (B, V)."""
         x = self.hidden(self.array(idx))[:, -1]  # (B, T) -> (B, T, C) -> (B, C)
         return x @ self.wte.weight.T  # (B, C) @ (C, V) -> (B, V)
 
@@ -132,9 +132,10 @@ class GPT(nn.Module):
         return tl.linear_cross_entropy(x, self.wte.weight, self.array(targets))
 
     def array(self, ids):
-        """Token ids (a tensor, an array, nested lists) as an array, on the host if they were there.
+        """Token ids (a tensor, an array, nested lists) as an array.
 
-        There their range is checked without waiting for the GPU, which takes index arrays from it.
+        Ids on the host stay there: their range is checked without waiting for the GPU, which takes
+        index arrays from the host.
         """
         ids = ids.data if isinstance(ids, tl.Tensor) else ids
         return ids if hasattr(ids, "dtype") else np.asarray(ids)

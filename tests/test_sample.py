@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import sample
 import tensorlite as tl
+import tokenizer as tokenizers
 import train
 from gpt import GPT, GPTConfig, data
 from gpt.generate import generate, keep_top_k, keep_top_p, next_token, penalise, stream
@@ -400,7 +401,7 @@ def run(tmp_path_factory):
 def test_sample_equals_generate(run, capsys):
     before = files(run)
     stdout = ok(sample.main, capsys, "--out_dir", run, "--start=the ", "--max_new_tokens=30")
-    model, tokenizer = GPT.from_pretrained(run), train.tokenizers.load(run)
+    model, tokenizer = GPT.from_pretrained(run), tokenizers.load(run)
     assert stdout == generate(model, tokenizer, "the ", 30, 0.8, 200, seed=1337) + "\n"
     argv = ["--out-dir", run, "--start", "the ", "--max-new-tokens", 30]
     assert ok(sample.main, capsys, *argv) == stdout
@@ -570,13 +571,13 @@ def test_bpe_trains_and_samples_text_that_decodes(run, tmp_path, capsys):
     stdout = ok(sample.main, capsys, "--out_dir", out, "--start=the ", "--top_k=5")
     assert len(stdout) > 500 and "\ufffd" not in stdout
     assert set(stdout) <= set(corpus())
-    model, tokenizer = GPT.from_pretrained(out), train.tokenizers.load(out)
+    model, tokenizer = GPT.from_pretrained(out), tokenizers.load(out)
     text = generate(model, tokenizer, "the ", 200, top_k=5, seed=0)
     assert tokenizer.decode_bytes(tokenizer.encode(text)).decode("utf-8", errors="strict") == text
 
 
 def test_a_model_of_token_files_needs_a_tokenizer_by_name(run, tmp_path, capsys):
-    tokenizer, out = train.tokenizers.load(run), tmp_path / "out"
+    tokenizer, out = tokenizers.load(run), tmp_path / "out"
     ids = tokenizer.encode(corpus())
     data.write_tokens(tmp_path / "all.bin", ids, tokenizer.vocab_size)
     argv = ["--dataset", tmp_path / "all.bin", *TINY, "--vocab_size", tokenizer.vocab_size]

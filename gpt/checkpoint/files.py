@@ -20,7 +20,7 @@ from tensorlite.device import place
 from tokenizer.base import write_atomic
 
 MODEL, CONFIG = "model.safetensors", "config.json"
-# Files of checkpoints that are not read here, and what they hold.
+# Files of checkpoints in other formats, which are not read, and what they hold.
 OTHER_CHECKPOINTS = {
     "model.safetensors.index.json": "a checkpoint in several parts (sharded)",
     "adapter_model.*": "an adapter (LoRA), which is only the changes to a model",
@@ -57,7 +57,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata)
-        temporary.chmod(mode)  # the library makes files that their owner alone may read
+        temporary.chmod(mode)  # the library makes files that only their owner may read
         _sort_metadata(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -82,7 +82,10 @@ def _sort_metadata(path: Path) -> None:
 
 @contextlib.contextmanager
 def open_tensors(path: Path) -> Iterator:
-    """A .safetensors file, to get tensors from. Raises FileNotFoundError or ValueError."""
+    """An open .safetensors file, to read tensors from.
+
+    Raises FileNotFoundError where there is none, and ValueError for a damaged one.
+    """
     if not path.exists():
         raise missing(path)
     try:
@@ -93,7 +96,7 @@ def open_tensors(path: Path) -> Iterator:
 
 
 def missing(path: Path) -> FileNotFoundError | ValueError:
-    """What to raise where the checkpoint's file `path` is not there."""
+    """The error to raise where a checkpoint does not have the file `path`."""
     for pattern, what in OTHER_CHECKPOINTS.items():
         for other in sorted(path.parent.glob(pattern)):
             return ValueError(

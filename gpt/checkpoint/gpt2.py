@@ -15,8 +15,16 @@ from ..config import GPTConfig
 from .files import CONFIG, MODEL, missing, open_tensors, read_json, write_json, write_tensors
 
 PREFIX = "transformer."
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of GPTConfig, kept in config.json
-FLOATS = {"F16", "F32", "F64"}  # the numbers that are read, by their names in .safetensors files
+TOKEN_IDS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)  # fields of GPTConfig that config.json keeps
+FLOATS = {
+    "F16",
+    "F32",
+    "F64",
+}  # the types of numbers that are read, as .safetensors files name them
 
 
 def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0) -> None:
@@ -48,7 +56,7 @@ def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int
         },
     )
     tensors = {PREFIX + name: array for name, array in arrays.items()}
-    if not config.bias:  # GPT-2 has biases everywhere: zeros say the same
+    if not config.bias:  # GPT-2 has biases everywhere: zeros mean the same as none
         for name in [n for n in tensors if n.endswith(".weight") and ".wte." not in n]:
             if ".wpe." not in name:
                 bias = np.zeros(tensors[name].shape[-1], np.float32)
@@ -93,11 +101,13 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, dict[str, np.ndarray]]:
         )
     if not config.bias:
         biases = [n for n in state if n.endswith(".bias")]
-        if any(state[n].any() for n in biases):  # zeros when we wrote them: trained on elsewhere
+        if any(
+            state[n].any() for n in biases
+        ):  # we write zeros; another program has trained them since
             config = dataclasses.replace(config, bias=True)
         else:
             state = {n: array for n, array in state.items() if n not in biases}
-    if config.n_layer > len(state):  # before so many are made
+    if config.n_layer > len(state):  # checked before so many layers are made
         raise ValueError(
             f"{path} does not fit its config.json: it does not hold {config.n_layer} layers"
         )

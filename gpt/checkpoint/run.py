@@ -25,9 +25,9 @@ UPDATES = "updates"  # in an optimizer's state: how many steps changed each para
 def save_tokenizer(directory: str | Path, tokenizer) -> None:
     """Write a tokenizer's file, and beside it what transformers' AutoTokenizer reads.
 
-    AutoTokenizer would otherwise make an empty tokenizer of the model's type, without a word. It is
-    made to raise an error where there is no tokenizer (None, for a model of token files) and where
-    the format cannot say what the tokenizer does.
+    Without these files AutoTokenizer would silently make an empty tokenizer of the model's type.
+    Where there is no tokenizer (None, for a model of token files), and where the format cannot
+    express what the tokenizer does, the files make it raise an error instead.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def save_tokenizer(directory: str | Path, tokenizer) -> None:
         except ValueError:  # a pattern that only Python knows
             pass
     if tokenizer or not (directory / TOKENIZER_CONFIG).exists():
-        # A class of tokenizers that needs a tokenizer.json.
+        # This class needs a tokenizer.json, which is not there.
         write_json(directory / TOKENIZER_CONFIG, {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
@@ -56,19 +56,19 @@ def load_step(directory: str | Path) -> int | None:
 
 
 def begin_run(directory: str | Path) -> None:
-    """Say that nothing has been saved yet, by an empty file that the first `save_run` removes."""
+    """Note that nothing has been saved yet: an empty file, which the first `save_run` removes."""
     _optimizer_path(Path(directory), 0).touch()
     sync_directory(Path(directory))
 
 
 def is_lost(directory: str | Path) -> bool:
-    """Whether a run has saved a model, and this is not there any more."""
-    # In this order: another process may be in its first save_run.
+    """Whether a run has saved a model that is not there any more."""
+    # Look in this order: another process may be in the middle of its first save_run.
     return not (_optimizer_path(Path(directory), 0).exists() or (Path(directory) / MODEL).exists())
 
 
 def save_run(directory: str | Path, model, optimizer, step: int) -> None:
-    """Save the state after `step` updates; what was saved before stays whole until this is."""
+    """Save the state after `step` updates; the earlier checkpoint stays whole until this one is."""
     directory = Path(directory)
     state = optimizer.state_dict()
     tensors = {
@@ -89,7 +89,7 @@ def load_optimizer(directory: str | Path, model, optimizer, step: int) -> None:
     path = _optimizer_path(Path(directory), step)
     names = _names(model, optimizer)
     with open_tensors(path) as file:
-        # Earlier versions did not count the updates of each parameter: then it is all the steps.
+        # Earlier versions did not count the updates of each parameter: every step was one.
         counted = [UPDATES] if f"{UPDATES}.{names[0]}" in file.keys() else []
         slots = [*counted, *optimizer.slots]
         if set(file.keys()) != {f"{slot}.{name}" for slot in slots for name in names}:

@@ -27,7 +27,7 @@ def draw_starts(
 ) -> np.ndarray:
     """Where batch_size random windows start, (B,) int64, uniform in [0, tokens_len - block_size).
 
-    The last window starts at tokens_len - block_size - 1, for y reaches one further than x.
+    The last window starts at tokens_len - block_size - 1: y reaches one token further than x.
     """
     return rng.integers(0, tokens_len - block_size, size=batch_size)
 
@@ -35,13 +35,13 @@ def draw_starts(
 def draw_batch(
     tokens: np.ndarray, starts: np.ndarray, block_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The windows at `starts`, (B,): x and the y one further on, (B, T) int64 each.
+    """The windows at `starts`, (B,): x, and y, which is one token further on; (B, T) int64 each.
 
     >>> draw_batch(np.array([5, 8, 2, 9, 4, 7]), np.array([1]), 3)
     (array([[8, 2, 9]]), array([[2, 9, 4]]))
     """
     places = starts[:, None] + np.arange(block_size + 1)  # (B, 1) + (T + 1,) -> (B, T + 1)
-    # asarray: a memmap's subclass would stick to everything computed from it.
+    # asarray: what is computed from a memmap would be a memmap too.
     windows = np.asarray(tokens)[places]  # (B, T + 1)
     return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
 
@@ -52,7 +52,7 @@ def full_windows(
     """All floor((N - 1) / block_size) windows that do not overlap, batch_size at a time, in order.
 
     Every token but the first (and fewer than block_size at the end) is predicted exactly once,
-    so the mean loss over them is a number of the split, not of a draw. The last batch may be
+    so the mean loss over them belongs to the split, and not to a random draw. The last batch may be
     smaller.
     """
     windows = (len(tokens) - 1) // block_size

@@ -16,7 +16,7 @@ def resolve(dataset: str, folder: str = "") -> str:
     """What `--dataset` means: a built-in corpus, else a path, else nanoGPT's `data/NAME` folder.
 
     A built-in name wins over a file or folder of that name; `./NAME` means the file. Paths are
-    relative to `folder`; where there is nothing of the name, it is given back.
+    relative to `folder`; a name that nothing is found for is returned as it is.
     """
     dataset = ALIASES.get(dataset, dataset)
     if dataset in CORPORA:
@@ -28,7 +28,7 @@ def resolve(dataset: str, folder: str = "") -> str:
 
 
 def is_token_data(dataset: str) -> bool:
-    """True where `open_tokens` is the one to ask: a `.bin` file or a folder with a `train.bin`."""
+    """True for what `open_tokens` reads: a `.bin` file, or a folder with a `train.bin`."""
     path = resolve(dataset)
     if path in CORPORA:
         return False
@@ -38,9 +38,9 @@ def is_token_data(dataset: str) -> bool:
 
 
 def validation_size(dataset: str) -> int:
-    """About how many tokens the validation split has, at most, by the sizes of files alone.
+    """About how many tokens the validation split has at most, judged by the sizes of files.
 
-    0 for a built-in corpus, which is small, and for what is not there.
+    0 for a built-in corpus, which is small, and for a dataset that does not exist.
     """
     path = resolve(dataset)
     if os.path.isfile(val := os.path.join(path, "val.bin")):

@@ -43,9 +43,9 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
 
 
 def documents(parts: list[str], separator: str) -> list[str]:
-    r"""The texts that end on their own: files ("file") or lines ("line"), without empty ones.
+    r"""The texts that `separator` divides: files ("file") or lines ("line"), without empty ones.
 
-    A line is given without its line end, "\n" or "\r\n", whose place the end-of-text token takes.
+    A line is returned without its line end, "\n" or "\r\n": the end-of-text token replaces it.
 
     >>> documents(["one\ntwo\n", "three"], "file"), documents(["one\n\ntwo\n", "three"], "line")
     (['one\ntwo\n', 'three'], ['one', 'two', 'three'])

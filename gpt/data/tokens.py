@@ -15,8 +15,8 @@ from tokenizer.widths import looks_like, types_that_fit
 from .names import resolve
 from .text import split
 
-SCAN = 2**24  # ids looked at together when a token file is checked
-SHOW_BAR = 2**28  # ids from which that takes long enough for a progress bar
+SCAN = 2**24  # ids that are checked at a time when a token file is opened
+SHOW_BAR = 2**28  # files with more ids than this take long enough for a progress bar
 
 
 def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
 
     A folder holds them as train.bin and val.bin; a single file is split 90/10. The files hold
     ids and nothing else, so their type follows from vocab_size (`token_dtype`), and every id is
-    looked at once: a wrong one would surface as a crash, or worse, hours into a run.
+    checked once: a wrong one would otherwise crash the training, or worse, hours into a run.
 
     Raises ValueError for a file that is missing, empty, cut off, holds an id >= vocab_size, or
     looks like ids of another type or like another format (see `tokenizer.widths`).

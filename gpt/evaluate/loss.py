@@ -1,4 +1,4 @@
-"""How good is a model? Its loss on text that it was not trained on."""
+"""The loss of a model on text that it was not trained on: a quick estimate, and all of it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def estimate_loss(
 ) -> float:
     """The mean loss, in nats per token, over random windows of `tokens` (N,): a quick estimate.
 
-    The windows depend on `seed` alone, so estimates of one run compare. The ranks of a team take
-    turns with the batches.
+    The windows depend on `seed` alone, so estimates of one run compare. The ranks of a team
+    divide the batches among them.
     """
     block_size = model.config.block_size
     losses = np.zeros(batches)
@@ -34,7 +34,7 @@ def estimate_loss(
     return float(np.mean(team.sum(losses)))
 
 
-AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, and arrays that stay near the cache
+AT_A_TIME = 1024  # tokens on a CPU: enough for BLAS, few enough for arrays to stay in the cache
 
 
 def full_loss(
@@ -46,9 +46,10 @@ def full_loss(
 ) -> float:
     """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
 
-    Each token behind the first is predicted once, except for less than a window at the end. The
-    ranks of a team take turns with the batches, of `batch_size` windows or more. A terminal shows a
-    progress bar; where there is none, `say` is given a line about the progress every five seconds.
+    Each token after the first is predicted once; fewer tokens than a window at the end are left
+    out. The ranks of a team divide the batches among them; a batch has at least `batch_size`
+    windows. A terminal shows a progress bar; elsewhere `say` is called with a line about the
+    progress every five seconds.
     """
     block_size = model.config.block_size
     batch_size = max(batch_size, AT_A_TIME // block_size)
@@ -99,13 +100,13 @@ def duration(seconds: float) -> str:
 def bits_per_byte(
     loss: float, tokens, block_size: int, tokenizer, text: str | None = None
 ) -> float:
-    """The full loss in bits per byte of text, which compares between tokenizers.
+    """The full loss in bits per byte of text, which can be compared between tokenizers.
 
-    `tokens` and `block_size` as in `full_loss`: the bytes are those of the tokens it predicts, in
-    UTF-8. The end of a text, and other special tokens, are predicted too and have no bytes. A
-    character tokenizer's id for unknown characters does not say which they were, so where `tokens`
-    holds it, their bytes are counted in the `text` that they were made from. Raises ValueError
-    where that text is needed and not given, and for an id that the tokenizer does not have.
+    `tokens` and `block_size` are those of `full_loss`; the bytes are those of the tokens that it
+    predicts, in UTF-8. The end of a text and other special tokens are predicted too, and have no
+    bytes. A character tokenizer has one id for all unknown characters. Where `tokens` holds it, the
+    bytes are counted in the `text` that the tokens were made from. Raises ValueError where that
+    text is needed and not given, and for an id that the tokenizer does not have.
     """
     n = (len(tokens) - 1) // block_size * block_size
     if holds_unknown(tokenizer, tokens):

@@ -41,22 +41,23 @@ def stream(
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece as it is drawn.
 
-    max_new_tokens  at most so many tokens
-    temperature     below 1 the likely becomes likelier; 0 always takes the likeliest
-    top_k, top_p    draw from the k likeliest, from those that reach probability p together
-    min_p           draw from those at least min_p times as likely as the likeliest
-    repetition_penalty  above 1 makes tokens less likely that the context holds already
-    seed            the same seed gives the same text; None draws anew
+    max_new_tokens  the largest number of tokens
+    temperature     below 1 makes likely tokens likelier; 0 always takes the likeliest
+    top_k, top_p    draw from the k likeliest tokens, from those that together reach probability p
+    min_p           draw from tokens that are at least min_p times as likely as the likeliest
+    repetition_penalty  above 1 makes tokens less likely that the context already holds
+    seed            the same seed gives the same text; None draws a new one each time
     stop            strings; the text ends before the first of them
-    allowed_special names of special tokens that count as such in the prompt, or "all"; others in
-                    it are text
+    allowed_special names of special tokens that are tokens in the prompt, or "all"; others in the
+                    prompt are text
 
-    Ends at the tokenizer's end-of-text token, which is not part of the text. Never drawn are ids
-    that have no bytes (published vocabularies have gaps), and tokens whose bytes would not go on as
-    UTF-8; a character left unfinished at the end is dropped. So the text is always text. An empty
-    prompt starts behind an end of text (for a tokenizer without one, behind a line end, or its
-    first character if it has none). A prompt longer than the model's context is cropped from the
-    left, with a warning. Raises ValueError for arguments out of range.
+    The text ends at the tokenizer's end-of-text token, which is not part of it. Ids that have no
+    bytes (published vocabularies have gaps) are never drawn, nor are tokens whose bytes would not
+    continue the text as UTF-8; a character that is unfinished at the end is dropped. So the result
+    is always valid text. An empty prompt stands for an end-of-text token (for a tokenizer without
+    one: a line end, or the tokenizer's first character if it has no line end). A prompt longer than
+    the model's context is cropped from the left, with a warning. Raises ValueError for arguments
+    out of range.
     """
     check_arguments(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     stop = [stop] if isinstance(stop, str) else [s for s in stop if s]
@@ -78,15 +79,15 @@ def stream(
             f"the prompt has {len(ids)} tokens; the model sees the last {block_size} of them",
             stacklevel=2,
         )
-    # What stands for no text: gaps in the vocabulary, and the id of unknown characters.
+    # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
     n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
     text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
     never = [i for i in range(n_ids) if i not in text_ids]
     if len(never) == n_ids:
         raise ValueError(f"{tokenizer!r} has no token that stands for text")
     rng = np.random.default_rng() if seed is None else random(seed, "generate")
-    # A token may end in the middle of a character, and text in the middle of a stop string: both
-    # are held back until it is clear what they become.
+    # A token may end in the middle of a character, and a piece of text in the middle of a stop
+    # string: both are held back until it is clear how they go on.
     decoder = StreamDecoder(tokenizer, errors="strict")
     hold = max((len(s) - 1 for s in stop), default=0)
     text = ""
@@ -114,7 +115,7 @@ def stream(
                 try:
                     piece = decoder.push(new)
                     break
-                except UnicodeError:  # bytes that are no text: another token
+                except UnicodeError:  # these bytes are not text: draw another token
                     logits[new] = -np.inf
             if new == eos:
                 break

@@ -1,4 +1,4 @@
-"""Settings on a command line: every field of a dataclass of settings is a flag.
+"""Settings on a command line: each field of a dataclass of settings is a flag.
 
 This is argparse with nanoGPT's habits: `--name value` or `--name=value`, True and False written
 out, whole numbers as 1e5 or 600_000. A mistake is one line on stderr, with exit status 2.

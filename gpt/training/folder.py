@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what is in it, and who may write there."""
+"""The folder of a run: which run is in it, and which process may write to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import checkpoint
 from ..data import resolve
 from .settings import NO_MODEL, Settings, is_model
 
-# The folder first: it alone may be hard to delete, and then all is as it was.
+# The folder best/ comes first: only it may fail to be deleted, and then nothing has changed.
 RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
 # Settings that do not change what is learned, and those that a resumed run cannot change.
 NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
@@ -69,14 +69,18 @@ def choose_run(given: dict, out: Path, kind: type[Settings] = Settings) -> bool:
             f"{out} holds a run with other settings ({', '.join(changed)} differ): "
             "give another --out_dir, or --overwrite to delete it"
         )
-    way = "--init_from resume goes on with it, " if resumable else ""  # not without its run.json
+    way = "--init_from resume goes on with it, " if resumable else ""  # which needs run.json
     raise ValueError(
         f"{out} holds another run: {way}--overwrite deletes it, --out_dir puts this one elsewhere"
     )
 
 
 def read_run(out: Path) -> dict:
-    """{"settings": ..., "data": ...} of the run in `out`. Raises ValueError if it is not ours."""
+    """The run.json of the run in `out`: {"settings": ..., "data": ...}.
+
+    Paths in the settings are made to work from the present folder. Raises ValueError for a file
+    that train.py did not write.
+    """
     saved = checkpoint.read_json(out / checkpoint.RUN)
     if not isinstance(saved.get("settings"), dict) or "data" not in saved:
         raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
@@ -96,7 +100,7 @@ def read_run(out: Path) -> dict:
 
 
 def same_dataset(a: str, b: object) -> bool:
-    """Whether two names stand for the same dataset: the same file by two paths, say."""
+    """Whether two names mean the same dataset: the same file under two paths, for example."""
     if not isinstance(b, str):
         return False
     a, b = resolve(a), resolve(b)
@@ -116,14 +120,14 @@ def resumed_settings(
                 f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
             )
     if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
-        saved["lr_decay_iters"] = None  # where the run ends, then as now
+        saved["lr_decay_iters"] = None  # where the run ends, as before
     given = {name: value for name, value in given.items() if name not in FIXED}
     return kind(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
 
 
 @contextlib.contextmanager
 def only_process(out: Path):
-    """Make the folder, and let no other process train in it while the block runs.
+    """Make the folder, and keep other processes from training in it while the block runs.
 
     A folder that was made here and is still empty at the end is removed.
     """

@@ -26,10 +26,10 @@ from .settings import NO_MODEL, Settings, is_model
 class Tokens:
     """What a dataset has become: the ids of both splits, (N,) each, and what belongs to them."""
 
-    tokenizer: Tokenizer | None  # None for token files; only rank 0 has the tokenizer of a text
+    tokenizer: Tokenizer | None  # of text, on rank 0 alone; of token files, if one is named
     train: np.ndarray
     val: np.ndarray
-    val_text: str | None  # kept where it has characters that the tokenizer does not know
+    val_text: str | None  # only where it has characters that the tokenizer does not know
     vocab_size: int
 
     def fingerprint(self) -> str:
@@ -88,7 +88,7 @@ def read_data(settings: Settings, resumed: Path | None):
             f"--separator {settings.separator} is for text, and {settings.dataset} is token files"
         )
     if is_tokens:
-        if not (tokenizer or trained_on_text(name)):  # a preset's is meant for text
+        if not (tokenizer or trained_on_text(name)):  # a preset's tokenizer is meant for text
             tokenizer = make_tokenizer(name)
         splits = data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
         path = Path(data.resolve(settings.dataset))
@@ -122,7 +122,8 @@ def read_data(settings: Settings, resumed: Path | None):
 def tokenizer_in(folder: Path, is_tokens: bool):
     """The tokenizer in a model's folder, ours or another project's; None where there is none.
 
-    Raises ValueError for one that cannot be read; data that is tokens already does without it.
+    Raises ValueError for one that cannot be read, unless the data is tokens already, which need no
+    tokenizer.
     """
     try:
         return tokenizers.load(folder)
@@ -136,9 +137,9 @@ def tokenizer_in(folder: Path, is_tokens: bool):
 
 
 def count_ids(settings: Settings, tokenizer) -> int:
-    """How many ids there are: as --vocab_size says, or the tokenizer, or the model to start from.
+    """The number of ids: --vocab_size, or that of the tokenizer, or of the model to start from.
 
-    Otherwise 50304, nanoGPT's number for GPT-2's ids.
+    Otherwise it is 50304, nanoGPT's number for GPT-2's ids.
     """
     if settings.vocab_size:
         if tokenizer and settings.vocab_size < tokenizer.vocab_size:
@@ -155,14 +156,14 @@ def count_ids(settings: Settings, tokenizer) -> int:
 
 
 def trained_on_text(name: str | None) -> bool:
-    """Whether --tokenizer asks for a new one."""
+    """Whether --tokenizer asks for a new tokenizer."""
     return name in (None, "char") or name.startswith("bpe:")
 
 
 def make_tokenizer(name: str, text: str = "", train_text: str = "", special=()):
     """The tokenizer that --tokenizer names, trained on this text or loaded.
 
-    Of a new one of BPE, `special` are the special tokens.
+    `special` are the special tokens of a new BPE tokenizer.
     """
     if name == "char":
         return CharTokenizer.train(text)
@@ -235,6 +236,6 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
 
 
 def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:
-    """The shape with the ids that begin and end a text, where it does not have them itself."""
+    """The configuration, with the given ids of special tokens where it has none itself."""
     unknown = [name for name in checkpoint.TOKEN_IDS if getattr(config, name) is None]
     return dataclasses.replace(config, **{name: ids.get(name) for name in unknown})

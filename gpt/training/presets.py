@@ -17,7 +17,7 @@ from typing import Any
 from .commandline import Parser
 from .settings import NO_MODEL, Settings
 
-# What each changes of the defaults in settings.py
+# What each of them changes in the defaults of settings.py
 
 _SHAKESPEARE = dict(
     dataset="shakespeare",
@@ -98,7 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finetune_shakespeare": _FINETUNE,
 }
 PRESET_HELP = """\
-presets (2 cores, by parameters and time):
+presets (parameters, and the time on 2 cores):
   demo              0.80 M, 2 minutes: Python's own documentation, character by character
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
@@ -106,10 +106,10 @@ presets (2 cores, by parameters and time):
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
 """
 
-# What a preset says of a new model, and not of one to start from
+# Settings of a preset that are for new models, and not for one that --init_from names
 OF_A_NEW_MODEL = "tokenizer vocab_size block_size n_layer n_head n_embd bias".split()
 
-# nanoGPT's flags that mean nothing here, and why
+# nanoGPT's flags that have no meaning here, and why
 IGNORED = {
     "compile": "there is nothing to compile",
     "backend": "processes are not started this way",
@@ -178,9 +178,9 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
 def read_config_file(path: Path) -> dict[str, Any]:
     """What a configuration file of nanoGPT's sets, without running it.
 
-    Its lines are `NAME = VALUE`; a value is a constant, a name set before, or a sum or product of
-    such. Other values are left out if they are for names that mean nothing here. Raises ValueError
-    for a setting whose value is something else.
+    Its lines are `NAME = VALUE`, where a value is a constant, a name that was set before, or a sum
+    or product of these. Other values are left out where the name is not a setting, and raise
+    ValueError where it is one.
     """
     operations = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
     operations |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv}

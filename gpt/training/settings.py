@@ -32,7 +32,7 @@ class Settings:
         None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
     )
     separator: str | None = option(
-        None, "file or line: each one of the text ends with the end-of-text token"
+        None, "file or line: an end-of-text token follows each file, or each line, of the text"
     )
     vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
@@ -46,15 +46,17 @@ class Settings:
     batch_size: int = option(12, "windows of block_size tokens in a batch")
     gradient_accumulation_steps: int = option(1, "batches in a step")
     max_iters: int = option(2000, "steps")
-    learning_rate: float = option(2e-3, "at its highest")
-    decay_lr: bool = option(True, "lower it along a cosine")
+    learning_rate: float = option(2e-3, "the highest learning rate")
+    decay_lr: bool = option(True, "decrease it along a cosine")
     warmup_iters: int = option(100, "steps of linear warm-up")
     lr_decay_iters: int | None = option(None, "where the cosine ends (max_iters)")
-    min_lr: float | None = option(None, "the learning rate there (learning_rate / 10)")
+    min_lr: float | None = option(
+        None, "the learning rate at the end of the cosine (learning_rate / 10)"
+    )
     weight_decay: float = option(0.1, "on matrices and embeddings")
     beta1: float = option(0.9, "AdamW: memory of the gradient")
     beta2: float = option(0.99, "AdamW: memory of its square")
-    grad_clip: float = option(1.0, "largest norm of the gradient (0: any)")
+    grad_clip: float = option(1.0, "largest norm of the gradient (0: no limit)")
     seed: int = option(1337, "of weights, batches and dropout")
     # what to report and keep
     out_dir: str = option("out", "the folder of the run")
@@ -72,7 +74,7 @@ class Settings:
     eval_only: bool = option(False, "estimate the validation loss and stop")
     # where to compute
     device: str = option("cpu", "cpu or cuda")
-    dtype: str = option("float32", "float32 is what there is; others are noted and ignored")
+    dtype: str = option("float32", "float32; others are ignored, with a note")
     workers: str = option(
         "auto",
         "processes that share each batch: a number, or auto: one for each physical core (or GPU), "
@@ -80,7 +82,7 @@ class Settings:
         "takes only seconds, and where the extra mpi is not installed",
     )
     recompute: bool = option(
-        False, "keep less in memory: compute each block again in the backward pass"
+        False, "use less memory: compute each block again in the backward pass"
     )
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""How many processes train: as the user says, or as pays on this machine."""
+"""How many processes train: the number that the user gives, or the one that is fastest here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choose_workers(
     if resume:
         settings = resumed_settings(given, read_run(out)["settings"], out, kind)
     s, asked = settings, settings.workers
-    if team.size > 1 or parallel.launched():  # by mpiexec, which decides
+    if team.size > 1 or parallel.launched():  # mpiexec has started them, and decides
         if "workers" in given and asked not in ("auto", str(team.size)):
             raise ValueError(f"--workers {asked}, but mpiexec has started {team.size}")
         if team.size == 1:
@@ -51,7 +51,7 @@ def choose_workers(
     if s.device == "cuda":
         places, unit = max(1, count_gpus()), "GPU"
     if "workers" not in given and asked != "auto" and (int(asked) > places or parallel.fault()):
-        asked = "auto"  # of a run that was started elsewhere
+        asked = "auto"  # the number is from a run that was started on another machine
     if asked != "auto":
         n = int(asked)
         if n > places:
