@@ -3,13 +3,14 @@
     python benchmarks/tokenizers.py [TEXT ...] [--gpt2 FOLDER] [--picture docs/tokenizers.png]
 
 Encoding, with GPT-2's vocabulary (FOLDER has its encoder.json and vocab.bpe; fetched if not given),
-of each TEXT and of 12 MB of Python's standard library: checks that the ids are equal, then times by
-turns, in MB/s of text: the first call of a new tokenizer of ours, later calls, two workers (over
-texts of 64 KB), tiktoken, HF tokenizers. One thread each. Then the 12 MB as a text for each line.
+of each TEXT and of 12 MB of Python's standard library. The ids are checked to be equal. Then these
+take turns and are timed, in MB/s of text: the first call of a new tokenizer of ours, later calls,
+two workers (over texts of 64 KB), tiktoken, and Hugging Face tokenizers, with one thread each. Then
+the same with each line of the 12 MB as a text of its own.
 
-Training on the 12 MB, in texts of 64 KB, by turns with HF tokenizers: to 8,192 and 32,768 ids, one
-and two workers (their threads), counting and progress included. And how ours grows, from 1 to 12 MB
-and from 1,024 to 32,768 ids, as a table and a picture.
+Training on the 12 MB, in texts of 64 KB, in turns with Hugging Face tokenizers: to 8,192 and 32,768
+ids, with one and two workers (in their case threads), counting and progress bars included. Then how
+the time of ours grows, from 1 to 12 MB and from 1,024 to 32,768 ids, as a table and a picture.
 
 Long pieces: a megabyte without a space. And `encode_file` of 1 GB, with its peak memory.
 

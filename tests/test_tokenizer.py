@@ -519,7 +519,7 @@ HOSTILE = [
     (described(version="absent"), "version None"),
     (described(type="wordpiece"), "the type is 'wordpiece'; it must be one of char, bpe"),
     (described(type=["bpe"]), "must be one of"),
-    (described(merges="absent", pattern="absent"), "merges, pattern missing"),
+    (described(merges="absent", pattern="absent"), "the file has no merges, pattern"),
     (described(merges={"a": "b"}), "merges must be a list of pairs, not dict"),
     (described(merges=None), "merges must be a list of pairs, not NoneType"),
     (described(merges=["a b"]), "merge 0 must be a pair of ids, not 'a b'"),

@@ -42,17 +42,11 @@ from .simple_bpe import Pair
 from .table import PieceTable
 from .texts import groups, replace_surrogates
 
-# ---- BPE, simply ----
-
-
-# ---- training, fast ----
-
 
 class JoinRanks:
     """Ranks by tiktoken's rule: two tokens merge if their bytes together are a token.
 
     The id of that token is the rank.
-
 
     >>> JoinRanks({0: b"a", 1: b"b", 2: b"ab"}).get((0, 1))
     2
@@ -102,7 +96,7 @@ class BPETokenizer(Tokenizer):
         pattern: "gpt2", "cl100k", "o200k", a regular expression (as the `regex` module writes
             them), or None: the whole text is one piece.
         special_tokens: name -> id; the ids follow the last token's without a gap.
-        tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens otherwise. It
+        tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens differently. It
             holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
             whose bytes together are a token, the lowest id first, as in tiktoken.
         ignore_merges: if a whole piece is a token, it is encoded to that token without merging, as
@@ -292,6 +286,7 @@ class BPETokenizer(Tokenizer):
         export(self, Path(directory), format, writers)
 
     def describe(self) -> dict:
+        """What `save` writes: the merges, and also the tokens if they are numbered differently."""
         description = {
             "type": "bpe",
             "pattern": self.pattern,
@@ -311,7 +306,7 @@ class BPETokenizer(Tokenizer):
     def from_description(cls, description: dict) -> "BPETokenizer":
         missing = {"pattern", "special_tokens", "merges"} - description.keys()
         if missing:
-            raise ValueError(f"{', '.join(sorted(missing))} missing")
+            raise ValueError(f"the file has no {', '.join(sorted(missing))}")
         merges, special_tokens = description["merges"], description["special_tokens"]
         tokens = description.get("tokens")
         if not isinstance(merges, list) and (merges is not None or tokens is None):
