@@ -2,8 +2,8 @@
 
 A Tensor that is an attribute of a module is one of its parameters. A Module that is an attribute of
 another, or an entry of a ModuleList, is one of its parts. A parameter's name is the path through
-the parts, such as `h.0.attn.c_attn.weight`. The interface is that of torch.nn, except that a weight
-of Linear is (n, m). optim.py, which is next to read, updates the parameters.
+the parts, such as `h.0.attn.c_attn.weight`. The names follow torch.nn, but the weight of a Linear
+from n to m numbers is (n, m), not (m, n). optim.py, which is next to read, updates the parameters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operations as operators, methods and NumPy's functions: x * y, x.sum(axis=0), np.exp(x).
 
-NumPy's functions pass their arguments on to ours. An argument that ours cannot honour raises a
-TypeError that names it; none is ignored.
+NumPy's functions pass their arguments on to ours. An argument that ours does not have raises a
+TypeError that names it, unless it has its default value.
 """
 
 from __future__ import annotations

@@ -402,7 +402,7 @@ def _accumulate(held, new, parent, node: Node, i: int):
 
 
 def _fit(new, parent, node: Node, i: int):
-    """Undo broadcasting: sum what the vjp for input `i` returned to that input's shape and dtype."""
+    """Undo broadcasting: sum `new`, from the vjp for input `i`, to that input's shape and dtype."""
     if new.shape != parent.shape:
         if not broadcasts(parent.shape, new.shape):
             raise ValueError(

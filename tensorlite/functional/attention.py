@@ -54,7 +54,7 @@ def attention_composed(
     return matmul(weights if keep is None else drop(weights, keep, dropout_p), v)
 
 
-QUERY_BLOCK = 64  # the fewest query rows in a block: enough for BLAS to be fast
+QUERY_BLOCK = 64  # query rows in a block, at least: with fewer, BLAS is slow
 TILE = 2**17  # scores in a tile: these and one temporary array fit into a core's L2 cache
 SHORT = 256  # up to this many keys the weights are kept for backward, instead of computed again
 LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
@@ -67,9 +67,9 @@ def attention(
     """`scaled_dot_product_attention` with dropout given by the booleans `keep`, False to drop.
 
     The computation goes over tiles, each a block of query rows in some heads. A causal block skips
-    the keys after its last query, which saves nearly half of the products. For more than 256 keys
-    the scores (T, S) are never all in memory: the backward pass computes each tile again, from the
-    largest score and the total of each row, as FlashAttention does (Dao et al., 2022).
+    the keys after its last query, which saves nearly half of the products. With more than `SHORT`
+    keys only one tile of scores is in memory at a time: the backward pass computes it again, from
+    the largest score and the total of each row, as FlashAttention does (Dao et al., 2022).
     """
     T, S = q.shape[-2], k.shape[-2]
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
@@ -120,8 +120,8 @@ def attention(
     # (B, T, heads, D), so that merging the heads of y copies nothing.
     make = np.empty_like if S else np.zeros_like  # without keys the result is zeros
     y = make(q, shape=(*batch, T, v.shape[-1]))
-    # `top` and `total` are not combined to top + log(total): next to a large top, such as a mask of
-    # -1e9 causes, the logarithm would be rounded away.
+    # `top` and `total` are not combined into top + log(total): next to a large top, such as a mask
+    # of -1e9 causes, the logarithm would be rounded away.
     top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
     kept = {}  # tile -> its exponentials
     for box, rows, keys in tiles:
@@ -175,8 +175,7 @@ def _may_exceed(bound, q, k, scale) -> bool:
 
 
 def _boxes(shape, size):
-    """Yield index tuples that cut an array of `shape` into boxes of at most max(size, 1) elements.
-    """
+    """Index tuples that cut an array of `shape` into boxes of at most max(size, 1) elements."""
     if math.prod(shape) <= size or not shape:
         yield (...,)
         return
