@@ -76,8 +76,7 @@ def found(op, body) -> bool:
 
 
 class Sums(ast.NodeVisitor):
-    """Finds the places in vjps (nested functions and lambdas) where a term is added or subtracted.
-    """
+    """Finds where a term is added or subtracted in vjps (nested functions and lambdas)."""
 
     def __init__(self):
         self.depth, self.places = 0, []

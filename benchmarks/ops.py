@@ -2,8 +2,8 @@
 
     python benchmarks/ops.py [NAME ...]         needs PyTorch (extra `oracle`)
 
-Times the forward and backward pass with all gradients. The arrays are of the sizes in configuration
-B of benchmarks/train_step.py (4 rows of 256 positions, 384 wide, 6 heads), except that
+Times the forward and backward pass with all gradients. Most arrays have the sizes of configuration
+B of benchmarks/train_step.py for one worker (4 rows of 256 positions, 384 wide, 6 heads);
 `linear_cross_entropy` has 50,304 ids and 768 columns, as in configuration C. All three run in one
 process with one thread, alternately, and the C library keeps freed memory for all of them. The
 table has the median times, and the ratios of the other two times to that of the fused operation: a

@@ -14,7 +14,7 @@ ids, with one and two workers (or their threads). The times include counting and
 time of our training for 1 to 12 MB and 1,024 to 32,768 ids, as a table and a picture.
 
 Then the encoding of long pieces, such as a megabyte without a space, and `encode_file` of 1 GB with
-its peak memory. In each comparison the candidates alternate, and the times are medians.
+its peak memory. Where candidates are compared, they alternate and the times are medians.
 
 Needs tiktoken and tokenizers (extra `oracle`).
 """

@@ -4,7 +4,7 @@
 
 Builds one model in both with the same weights: ours as train.py does, and PyTorch's with torch.nn
 and its scaled_dot_product_attention. Checks that loss and gradients agree to 1e-4. Then times whole
-steps (batch, forward, backward, clipping, AdamW) in turns that alternate between the two and last
+steps (batch, forward, backward, clipping, AdamW) in turns that alternate between the sides and last
 half a second, or one step if that is longer. Our step is that of train.py, in as many processes as
 `--workers` says (by default, as in train.py, the number of physical cores) and, with `--single`,
 also in one process with one BLAS thread. PyTorch runs in one process with all its threads. While
@@ -270,8 +270,7 @@ def serve(text: str) -> None:
 
 
 class Side:
-    """Starts and controls the processes of one side: `ranks` processes with `threads` BLAS threads.
-    """
+    """Starts and controls the processes of a side: `ranks` of them, each with `threads` threads."""
 
     def __init__(self, side: str, config: GPTConfig, batch: int, ranks=1, threads=None):
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,6 +1,6 @@
 """Measures the largest error of every function, in units in the last place, ours and PyTorch's.
 
-    python benchmarks/ulps.py [NAME ...] [--points N]         needs mpmath; uses PyTorch if installed
+    python benchmarks/ulps.py [NAME ...] [--points N]     needs mpmath; uses PyTorch if installed
 
 Compares the value and the first derivative of the elementwise functions, and of the functions that
 normalise a row, with mpmath at 60 digits, at points drawn from their whole range. One unit in the
@@ -157,7 +157,7 @@ FUNCTIONS = {
 
 
 def draw(reach, dtype, n: int, rng) -> np.ndarray:
-    """Points from the whole range: spaced evenly, of every order of magnitude, and in [-4, 4]."""
+    """Random points: uniform in the whole range, of every order of magnitude, and in [-4, 4]."""
     info = np.finfo(dtype)
     low, high = map(float, reach(mp.log(mpmath.mpf(float(info.max)))))
     low, high = max(low, float(info.min)), min(high, float(info.max))
@@ -172,7 +172,7 @@ def draw(reach, dtype, n: int, rng) -> np.ndarray:
 
 
 def with_gradient(function, x, g):
-    """The value of our function at x, and the gradient for x, where g(value) is the value's."""
+    """(the value of our function at x, the gradient for x); g(value) is the value's gradient."""
     x = tl.tensor(x, requires_grad=True)
     y = function(x)
     return y.data, tl.grad(y, x, gradient=g(y.data))[0].data

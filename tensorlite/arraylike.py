@@ -133,7 +133,7 @@ def array_of(x):
 
 def number_dtype(dtype) -> np.dtype:
     if np.dtype(dtype).kind not in "biuf":
-        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is no dtype of real numbers")
+        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is not a dtype of real numbers")
     return np.dtype(dtype)
 
 

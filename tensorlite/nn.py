@@ -221,5 +221,5 @@ class Dropout(Module):
         if not self.training or not self.p:
             return x
         if rng is None and mode.get().recomputed:
-            raise ValueError("inside tl.checkpoint dropout needs an rng, passed as an argument")
+            raise ValueError("inside tl.checkpoint, dropout needs an rng, passed as an argument")
         return F.dropout(x, self.p, np.random.default_rng() if rng is None else rng)

@@ -173,8 +173,8 @@ _WAY_OUT = {
     "out": "operations give new tensors",
     "where": "use tl.where(mask, x, number) first",
     "initial": "combine it with the result",
-    "mode": "index with what np.pad or np.clip makes of the indices",
-    "order": "elements are in the order 'C'",
+    "mode": "apply np.pad or np.clip to indices, and index with the result",
+    "order": "only the order 'C' is supported",
 }
 
 

@@ -141,7 +141,7 @@ class Op:
                 if vjp is not None and not hasattr(vjp, "__closure__"):
                     raise TypeError(
                         f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
-                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
+                        "a vjp must be a def or a lambda, so that the engine finds its arrays"
                     ) from None
             raise
         return Tensor(value, False, node)
@@ -287,7 +287,7 @@ def _check_devices(values: list, name: str) -> None:
     arrays = [v for v in values if hasattr(v, "dtype") and not isinstance(v, np.generic)]
     if len({isinstance(v, np.ndarray) for v in arrays}) > 1:
         raise TypeError(
-            f"{name}: operands on the cpu and on cuda; .to(device) brings them together"
+            f"{name}: operands are on the cpu and on cuda; move them together with .to(device)"
         )
 
 

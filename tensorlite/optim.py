@@ -38,11 +38,11 @@ class Optimizer(ABC):
         for group in entries:
             if not isinstance(group, dict) or "params" not in group:
                 raise ValueError(
-                    "where one entry is a group, all are: dictionaries with 'params' and options; "
+                    "if one entry is a group, all must be: dictionaries with 'params' and options; "
                     f"this is {group if isinstance(group, dict) else _about(group)}"
                 )
             if unknown := group.keys() - options.keys() - {"params"}:
-                raise ValueError(f"unknown options {sorted(unknown)}; there are {sorted(options)}")
+                raise ValueError(f"unknown options {sorted(unknown)}; known are {sorted(options)}")
             params = group["params"]
             params = [params] if isinstance(params, Tensor) else _listed(params)
             first = len(self.params)
@@ -186,8 +186,8 @@ def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tup
     updates = state.get("updates", [steps] * len(names))
     if len(updates) != len(names) or not all(_is_count(n) for n in (steps, *updates)):
         raise ValueError(
-            f"the optimizer's 'steps' must be a number of steps and 'updates' {len(names)} of "
-            f"them, not {steps!r} and {updates!r}"
+            f"the optimizer's 'steps' must be a count and its 'updates' a list of {len(names)} "
+            f"counts, not {steps!r} and {updates!r}"
         )
     arrays = {}
     for slot, own in slots.items():
@@ -231,7 +231,7 @@ def _together(a, b) -> bool:
 def _listed(params) -> list:
     """The entries of a sequence of parameters or groups."""
     if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
-        hint = ": say .parameters()" if hasattr(params, "parameters") else ""
+        hint = ": pass .parameters()" if hasattr(params, "parameters") else ""
         raise TypeError(
             f"an optimizer takes a list of tensors or of groups, not {_about(params)}{hint}"
         )

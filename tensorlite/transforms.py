@@ -100,7 +100,7 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
 def _one_tensor(y) -> Tensor:
     if not isinstance(y, Tensor):
         raise TypeError(
-            f"checkpoint takes a function that gives one tensor, not a {type(y).__name__}: join "
+            f"checkpoint takes a function that returns one tensor, not a {type(y).__name__}: join "
             "several with tl.stack or tl.concatenate, or checkpoint the parts one by one"
         )
     return y

@@ -170,7 +170,7 @@ def _targets(targets, shape, n_classes, ignore_index, like):
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets are integers, not {targets.dtype}")
     if targets.shape != shape:
-        raise ValueError(f"targets have shape {targets.shape}, the logits ask for {shape}")
+        raise ValueError(f"targets have shape {targets.shape}, but the logits need {shape}")
     t = np.reshape(targets, (math.prod(shape),))
     counted = t != ignore_index
     t = np.where(counted, t, 0)

@@ -94,7 +94,7 @@ def fault() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"mpiexec does not work here ({error})"
     if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["it printed nothing"]
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
         return f"mpiexec does not work here ({lines[-1].strip()})"
     return None
 

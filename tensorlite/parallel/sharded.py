@@ -30,7 +30,7 @@ class Sharded:
     def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
-            raise ValueError("the ranks exchange float32: keep the parameters in it")
+            raise ValueError("the ranks exchange float32: keep the parameters in float32")
         self.names = [f"parameter {i}" for i in range(len(self.params))]
         check_distinct(self.names, self.params)
         self.updates = [0] * len(self.params)  # for each parameter, as `Optimizer.updates`
