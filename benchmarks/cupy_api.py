@@ -1,13 +1,14 @@
-"""What CuPy offers, as tests/cupy_api.json: what the strict device of the tests may allow.
+"""Lists the functions of CuPy and their parameters in tests/cupy_api.json.
 
-CuPy imports without a GPU, so any machine can do this:
+The strict device of the tests, which stands in for CuPy, allows only what is in this list. CuPy can
+be imported without a GPU, so the list can be made on any machine:
 
     pip install cupy-cuda12x
-    python benchmarks/cupy_api.py            # write the file anew
+    python benchmarks/cupy_api.py            # write the file again
     python benchmarks/cupy_api.py --check    # exit code 1 if the package lacks something in it
 
-Parameters are written "a, axis=, *, out=": `=` marks one that may be left out. null: a function
-whose parameters Python cannot see, or an attribute.
+Parameters are written "a, axis=, *, out=", where `=` marks a parameter that may be left out. An
+entry is null for an attribute, and for a function whose parameters Python cannot see.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FILE = Path(__file__).parents[1] / "tests" / "cupy_api.json"
 
 
 def generate() -> dict:
-    """The names that the installed CuPy has, with parameters, or types for ufuncs."""
+    """The names that the installed CuPy has: ufuncs with their types, functions with parameters."""
     import cupy
 
     ufuncs, functions = {}, {}
@@ -46,7 +47,7 @@ def public(space) -> list[tuple]:
 
 
 def parameters(function) -> str | None:
-    """The parameters of a function; of a compiled one, as the first line of its docstring says."""
+    """The parameters of a function; for a compiled one, from the first line of its docstring."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -61,7 +62,7 @@ def parameters(function) -> str | None:
     for p in signature.parameters.values():
         if p.kind is p.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
-        if p.kind is p.VAR_KEYWORD:  # the names that the function takes out of them
+        if p.kind is p.VAR_KEYWORD:  # the names that the function reads from **kwargs
             names = re.findall(rf"{p.name}\.(?:pop|get)\(['\"](\w+)", source(function))
             parts += [f"{name}=" for name in dict.fromkeys(names)] or ["**" + p.name]
         elif p.name != "self":
@@ -78,10 +79,10 @@ def source(function) -> str:
 
 
 def differences(listed: dict, offered: dict) -> list[str]:
-    """What is listed and not offered, or with other parameters.
+    """What is in the list, but missing from the installed CuPy or there with other parameters.
 
-    More may be offered: CuPy passes on some functions that a newer NumPy has added, and its ufuncs
-    have more loops where NumPy knows more dtypes.
+    The installed CuPy may have more: it passes on some functions that a newer NumPy has added, and
+    its ufuncs have more loops if NumPy has more dtypes.
     """
     found = []
     for kind, names in listed.items():

@@ -1,12 +1,13 @@
-"""A whole training, from the command line to the last loss: ours and PyTorch's, by turns.
+"""Times a whole training run, from the command line to the last loss, with ours and with PyTorch.
 
     python benchmarks/end_to_end.py TEXT [--rounds 3]         needs PyTorch (extra `oracle`)
 
-Ours is `python train.py --preset shakespeare-char --dataset TEXT`, with all that it does: reading
-the text, its tokenizer, starting the workers, 2,000 steps, metrics, evaluations, checkpoints, the
-loss over the whole validation split, the picture and the sample. PyTorch's is a script that does
-the same in one process with the model of benchmarks/train_step.py, from the same initial weights
-and on the same batches. Prints wall time, medians, and the validation loss of each.
+Our run is `python train.py --preset shakespeare-char --dataset TEXT` with everything that it does:
+reading the text, training the tokenizer, starting the workers, 2,000 steps, metrics, evaluations,
+checkpoints, the loss over the whole validation split, the picture and the sample. PyTorch's run is
+a script that does the same in one process with the model of benchmarks/train_step.py, from the same
+initial weights and on the same batches. The two runs alternate. Prints the median wall time and the
+validation loss of each.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def train_with_pytorch(text: str, out: Path) -> float:
-    """The run of train.py with PyTorch; the loss over the whole validation split."""
+    """Do with PyTorch what train.py does; returns the loss over the whole validation split."""
     import torch
     from train_step import twin
 
@@ -104,13 +105,14 @@ def train_with_pytorch(text: str, out: Path) -> float:
 
 
 def ours(text: str, out: Path) -> float:
-    """train.py's run; what it says of the loss over the whole validation split."""
+    """Run train.py; returns the loss over the whole validation split that it reports."""
     command = ["train.py", "--preset", "shakespeare-char", "--dataset", text, "--out_dir", str(out)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return read_metrics(out / "metrics.jsonl")[-1]["val_loss_full"]
 
 
 def theirs(text: str, out: Path) -> float:
+    """Run `train_with_pytorch` in a process of its own; returns the same loss."""
     command = [sys.executable, __file__, text, "--pytorch", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return float((out / "loss.txt").read_text())
@@ -121,7 +123,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("text", metavar="TEXT", help="a file, such as tinyshakespeare.txt")
-    parser.add_argument("--rounds", type=int, default=3, help="whole trainings of each (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--pytorch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     text = str(Path(options.text).resolve())

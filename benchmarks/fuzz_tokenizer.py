@@ -1,13 +1,14 @@
-"""Does any file, text or list of ids crash a tokenizer, or hang it?
+"""Searches for files, texts and lists of ids that crash a tokenizer or make it hang.
 
     python benchmarks/fuzz_tokenizer.py [--inputs 100000] [--seed 0]
 
-A third of the inputs are files, of every format that `tokenizer.load` reads, with bytes changed,
-cut out, doubled, spliced from other files, or made of the formats' own words. A third are texts for
-tokenizers of every pattern, through every way of encoding, which must agree and decode to the text.
-A third are ids, for decoding at once and one by one. A fault is any exception but ValueError (of
-`load`, with the file's name; of `decode`, for an id that is not there), a disagreement, or an input
-that takes more than 10 seconds.
+One third of the inputs are files in the formats that `tokenizer.load` reads, in which bytes are
+changed, cut out, repeated, copied from other files, or replaced by keywords of the formats. One
+third are texts for tokenizers of every pattern; all ways of encoding a text must agree, and a BPE
+tokenizer must decode the ids to the text. One third are lists of ids, which are decoded at once and
+one by one. A fault is a disagreement, an input that takes more than 10 seconds, or an exception.
+Two exceptions are no faults: a ValueError from `load` whose message begins with the path, and one
+from `decode` for an id that does not exist.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Hang(Exception):
 
 
 def originals(folder: Path) -> list[Path]:
-    """Folders with a good vocabulary of each format."""
+    """Make folders that each hold a valid vocabulary in one of the formats."""
     ours = BPETokenizer.train(CORPUS, 320, "gpt2", [EOS])
     CharTokenizer.train(CORPUS).save(folder / "char")
     ours.save(folder / "ours")

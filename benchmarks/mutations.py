@@ -1,12 +1,12 @@
-"""Are wrong gradients found? Plants bugs in the vjps of every operation, one at a time.
+"""Do the tests find wrong gradients? Puts bugs into the vjps of every operation, one at a time.
 
     python benchmarks/mutations.py [OPERATION ...]
 
-Two kinds. In what a vjp returns: negated, zeroed, scaled by 1.01. In its source: one term of a sum
-or difference dropped, one `+=` or `-=` left out. Each mutant is shown to tests/test_ops.py: the
-walk, which compares with central differences, the comparison of fused and composed, and the tests
-of ties, of several blocks, of large scores and logits. A survivor is a bug that these would not
-have found.
+There are two kinds of bugs. The first changes what a vjp returns: negated, set to zero, or scaled
+by 1.01. The second changes the source of a vjp: one term of a sum or difference is dropped, or one
+`+=` or `-=` is left out. Tests of tests/test_ops.py run on each mutant: the comparison with central
+differences, the comparison of fused and composed definitions, and the tests of ties, of several
+blocks, and of large scores and logits. A mutant survives if these tests do not find its bug.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.test_ops import (
 
 
 def found(op, body) -> bool:
-    """Whether the walk notices that the operation's body was replaced by this one."""
+    """Whether the tests notice that the operation's body was replaced by `body`."""
 
     @settings(
         phases=[Phase.generate],
@@ -57,7 +57,7 @@ def found(op, body) -> bool:
     try:
         with np.errstate(all="ignore"):
             walk()
-            if op.composed is not None:  # a change of value and gradient alike
+            if op.composed is not None:  # finds a change of value and gradient that are consistent
                 test_fused_equals_composed(op.name)
             test_ties_share_the_gradient()
             test_many_rows_go_in_several_blocks()
@@ -76,7 +76,7 @@ def found(op, body) -> bool:
 
 
 class Sums(ast.NodeVisitor):
-    """The places inside vjps (nested functions and lambdas) where a term is added or subtracted."""
+    """Finds where a term is added or subtracted in vjps (nested functions and lambdas)."""
 
     def __init__(self):
         self.depth, self.places = 0, []
@@ -93,7 +93,7 @@ class Sums(ast.NodeVisitor):
 
 
 def source_mutants(op):
-    """(description, body) for every term that can be dropped from the vjps of an operation."""
+    """Yield (description, body) for every term that can be dropped from an operation's vjps."""
     path = inspect.getsourcefile(op.body)
     tree = ast.parse(Path(path).read_text())
     names = [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
@@ -122,7 +122,7 @@ def places_of(function):
 
 
 def load(tree, op):
-    """The body of an operation in a mutated copy of its module; the registry is left as it was."""
+    """The body of an operation from a mutated copy of its module; restores the registry."""
     registry = dict(tl.OPS)
     package = op.body.__module__.rpartition(".")[0]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,13 @@
-"""Each fused operation against its composed definition and against PyTorch's.
+"""Times each fused operation, its composed definition, and PyTorch's operation.
 
     python benchmarks/ops.py [NAME ...]         needs PyTorch (extra `oracle`)
 
-Forward and backward with all gradients, on arrays as a worker meets them in configuration B of
-benchmarks/train_step.py (4 rows of 256 positions, 384 wide, 6 heads), cross-entropy over 50,304
-ids with 768 columns as in C. One thread each, in one process, by turns; freed memory is kept for
-all of them. The table has the median times, and theirs divided by ours: above 1, ours is faster.
+Times the forward and backward pass with all gradients. Most arrays have the sizes of configuration
+B of benchmarks/train_step.py for one worker (4 rows of 256 positions, 384 wide, 6 heads);
+`linear_cross_entropy` has 50,304 ids and 768 columns, as in configuration C. All three run in one
+process with one thread, alternately, and the C library keeps freed memory for all of them. The
+table has the median times, and the ratios of the other two times to that of the fused operation: a
+ratio above 1 means that the fused operation is faster.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def array(*shape):
 
 
 def cases() -> dict:
-    """name -> (arrays that need a gradient, static arguments of ours, PyTorch's function)."""
+    """name -> (arrays that need a gradient, our static arguments, PyTorch's function)."""
     x, wide, heads = array(B, T, C), array(B, T, 4 * C), (B, HEADS, T, C // HEADS)
     ids, weights = rng.integers(0, 65, (B, T)), (array(C), array(C))
     many_ids, dropped = rng.integers(0, 50304, 512), rng.random(x.shape) > 0.2
@@ -67,7 +69,7 @@ def cases() -> dict:
 
 
 def sides(name: str, arrays: list, static: dict, theirs) -> dict:
-    """label -> a function that makes forward and backward."""
+    """label -> a function that runs the forward and backward pass and returns the seconds."""
     op = tl.OPS[name]
     gradient = np.asarray(op(*arrays, **static).data)
     gradient = array(*gradient.shape)

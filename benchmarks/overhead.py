@@ -1,10 +1,11 @@
-"""What the engine costs beside the arithmetic: small numbers, long chains.
+"""The overhead of the engine, measured on a long chain of operations on a single number.
 
-    python benchmarks/overhead.py        needs `pip install autograd`
+    python benchmarks/overhead.py        compares with autograd after `pip install autograd`
 
-Forward and backward of a chain of 2,000 multiplications of one number, per multiplication: ours,
-HIPS autograd's, and a bare loop of the same NumPy calls. Then the time that `import tensorlite`
-adds to `import numpy`. Medians of several rounds, all sides in turns.
+Times the forward and backward pass of a chain of 2,000 multiplications of one number, and prints
+the time per multiplication for tensorlite, for HIPS autograd, and for a loop of the same NumPy
+calls alone. Then prints how long `import numpy` and `import tensorlite` take. All times are medians
+of several rounds; in each round, all candidates run one after the other.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def chain(x):
 
 
 def median_times(sides: dict) -> dict[str, float]:
-    """Microseconds per multiplication of each side."""
+    """The median microseconds per multiplication of each side."""
     times = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, run in sides.items():

@@ -1,14 +1,17 @@
-"""Training speed and memory as a model, its batch or the number of workers grows.
+"""Measures training speed and memory as the model, the batch or the number of workers grows.
 
     python benchmarks/scaling.py [AXIS ...] [--picture scaling.png]
 
-Along each axis one size grows from a small model (4 layers, 256 wide, 4 heads, block 256, 1,024
-ids, 4,096 tokens a step) and whole training steps are timed, all sizes by turns: medians. `work` is
-the multiplications and additions that a token needs in forward and backward, half of attention for
-it is causal; the ideal line has the time of a token grow as the work does, from the smallest size
-on. `of ideal` is the speed over that line's: below 1, a size is slower than its work explains. The
-axis `batch` has more tokens a step at the same work each, `workers` more processes at the same
-batch, where the ideal is a speed that grows with them. Memory is that of all processes.
+Along each axis, one size of a small model varies (4 layers, 256 wide, 4 heads, block 256, 1,024
+ids, 4,096 tokens per step). Whole training steps are timed, the sizes alternate, and the results
+are medians. `MFLOP/token` is the number of multiplications and additions for one token, forward and
+backward; only half of the attention scores count, because attention is causal. On the ideal line
+the time per token grows in proportion to that number, starting from the smallest size. `of ideal`
+is the speed divided by that of the ideal line: below 1, a size is slower than its work explains.
+
+Along the axis `batch`, steps have more tokens with the same work for each. Along the axis
+`workers`, more processes share the same batch, and the ideal speed is proportional to their number.
+Memory is that of all processes together.
 """
 
 from __future__ import annotations
@@ -25,27 +28,27 @@ from gpt import GPTConfig
 from tensorlite import parallel
 
 SMALL = GPTConfig(vocab_size=1024, block_size=256, n_layer=4, n_head=4, n_embd=256, bias=False)
-TOKENS = 4096  # of a step, unless the batch is what grows
+TOKENS = 4096  # in a step, except along the axis `batch`
 AXES = {
     "n_layer": (2, 4, 8, 16, 24),
     "n_embd": (128, 256, 512, 1024),
     "block_size": (256, 512, 1024, 2048),
     "vocab_size": (1024, 4096, 16384, 50304),
     "batch": (2, 4, 8, 16, 32),
-    "workers": (),  # as many as there are cores
+    "workers": (),  # from 1 to the number of cores
 }
-TOLERANCE = 0.9  # a size below this part of the ideal has left the line
+TOLERANCE = 0.9  # a size with a speed below this part of the ideal one has left the line
 
 
 def work(c: GPTConfig) -> float:
-    """Multiplications and additions a token: 2 forward and 4 backward for each weight it meets."""
+    """Multiplications and additions per token: 2 forward and 4 backward for each weight used."""
     weights = c.n_layer * 12 * c.n_embd**2 + c.vocab_size * c.n_embd
     attention = c.n_layer * c.n_embd * c.block_size  # two products with T / 2 positions
     return 6 * (weights + attention)
 
 
 def sizes(axis: str, cores: int):
-    """(size, model, rows of a batch, workers) along an axis."""
+    """Yield (size, model, rows of a batch, workers) along an axis."""
     for size in AXES[axis] or range(1, cores + 1):
         config, batch, workers = SMALL, TOKENS // SMALL.block_size, cores
         if axis == "batch":
@@ -61,7 +64,7 @@ def sizes(axis: str, cores: int):
 
 
 def measure(axis: str, turns: int, cores: int) -> list[dict]:
-    """A line of the table for each size."""
+    """Time all sizes of an axis; returns a line of the table for each."""
     points = list(sizes(axis, cores))
     sides = [Side("ours", config, batch, n, threads=1) for _, config, batch, n in points]
     counts = []
@@ -150,7 +153,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="draw the table into this file")
     options = parser.parse_args()
     if unknown := set(options.axes) - set(AXES):
-        parser.error(f"no axis {', '.join(sorted(unknown))}; there are {', '.join(AXES)}")
+        parser.error(f"unknown axis {', '.join(sorted(unknown))}; choose from {', '.join(AXES)}")
     results = {}
     for axis in options.axes or AXES:
         results[axis] = measure(axis, options.turns, options.workers)

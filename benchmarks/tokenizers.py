@@ -1,18 +1,20 @@
-"""Tokenizers: ours against tiktoken and Hugging Face's, which are written in Rust.
+"""Compares our tokenizers with tiktoken and with Hugging Face's, which are written in Rust.
 
     python benchmarks/tokenizers.py [TEXT ...] [--gpt2 FOLDER] [--picture docs/tokenizers.png]
 
-Encoding, with GPT-2's vocabulary (FOLDER has its encoder.json and vocab.bpe; fetched if not given),
-of each TEXT and of 12 MB of Python's standard library. The ids are checked to be equal. Then these
-take turns and are timed, in MB/s of text: the first call of a new tokenizer of ours, later calls,
-two workers (over texts of 64 KB), tiktoken, and Hugging Face tokenizers, with one thread each. Then
-the same with each line of the 12 MB as a text of its own.
+Encoding: each TEXT, and 12 MB of Python's standard library, with the vocabulary of GPT-2 (FOLDER
+has its encoder.json and vocab.bpe; without --gpt2 they are downloaded). Checks that the ids are
+equal to tiktoken's. Then measures the speed in MB/s of text: the first call of a new tokenizer of
+ours, later calls, later calls that return an array, two workers (on texts of 64 KB), tiktoken, and
+HF tokenizers. Apart from the two workers, each uses one thread. Then encodes the 12 MB with every
+line as a text of its own.
 
-Training on the 12 MB, in texts of 64 KB, in turns with Hugging Face tokenizers: to 8,192 and 32,768
-ids, with one and two workers (in their case threads), counting and progress bars included. Then how
-the time of ours grows, from 1 to 12 MB and from 1,024 to 32,768 ids, as a table and a picture.
+Training: on the 12 MB, in texts of 64 KB, with ours and with HF tokenizers, to 8,192 and 32,768
+ids, with one and two workers (or their threads). The times include counting and progress. Then the
+time of our training for 1 to 12 MB and 1,024 to 32,768 ids, as a table and a picture.
 
-Long pieces: a megabyte without a space. And `encode_file` of 1 GB, with its peak memory.
+Then the encoding of long pieces, such as a megabyte without a space, and `encode_file` of 1 GB with
+its peak memory. Where candidates are compared, they alternate and the times are medians.
 
 Needs tiktoken and tokenizers (extra `oracle`).
 """
@@ -32,7 +34,7 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Not this folder: it holds this file, which would be the module `tokenizers`.
+# This folder is removed from the path, because this file would be imported as `tokenizers`.
 sys.path[:] = [
     str(ROOT),
     *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent),
@@ -67,7 +69,7 @@ def seconds(function) -> float:
 
 
 def by_turns(functions: dict) -> dict[str, float]:
-    """name -> median seconds; one call of each, TURNS times over."""
+    """name -> median seconds; all functions are called one after the other, TURNS times."""
     times = {name: [] for name in functions}
     for _ in range(TURNS):
         for name, function in functions.items():
@@ -137,13 +139,16 @@ def encoding(texts: dict[str, str], folder: Path | None) -> None:
 
 def train_ours(texts: list[str], size: int, workers: int) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a megabyte too small for 32,768 ids
+        warnings.simplefilter("ignore")  # a warning that a megabyte is too small for 32,768 ids
         BPETokenizer.train(texts, size, workers=workers)
 
 
 def their_training(path: str, size: int) -> None:
-    """Trains HF tokenizers on the texts in a file and prints the seconds: its threads are set by
-    the environment, before it is imported."""
+    """Train HF tokenizers on the texts in a file and print the seconds.
+
+    This runs in a process of its own, because the number of threads is set by an environment
+    variable that must be there before the import.
+    """
     import tokenizers as huggingface
 
     texts = json.loads(Path(path).read_text())
@@ -207,7 +212,7 @@ def growth(text: str, picture: str | None) -> None:
     figure.savefig(picture, dpi=110)
 
 
-# ---- what must not take long, or much ------------------------------------------------------------
+# ---- long pieces and large files -----------------------------------------------------------------
 
 
 def long_pieces(folder: Path | None) -> None:

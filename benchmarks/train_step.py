@@ -1,18 +1,20 @@
-"""A training step of ours and of PyTorch's: the same model, batch and machine, in turns.
+"""Times a training step of ours and of PyTorch, with the same model, batch and machine.
 
     python benchmarks/train_step.py [A|B|C|all] [--against torch|none] [--workers N] [--compile]
 
-Builds one model in both, with the same weights: ours as train.py does, PyTorch's plainly with
-torch.nn and its scaled_dot_product_attention. Checks that loss and gradients agree to 1e-4, then
-times whole steps (batch, forward, backward, clipping, AdamW) by turns, ours, theirs, ours, theirs,
-of half a second or one step. Ours is the step of train.py, in as many processes as `--workers` says
-(train.py's own choice: the physical cores) and in one with a single BLAS thread (`--single`);
-PyTorch runs in one process with all its threads. While one side computes the others sleep. `floor`
-is the share of a step that its matrix products take alone, measured with NumPy in as many
-processes, in turns with the rest.
+Builds one model in both with the same weights: ours as train.py does, and PyTorch's with torch.nn
+and its scaled_dot_product_attention. Checks that loss and gradients agree to 1e-4. Then times whole
+steps (batch, forward, backward, clipping, AdamW) in turns that alternate between the sides and last
+half a second, or one step if that is longer. Our step is that of train.py, in as many processes as
+`--workers` says (by default, as in train.py, the number of physical cores) and, with `--single`,
+also in one process with one BLAS thread. PyTorch runs in one process with all its threads. While
+one side computes, the others sleep.
 
-The table has medians; `memory` is the largest proportional set size of all processes
-that compute, during steps behind the timed ones; `faults` are page faults a step of one worker.
+The table has medians. `ms` is the time of a step, and the first `ratio` is PyTorch's time divided
+by ours. `floor` is the fraction of a step that its matrix products alone would take, measured with
+NumPy in as many processes, alternating with the rest. `MB` is the largest proportional set size of
+all processes of a side together, during steps after the timed ones, and the second `ratio` is ours
+divided by PyTorch's. `faults` is the number of page faults per step in one worker.
 
 Needs PyTorch and mpi4py (extras `oracle` and `mpi`).
 
@@ -57,7 +59,7 @@ CONFIGS = {
 
 
 def prepare(config: GPTConfig, batch: int):
-    """(settings, tokens) that both sides train with."""
+    """The (settings, tokens) that both sides train with."""
     settings = Settings(
         batch_size=batch, block_size=config.block_size, max_iters=10_000, warmup_iters=100
     )
@@ -70,7 +72,7 @@ def prepare(config: GPTConfig, batch: int):
 
 
 def torch_gpt(c: GPTConfig):
-    """GPT as one writes it with torch.nn."""
+    """GPT as it is usually written with torch.nn."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -123,7 +125,7 @@ NAMES = {
 
 
 def pairs(ours: GPT, theirs):
-    """(our parameter, theirs, whether theirs is transposed) of the same name."""
+    """Yield (our parameter, theirs of the same name, whether theirs is transposed)."""
     named = dict(theirs.named_parameters())
     for name, p in ours.named_parameters():
         for path, short in NAMES.items():
@@ -143,7 +145,7 @@ def twin(ours: GPT):
 
 
 def check_agreement(config: GPTConfig, batch: int) -> None:
-    """Raise AssertionError unless loss and gradients of both are equal to 1e-4."""
+    """Raise AssertionError unless loss and gradients of both agree to 1e-4."""
     import torch
 
     settings, tokens = prepare(config, batch)
@@ -163,12 +165,12 @@ def check_agreement(config: GPTConfig, batch: int) -> None:
 
 
 # =================================================================================================
-# The sides: processes that make a step when they are told to
+# The sides: processes that run training steps when they are told to
 # =================================================================================================
 
 
 def our_side(config: GPTConfig, batch: int):
-    """A function that makes step number i with the ranks of this process's team."""
+    """A function that runs step number i together with the other ranks of this process's team."""
     keep_freed_memory()
     team = parallel.join()
     settings, tokens = prepare(config, batch)
@@ -179,7 +181,7 @@ def our_side(config: GPTConfig, batch: int):
 
 
 def torch_side(config: GPTConfig, batch: int, compiled: bool = False):
-    """The same with PyTorch."""
+    """A function that runs step number i with PyTorch."""
     import torch
 
     s, tokens = prepare(config, batch)
@@ -205,7 +207,7 @@ def torch_side(config: GPTConfig, batch: int, compiled: bool = False):
 
 
 def floor_side(config: GPTConfig, batch: int):
-    """A function that makes the matrix products of a step alone, of this rank's rows."""
+    """A function that computes only the matrix products of a step, for this rank's rows."""
     team = parallel.join()
     B, T = len(team.share(batch)), config.block_size
     C, V = config.n_embd, config.vocab_size
@@ -214,7 +216,7 @@ def floor_side(config: GPTConfig, batch: int):
     def array(*shape):
         return rng.random(shape, np.float32)
 
-    products = []  # pairs of factors, how often
+    products = []  # (a pair of factors, how often a step multiplies such a pair)
     for n, m, times in ((C, 3 * C, 1), (C, C, 1), (C, 4 * C, 1), (4 * C, C, 1)):
         x, w, y = array(B * T, n), array(n, m), array(B * T, m)
         products += [(f, config.n_layer * times) for f in ((x, w), (y, w.T), (x.T, y))]
@@ -229,7 +231,7 @@ def floor_side(config: GPTConfig, batch: int):
     outputs = [a @ b for (a, b), _ in products]
 
     def floor(i):
-        """The seconds: every product is made once, and counts as often as a step makes it."""
+        """The seconds of all products; each is timed once and counted as often as in a step."""
         total = 0.0
         for ((a, b), times), out in zip(products, outputs):
             start = time.perf_counter()
@@ -250,10 +252,10 @@ SIDES = {
 
 
 def serve(text: str) -> None:
-    """Be one process of a side: make steps for every line that comes, answer with their means.
+    """Run as one process of a side: for each line received, run steps and send back their means.
 
-    `text` is what `Side` gives. Waiting in a socket costs no time of the processor, as waiting in
-    MPI would.
+    `text` is the JSON that `Side` passes on the command line. The processes wait on a socket
+    because that uses no processor time, unlike waiting in MPI.
     """
     side, config, batch, port = json.loads(text)
     step = SIDES[side](GPTConfig(**config), batch)
@@ -271,7 +273,7 @@ def serve(text: str) -> None:
 
 
 class Side:
-    """The processes of one side, as the benchmark sees them: `ranks` with so many BLAS threads."""
+    """Starts and controls the processes of a side: `ranks` of them, each with `threads` threads."""
 
     def __init__(self, side: str, config: GPTConfig, batch: int, ranks=1, threads=None):
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -291,7 +293,7 @@ class Side:
         self.seconds, self.faults, self.memory = [], [], 0
 
     def turn(self, first: int, count: int, timed: bool = True) -> float:
-        """Make `count` steps from number `first`; the mean seconds of a step."""
+        """Run `count` steps from number `first`; returns the mean seconds of a step."""
         for connection in self.connections:
             connection.sendall(f"{first} {count}\n".encode())
         answers = [json.loads(file.readline()) for file in self.files]
@@ -302,7 +304,7 @@ class Side:
         return seconds
 
     def watch_memory(self, i: int, count: int) -> None:
-        """Make some steps, and note the largest memory of all processes meanwhile."""
+        """Run `count` steps from number `i` and record the largest memory of all processes."""
         done = threading.Event()
 
         def watch():
@@ -327,7 +329,7 @@ class Side:
 
 
 def proportional_set_size(pid: int) -> int:
-    """Bytes of memory, pages that are shared divided among those who share them."""
+    """Bytes of memory of a process; a page that n processes share counts as 1/n of a page."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) * 1024
 

@@ -1,13 +1,14 @@
-"""How exact is every function? The worst errors in units in the last place, beside PyTorch's.
+"""Measures the largest error of every function, in units in the last place, ours and PyTorch's.
 
-    python benchmarks/ulps.py [NAME ...] [--points N]         needs mpmath; PyTorch if it is there
+    python benchmarks/ulps.py [NAME ...] [--points N]     needs mpmath; uses PyTorch if installed
 
-Value and first derivative of the elementwise functions, and of the functions that normalise a row,
-at points drawn from their whole range, against mpmath with 60 digits. One unit in the last place is
-the distance between the neighbouring floats around the exact result. Where the exact derivative is
-a sum of terms that cancel, as GELU's is near its minimum, the unit is that of the largest term.
+Compares the value and the first derivative of the elementwise functions, and of the functions that
+normalise a row, with mpmath at 60 digits, at points drawn from their whole range. One unit in the
+last place is the distance between the neighbouring floats around the exact result. Where the exact
+derivative is a sum of terms that cancel, as for GELU near its minimum, the unit is that of the
+largest term.
 
-The table is Markdown: docs/accuracy.md holds it and says how to read it.
+The output is a table in Markdown; docs/accuracy.md contains it and explains how to read it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ DTYPES = np.float32, np.float64
 
 
 def error(got, terms: list, dtype, sizes=()) -> float:
-    """The distance of `got` from the sum of the terms, in units in the last place of `dtype`.
+    """The distance of `got` from the sum of `terms`, in units in the last place of `dtype`.
 
-    The unit is that of the largest of the terms (and `sizes`); below the smallest normal number,
-    where floats are equally spaced, it is that spacing. What should overflow must be infinite.
+    The unit is that of the largest number among the terms and `sizes`. Below the smallest normal
+    number, where floats are equally spaced, it is their spacing. If the sum is too large for the
+    dtype, `got` must be infinite: the error is then 0, otherwise infinite.
     """
     info, total = np.finfo(dtype), mp.fsum(terms)
     if abs(total) >= mpmath.mpf(float(info.max)) * (1 + mpmath.mpf(float(info.eps)) / 4):
@@ -54,13 +56,13 @@ def error(got, terms: list, dtype, sizes=()) -> float:
 
 
 class Function(NamedTuple):
-    """One row of the table: what is computed, what it should be, and where."""
+    """One row of the table: the function, its exact value and derivative, and the range of x."""
 
-    ours: Callable  # of a tensor
-    theirs: Callable | None  # of PyTorch's tensor
-    value: Callable  # of an mpf
-    terms: Callable  # of an mpf: numbers that add up to the derivative
-    reach: Callable  # the range of x, as multiples of L, the logarithm of the largest float
+    ours: Callable  # takes a tensor
+    theirs: Callable | None  # takes a tensor of PyTorch
+    value: Callable  # takes an mpf; returns the exact value
+    terms: Callable  # takes an mpf; returns numbers whose sum is the exact derivative
+    reach: Callable  # takes L, the logarithm of the largest float; returns the range of x
 
 
 def logistic(x):
@@ -71,7 +73,7 @@ C, A = mp.sqrt(2 / mp.pi), mp.mpf(0.044715)  # the engine's constant as it is in
 
 
 def gelu_tanh(x):
-    """GPT-2's GELU is x p with p = logistic(w), and this the terms of its derivative."""
+    """The terms of the derivative of GPT-2's GELU, which is x p with p = logistic(w)."""
     w, slope = 2 * C * (x + A * x**3), 2 * C * (1 + 3 * A * x**2)
     return logistic(w), x * logistic(w) * logistic(-w) * slope
 
@@ -155,7 +157,7 @@ FUNCTIONS = {
 
 
 def draw(reach, dtype, n: int, rng) -> np.ndarray:
-    """Points from the whole range: evenly, near 1 in size, and of every order of magnitude."""
+    """Random points: uniform in the whole range, of every order of magnitude, and in [-4, 4]."""
     info = np.finfo(dtype)
     low, high = map(float, reach(mp.log(mpmath.mpf(float(info.max)))))
     low, high = max(low, float(info.min)), min(high, float(info.max))
@@ -170,7 +172,7 @@ def draw(reach, dtype, n: int, rng) -> np.ndarray:
 
 
 def with_gradient(function, x, g):
-    """The value and the gradient for `g`, of ours."""
+    """(the value of our function at x, the gradient for x); g(value) is the value's gradient."""
     x = tl.tensor(x, requires_grad=True)
     y = function(x)
     return y.data, tl.grad(y, x, gradient=g(y.data))[0].data
@@ -184,7 +186,7 @@ def with_their_gradient(function, x, g):
 
 
 def measure(name: str, dtype, n: int, theirs: bool = False) -> tuple[np.ndarray, list, list]:
-    """The points, and at each the error of the value and of the derivative."""
+    """(points, the errors of the value at them, the errors of the derivative at them)."""
     function = FUNCTIONS[name]
     x = draw(function.reach, dtype, n, np.random.default_rng(0))
     run, f = (with_their_gradient, function.theirs) if theirs else (with_gradient, function.ours)
@@ -203,17 +205,17 @@ def measure(name: str, dtype, n: int, theirs: bool = False) -> tuple[np.ndarray,
 
 
 class Normaliser(NamedTuple):
-    """As `Function`, of rows."""
+    """The same as `Function`, for functions of a row."""
 
     ours: Callable
     theirs: Callable | None
-    # Of a row x, its gradient g and the target: `error`'s terms and sizes of each value, and of
-    # each element of the gradient.
+    # Takes a row x, the gradient g of its values, and the target; returns the arguments `terms` and
+    # `sizes` of `error`, for each value and for each element of the gradient.
     exact: Callable
 
 
 def _probabilities(x) -> tuple[list, list]:
-    """softmax of a row of mpf, and what each lacks of 1."""
+    """The softmax of a row of mpf, and 1 minus each of its elements."""
     e = [mp.exp(a - max(x)) for a in x]
     total = mp.fsum(e)
     return [a / total for a in e], [mp.fsum(e[:i] + e[i + 1 :]) / total for i in range(len(e))]
@@ -276,7 +278,7 @@ NORMALISERS = {
     "cross_entropy": Normaliser(_ours_of_targets, _theirs_of_targets, _cross_entropy),
 }
 
-# What is drawn: (the scale of a row's numbers, what is added to all of them).
+# The kinds of rows: (the scale of the numbers, what is added to all of them) for each.
 ROWS = {
     "": [(0.1, 0), (1, 0), (3, 0), (10, 0)],
     ", one dominates": [(1, "top"), (5, "top")],
@@ -286,7 +288,7 @@ ROWS = {
 
 def draw_rows(scale, shift, dtype, n: int, rng) -> np.ndarray:
     x = rng.standard_normal((n, 9)) * scale
-    if shift == "top":  # of every lead there can be, held by the row's target
+    if shift == "top":  # the row's target is the largest, by a lead of any size
         lead = rng.uniform(0, 20 if dtype == np.float32 else 45, n)
         i = np.arange(n)
         x[i, i % 9] = 0
@@ -294,13 +296,13 @@ def draw_rows(scale, shift, dtype, n: int, rng) -> np.ndarray:
         x -= lead[:, None]
         x[i, i % 9] = rng.uniform(0, 5, n)
         return x.astype(dtype)
-    if not shift and scale <= 10:  # where exp needs no shift
+    if not shift and scale <= 10:  # keeps the rows for which exp needs no shift
         x = x[(x.max(axis=1) > 0) & (x.max(axis=1) < 30)]
     return (x + shift).astype(dtype)
 
 
 def measure_rows(name: str, kind: str, dtype, n: int, theirs: bool = False):
-    """The distances of the numbers from their row's largest, and the errors as `measure` gives."""
+    """(each number's distance from the largest of its row, errors of values, of derivatives)."""
     function, rng = NORMALISERS[name], np.random.default_rng(0)
     run, f = (with_their_gradient, function.theirs) if theirs else (with_gradient, function.ours)
     values, slopes, below = [], [], []

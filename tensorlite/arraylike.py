@@ -1,7 +1,8 @@
-"""What a tensor says of its array, and what the engine asks of arrays.
+"""What a tensor reports about its array, and the engine's helpers for arrays.
 
 `ArrayLike` is the part of `Tensor` (tensor.py) that has nothing to do with gradients: shape and
-dtype, conversion to NumPy and to Python's numbers, printing, and NumPy's functions.
+dtype, conversion to NumPy and to Python's numbers, printing, and NumPy's protocols, by which
+np.exp(tensor) calls our `exp`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import numpy as np
 
 from .device import place
 
-NUMPY: dict[Callable, Callable] = {}  # NumPy's function -> ours, for np.exp(tensor)
+NUMPY: dict[Callable, Callable] = {}  # NumPy's function -> ours; filled by numpy_names.py
 
 
 class ArrayLike:
-    """An object with an array in `data` that can be asked what one asks an array."""
+    """An object that has an array in `data` and its shape, dtype, length and so on."""
 
     __slots__ = ()
 
@@ -51,7 +52,7 @@ class ArrayLike:
     def __array__(self, dtype=None, copy=None):
         if self.requires_grad:
             raise TypeError(
-                "this tensor needs a gradient, which NumPy would lose: say .numpy() or .detach()"
+                "this tensor needs a gradient, which NumPy would lose: call .numpy() or .detach()"
             )
         return np.array(self.data, dtype=dtype, copy=copy)
 
@@ -95,7 +96,7 @@ class ArrayLike:
         return self.item()
 
     def __index__(self) -> int:
-        return self.numpy().__index__()  # CuPy's arrays have none
+        return self.numpy().__index__()  # CuPy's arrays have no __index__
 
     def __repr__(self) -> str:
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
@@ -111,7 +112,7 @@ class ArrayLike:
 
 
 def is_array(value) -> bool:
-    """Whether `value` is an array or a scalar of NumPy or CuPy: not one of another library."""
+    """Whether `value` is an array or scalar of NumPy or CuPy, and not of another library."""
     return isinstance(getattr(value, "dtype", None), np.dtype)
 
 
@@ -121,18 +122,18 @@ def type_name(value) -> str:
 
 
 def whole(x):
-    """An array, also where NumPy has made a scalar of a 0-d result."""
+    """`x`, or a 0-d array if `x` is a scalar, which NumPy returns instead of a 0-d result."""
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def array_of(x):
-    """The array of a tensor; anything else as it is."""
+    """The array of a tensor; anything else unchanged."""
     return x.data if isinstance(x, ArrayLike) else x
 
 
 def number_dtype(dtype) -> np.dtype:
     if np.dtype(dtype).kind not in "biuf":
-        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is no dtype of real numbers")
+        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is not a dtype of real numbers")
     return np.dtype(dtype)
 
 
@@ -143,12 +144,12 @@ def check_differentiable(array) -> bool:
 
 
 def broadcasts(shape: tuple, to: tuple) -> bool:
-    """Whether an array of `shape` stretches to the shape `to`."""
+    """Whether an array of `shape` can be broadcast to the shape `to`."""
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1]))
 
 
 def wide_sum(x, axis, keepdims: bool = False):
-    """np.sum, in which float16 is how numbers are stored and float32 how they are added."""
+    """np.sum, except that float16 numbers are added in float32; the sum is float16 again."""
     if x.dtype == np.float16 and not isinstance(x, ArrayLike):
         return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
     return np.sum(x, axis=axis, keepdims=keepdims)

@@ -1,7 +1,8 @@
-"""Where arrays live, how large a block of rows fits the cache, and random numbers.
+"""Devices, blocks of rows that fit the cache, and random numbers.
 
-There is no `xp` here: NumPy's functions follow the type of their arguments, so `np.exp` of a CuPy
-array runs on the GPU. What is left is making arrays in a place, and asking whether there is a GPU.
+The code has no `xp` that stands for NumPy or CuPy: NumPy's functions dispatch on the type of their
+arguments, so `np.exp` of a CuPy array runs on the GPU. This file has what dispatching does not
+cover: placing arrays on a device, and finding out whether there is a GPU.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import numpy as np
 
 
 class cuda:
-    """`tl.cuda.is_available()`: a namespace, as other libraries spell it."""
+    """A namespace, for `tl.cuda.is_available()`, which is spelled as in PyTorch."""
 
     @staticmethod
     def is_available() -> bool:
-        """Whether CuPy, a GPU and the CUDA libraries are all there. Never raises."""
+        """Whether CuPy, a GPU and the CUDA libraries are all usable. Never raises."""
         return _cuda_fault() is None
 
 
 @functools.cache
 def _cuda_fault() -> str | None:
-    """Which of the three things that a GPU needs is missing; None when all work."""
+    """Why no GPU can be used: what is missing of CuPy, the GPU and the CUDA libraries; or None."""
     try:
         import cupy
     except Exception as error:
@@ -49,9 +50,9 @@ def _cuda_fault() -> str | None:
 
 
 def place(array, device: str | None):
-    """`array` on "cpu" or "cuda"; None leaves it where it is.
+    """`array` on the device "cpu" or "cuda"; None leaves it where it is.
 
-    Raises ValueError for another device, RuntimeError for "cuda" without a usable GPU.
+    Raises ValueError for another device, and RuntimeError for "cuda" without a usable GPU.
     """
     if device not in (None, "cpu", "cuda"):
         raise ValueError(f"device is 'cpu' or 'cuda', not {device!r}")
@@ -67,8 +68,8 @@ def place(array, device: str | None):
 
 
 def add_at(total, index, g) -> None:
-    """total[index] += g, where an element that the index names twice is added to twice."""
-    if total.dtype == np.float16:  # stored in 16 bits, summed in 32
+    """total[index] += g, except that elements which the index names twice are added to twice."""
+    if total.dtype == np.float16:  # sums are computed in float32
         wide = total.astype(np.float32)
         add_at(wide, index, g.astype(np.float32))
         total[...] = wide
@@ -77,7 +78,7 @@ def add_at(total, index, g) -> None:
     else:
         import cupy
 
-        cupy.add.at(total, index, g)  # np.add.at raises for a CuPy array and a tuple of indices
+        cupy.add.at(total, index, g)  # np.add.at raises for a CuPy array with a tuple as index
 
 
 def count_gpus() -> int:
@@ -90,7 +91,7 @@ def count_gpus() -> int:
 
 
 def use_gpu(number: int) -> None:
-    """Compute on this GPU, counted round. Raises RuntimeError when there is none to use."""
+    """Compute on GPU `number` modulo the number of GPUs. Raises RuntimeError if there is none."""
     place(np.zeros(1), "cuda")
     import cupy
 
@@ -101,15 +102,15 @@ def use_gpu(number: int) -> None:
 # Memory
 # =================================================================================================
 
-BLOCK_BYTES = 160 * 1024  # a block, with a few temporaries beside it, stays in a core's L2 cache
+BLOCK_BYTES = 160 * 1024  # a block and a few temporary arrays fit into a core's L2 cache
 
 
 def row_blocks(x) -> Iterator[slice]:
     """Slices that cut the rows of a 2-d array into blocks that fit the cache.
 
-    A chain of elementwise passes is bound by memory when each pass goes over the whole array, and
-    three times faster when all passes go over one block before the next. A GPU has no such cache:
-    there a block is the whole array.
+    If each pass of a chain of elementwise passes goes over the whole array, the chain is bound by
+    memory. It is three times faster to make all passes over one block before the next block. On a
+    GPU the whole array is one block.
     """
     rows = len(x)
     step = rows or 1
@@ -119,10 +120,10 @@ def row_blocks(x) -> Iterator[slice]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to reuse freed arrays instead of giving them back to the system.
+    """Tell glibc to reuse the memory of freed arrays instead of returning it to the system.
 
-    By default every large array is mapped anew and its pages are faulted in one by one, thousands
-    of times a training step. Does nothing on systems without glibc.
+    By default glibc maps new memory for every large array, and the system faults its pages in one
+    by one, thousands of times in a training step. Does nothing on systems without glibc.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -133,26 +134,28 @@ def keep_freed_memory() -> None:
 
 
 # =================================================================================================
-# Random numbers: every draw is a function of a key, so there is no generator state to save
+# Random numbers: every draw depends on a key only, so there is no generator state to save
 # =================================================================================================
 
 
 def _words(key: Sequence[int | str]) -> list[int]:
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
-    return [len(words), *words]  # the length, for (1,) and (1, 0) would seed alike
+    return [len(words), *words]  # without the length, (1,) and (1, 0) would give the same seed
 
 
 def random(*key: int | str) -> np.random.Generator:
-    """A generator that depends on `key` alone: `random(seed, "batch", step)`."""
+    """A NumPy Generator that depends on `key` alone, for example `random(seed, "batch", step)`."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(_words(key))))
 
 
 class RowRandom:
-    """Random numbers for the rows of a batch, row by row, in the place of a Generator.
+    """Random numbers for the rows of a batch, to be used in place of a Generator.
 
-    What a row gets depends on the key, on how many draws were made before and on the row's number
-    in the whole batch: not on which other rows are drawn with it. So a batch may be divided among
-    workers, or computed in smaller pieces, and every row keeps its dropout mask.
+    The numbers for a row depend on the key, on how many draws were made before, and on the row's
+    number in the whole batch, but not on which other rows are drawn together with it. So if a batch
+    is divided among workers, or computed in smaller pieces, every row keeps its dropout mask.
+
+    `rows` has the numbers of the rows in the whole batch.
     """
 
     def __init__(self, *key: int | str, rows: Sequence[int]):
@@ -161,11 +164,11 @@ class RowRandom:
         self.draws = 0
 
     def random(self, size: tuple[int, ...], dtype=np.float32) -> np.ndarray:
-        """Uniform numbers in [0, 1) of shape `size`, whose first axis is the rows."""
+        """Uniform numbers in [0, 1) of shape `size`, whose first axis is that of the rows."""
         out = np.empty(size, dtype)
         for row, numbers in zip(self.rows, out, strict=True):
-            # Philox turns a 256-bit counter into random bits: each draw of a row has a range of
-            # counters to itself.
+            # Philox turns a 256-bit counter into random bits. Each draw of each row uses a range of
+            # counters of its own.
             bits = np.random.Philox(key=self.key, counter=[0, 0, self.draws, row])
             np.random.Generator(bits).random(dtype=dtype, out=numbers)
         self.draws += 1

@@ -1,4 +1,4 @@
-"""The error function and its relatives, which NumPy lacks."""
+"""The error function and related functions, which NumPy does not have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .tensor import Tensor
 
 @op(floats=True)
 def erf(x):
-    """The error function, to 1e-15 in float64 (NumPy has none)."""
+    """The error function, accurate to 1e-15 in float64."""
     return _erf(x), lambda g: g * (exp_minus_square(x) * (2 / math.sqrt(math.pi)))
 
 
 def _erf(x):
-    """Near 0 the power series; beyond, 1 - exp(-x^2) erfcx(x)."""
+    """The power series for |x| < 0.5, and 1 - exp(-x^2) erfcx(|x|), with the sign of x, above."""
     if isinstance(x, Tensor):
         return erf(x)
     size = np.abs(x)
@@ -36,24 +36,24 @@ def _erf(x):
 def exp_minus_square(x, factor=1):
     """exp(-factor x^2), for a factor of 1 or 0.5.
 
-    exp makes of a rounding of its argument as many times that relative error as the argument is
-    large: x * x = 700 would cost nine bits. So x^2 = h^2 + (x - h) (x + h) with h so short that h^2
-    is exact.
+    The relative error of exp is the absolute error of its argument, so rounding x * x = 700 would
+    cost nine bits of the result. To avoid that, x^2 is split into h^2 + (x - h) (x + h), where h is
+    x rounded to so few bits that h^2 is exact.
     """
     if isinstance(x, Tensor):
         return exp(x * x * -factor)
-    x = np.clip(x, -50, 50)  # the result is 0 beyond
+    x = np.clip(x, -50, 50)  # the result is 0 outside this range
     h = np.rint(x * 16) / 16
     return np.exp((x - h) * (x + h) * -factor) * np.exp(h * h * -factor)
 
 
 def erfcx(x):
-    """exp(x^2) (1 - erf(x)) for x from 0 to 50, which falls from 1 as slowly as 1 / x.
+    """exp(x^2) (1 - erf(x)) for x from 0 to 50: it falls from 1, and for large x like 1 / x.
 
-    (1 + 2 x) erfcx(x) is nearly constant, and a short Chebyshev series in u = (x - 4) / (x + 4),
-    which goes from -1 to 1 (Shepherd and Laframboise, 1981).
+    (1 + 2 x) erfcx(x) is nearly constant. It is computed by a short Chebyshev series in
+    u = (x - 4) / (x + 4), which goes from -1 to 1 (Shepherd and Laframboise, 1981).
     """
-    x = np.minimum(x, 50)  # exp(-x^2) is 0 beyond
+    x = np.minimum(x, 50)  # larger x do not matter: exp(-x^2), the other factor, is 0 there
     u = (x - 4) / (x + 4)
     later, last = np.zeros_like(x), np.zeros_like(x)
     first, *others = (c for c in ERFCX if builtins.abs(c) > np.finfo(x.dtype).eps / 8)
@@ -62,7 +62,7 @@ def erfcx(x):
     return (u * last - later + first) / (1 + 2 * x)
 
 
-# The coefficients of the series, computed with 40 digits: tests/test_accuracy.py does it again.
+# The coefficients of the series, computed with 40 digits; tests/test_accuracy.py recomputes them.
 ERFCX = (
     1.1774832005374487, -0.007260796620301901, -0.081265123236185,
     0.06009212804122225, -0.02875393558027666, 0.01059566336347286,

@@ -1,6 +1,7 @@
-"""The graph that operations leave behind: its nodes, and walks over them.
+"""The graph that operations record: its nodes, and walks over them.
 
-A node is not a tensor: a value that no vjp captured dies during the forward pass.
+A node is not a tensor and does not hold its value, so a value that no vjp captured can be freed
+during the forward pass. op.py makes the nodes; tensor.py walks them in the backward pass.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from .protect import captured, protect, release
 class Node:
     """One recorded operation: what it was computed from, and how gradients flow back there.
 
-    `parents` has one entry per input: the Node that made it, the leaf Tensor that it is, or None
-    where no gradient is needed. `vjps` is one function per input, or a single function that gives
-    all gradients as a tuple. `serial` counts nodes as they are made; since a node is always made
-    after its parents, descending serial numbers are a topological order. `call` is the operation
-    with its arguments, kept for `higher_order`; `origin` the user's line, for `detect_anomaly`;
-    `fresh` says what the operation promises of its gradients (`op`).
+    `parents` has one entry per input: the Node that made the input, the Tensor itself if it is a
+    leaf, or None if it needs no gradient. `vjps` is a list of one function per input, or a single
+    function that returns all gradients as a tuple. `serial` numbers the nodes as they are made;
+    since a node is always made after its parents, descending serial numbers are a topological
+    order. `call` is the operation with its arguments, kept for `higher_order`. `origin` is the
+    user's line, for `detect_anomaly`. `fresh` is the promise that `op` describes: the vjps return
+    newly allocated arrays.
     """
 
     __slots__ = (
@@ -31,7 +33,7 @@ class Node:
     def __init__(
         self, op: str, parents: list, vjps, value, inputs, call=None, origin="", fresh=False
     ):
-        self.protected = ()  # first, for __del__ finds it even if this is interrupted
+        self.protected = ()  # set first, because __del__ needs it even if __init__ is interrupted
         self.serial = next_serial()
         self.op = op
         self.parents = parents
@@ -42,7 +44,7 @@ class Node:
         self.origin = origin
         self.fresh = fresh
         needed = captured(vjps)
-        if call is not None:  # what is computed again needs the operands, captured or not
+        if call is not None:  # `higher_order` runs the body again, on all operands
             needed += [x for x in (*inputs, *call[2].values()) if isinstance(x, np.ndarray)]
         if needed:
             self.protected = protect(needed, (value, *inputs))
@@ -55,7 +57,7 @@ class Node:
             )
 
     def free(self) -> None:
-        """Let go of the parents and of every array the vjps captured."""
+        """Drop the references to the parents and to every array that the vjps captured."""
         self.parents, self.vjps, self.call = (), None, None
         protected, self.protected = self.protected, ()
         if protected:
@@ -73,7 +75,7 @@ next_serial = itertools.count().__next__
 
 
 def count_uses(root) -> Counter:
-    """How many inputs of the nodes below `root` each leaf is."""
+    """How many times each leaf is an input of `root` or of the nodes below it."""
     uses, stack, seen = Counter(), [root], set()
     while stack:
         node = stack.pop()

@@ -1,6 +1,7 @@
-"""What calling an operation does beside computing: recording, keeping inputs, looking for faults.
+"""The modes that decide what an operation does besides computing its value.
 
-Each thread, and each asynchronous task, has a mode of its own.
+An operation may record a node, keep its inputs for higher derivatives, and check its value for
+infinities and NaN. Each thread, and each asynchronous task, has its own mode.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ import numpy as np
 
 
 class Mode(NamedTuple):
-    """What calling an operation does beside computing; each thread has its own."""
+    """What an operation does besides computing its value."""
 
-    record: bool = True
-    keep_inputs: bool = False
-    check: bool = False
-    recomputed: bool = False  # inside checkpoint
+    record: bool = True  # a node for each operation that needs one; off under `no_grad`
+    keep_inputs: bool = False  # in the node; on under `higher_order`
+    check: bool = False  # that values and gradients are finite; on under `detect_anomaly`
+    recomputed: bool = False  # whether this is a function that `checkpoint` will run again
 
 
 mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
 
 
 class in_mode:
-    """A block, or a decorated function, in which these fields of the mode are different."""
+    """A context manager or decorator under which fields of the mode have other values."""
 
     def __init__(self, **changes):
         self.changes = changes
-        self.tokens = []  # one for each time that the block was entered and not left
+        self.tokens = []  # one for each time that the block was entered and not yet left
 
     def __enter__(self) -> None:
         self.tokens.append(mode.set(mode.get()._replace(**self.changes)))
@@ -42,7 +43,7 @@ class in_mode:
         mode.reset(self.tokens.pop())
 
     def __call__(self, function: Callable) -> Callable:
-        changes = self.changes  # every call has a block of its own
+        changes = self.changes  # every call enters a block of its own
         if inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"a mode cannot decorate the asynchronous generator '{function.__name__}': "
@@ -69,7 +70,7 @@ class in_mode:
 
 
 def _generate_in_mode(generator, changes: dict):
-    """What `generator` yields, where its own code runs in the mode, and its caller's does not."""
+    """Yield what `generator` yields; only its own code, not the caller's, runs in the mode."""
     resume, sent = generator.send, None
     while True:
         try:
@@ -88,10 +89,11 @@ def _generate_in_mode(generator, changes: dict):
 
 
 def no_grad():
-    """A block, or a function under `@no_grad()`, in which nothing is recorded.
+    """A `with` block, or a function decorated with `@no_grad()`, in which nothing is recorded.
 
-    A generator function under it records nothing in its own code; its caller's code, which runs
-    between the values, is as it was. The same holds for `higher_order` and `detect_anomaly`.
+    In a decorated generator function the mode applies to the generator's own code only, and not to
+    the caller's code that runs between the values. The same holds for `higher_order` and
+    `detect_anomaly`.
     """
     return in_mode(record=False)
 
@@ -99,22 +101,22 @@ def no_grad():
 def higher_order():
     """A block whose gradients can be differentiated again, by `grad(..., create_graph=True)`.
 
-    Every node made in it also keeps its operation's inputs.
+    Every node that is made in the block also keeps the inputs of its operation.
     """
     return in_mode(record=True, keep_inputs=True)
 
 
 def detect_anomaly():
-    """A block in which the first value or gradient that is infinite or no number raises.
+    """A block in which the first value or gradient that is infinite or NaN raises.
 
-    The FloatingPointError names the operation and the line that called it. A backward is checked
-    if it runs in the block too. Slow: every array is looked at.
+    The FloatingPointError names the operation and the user's line that called it. To check
+    gradients, run backward inside the block too. This is slow, because every array is inspected.
     """
     return in_mode(check=True)
 
 
 def check_finite(value, name: str, what: str = "value", origin: str = "") -> str:
-    """Raise for a value that is not finite; returns the line of the user that called."""
+    """Raise FloatingPointError if `value` is not finite; return the user's line that led here."""
     if not origin:
         frames = traceback.extract_stack()
         here = os.path.dirname(__file__)

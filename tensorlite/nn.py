@@ -1,7 +1,9 @@
-"""Modules: named parameters and the functions they belong to.
+"""Modules: layers that hold named parameters and call the functions of functional/.
 
-Every Tensor that is an attribute of a module is a parameter, every Module an attribute or an entry
-of a ModuleList is a part; names are the paths through them: `h.0.attn.c_attn.weight`.
+A Tensor that is an attribute of a module is one of its parameters. A Module that is an attribute of
+another, or an entry of a ModuleList, is one of its parts. A parameter's name is the path through
+the parts, such as `h.0.attn.c_attn.weight`. The names follow torch.nn, but the weight of a Linear
+from n to m numbers is (n, m), not (m, n). optim.py, which is next to read, updates the parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Module:
         return ((n, v) for n, v in vars(self).items() if isinstance(v, (Tensor, Module)))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Every parameter with its path. One that is shared by two modules comes up twice."""
+        """Every parameter with its path; one that two modules share is listed twice."""
         for name, part in self.named_parts():
             if isinstance(part, Tensor):
                 yield prefix + name, part
@@ -39,20 +41,20 @@ class Module:
                 yield from part.named_parameters(f"{prefix}{name}.")
 
     def parameters(self) -> list[Tensor]:
-        """Every parameter once."""
+        """Every parameter, each once."""
         return list({id(p): p for _, p in self.named_parameters()}.values())
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Path -> the parameter's own array (no copy)."""
+        """A dictionary from each parameter's path to its own array, not a copy."""
         return {name: p.data for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: dict, strict: bool = True) -> None:
         """Copy arrays into the parameters of the same path.
 
-        Raises ValueError for a shape that differs, for two paths of one parameter (tied weights)
-        with different values, for a parameter that a pending backward needs and, if strict, for
-        paths that are missing or unknown; TypeError for values that are no real numbers. Then no
-        parameter was changed.
+        Raises ValueError if a shape differs, if two paths of one parameter (tied weights) have
+        different values, if a pending backward pass needs a parameter and, with `strict`, if paths
+        are missing or unknown. Raises TypeError for values that are not real numbers. No parameter
+        is changed if an error is raised.
         """
         own = dict(self.named_parameters())
         missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
@@ -75,7 +77,10 @@ class Module:
             p.data[...] = np.asarray(array, like=p.data)
 
     def to(self, device: str) -> Module:
-        """Move all parameters to "cpu" or "cuda". Raises as `tl.tensor` does."""
+        """Move all parameters and their gradients to "cpu" or "cuda".
+
+        Raises ValueError for another device, and RuntimeError for "cuda" without a usable GPU.
+        """
         for p in self.parameters():
             p.data = place(p.data, device)
             if p.grad is not None:
@@ -83,7 +88,7 @@ class Module:
         return self
 
     def train(self, mode: bool = True) -> Module:
-        """Set training mode here and in all parts: dropout is on."""
+        """Set training mode, in which dropout is on, for this module and all its parts."""
         self.training = mode
         for _, part in self.named_parts():
             if isinstance(part, Module):
@@ -91,12 +96,12 @@ class Module:
         return self
 
     def eval(self) -> Module:
-        """Set evaluation mode: dropout is off."""
+        """Set evaluation mode, in which dropout is off."""
         return self.train(False)
 
 
 def _same(own, a, b) -> bool:
-    """Whether two arrays, as they would be stored in `own`, are equal; NaN equals NaN here."""
+    """Whether two arrays are equal after conversion to the dtype of `own`; NaN equals NaN."""
     a, b = (np.asarray(x, like=own).astype(own.dtype) for x in (a, b))
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
@@ -147,9 +152,10 @@ def _uniform(shape, bound: float, rng) -> Tensor:
 
 
 class Linear(Module):
-    """y = x @ weight + bias, with weight (n, m): x (..., n) -> (..., m).
+    """y = x @ weight + bias, with weight (n, m) and bias (m,): x (..., n) -> (..., m).
 
-    Starts uniform in +-1/sqrt(n), drawn from `rng` (a NumPy Generator); for n = 0 the bias is 0.
+    Initial weights and biases are uniform between -1/sqrt(n) and 1/sqrt(n), drawn from `rng` (a
+    NumPy Generator, by default a fresh one); for n = 0 the initial bias is 0.
     """
 
     def __init__(self, n: int, m: int, bias: bool = True, rng=None):
@@ -162,7 +168,11 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A row of weight (V, C) for every integer id: ids (...) -> (..., C). Starts normal."""
+    """The row of weight (V, C) for each integer id: ids (...) -> (..., C).
+
+    Initial weights have the standard normal distribution, drawn from `rng` (a NumPy Generator, by
+    default a fresh one).
+    """
 
     def __init__(self, n_ids: int, n: int, rng=None):
         rng = np.random.default_rng() if rng is None else rng
@@ -174,7 +184,7 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Layer normalization over the last axis, of size n. Starts as weight 1, bias 0."""
+    """Layer normalization over the last axis, of size n. Initially weight is 1 and bias 0."""
 
     def __init__(self, n: int, bias: bool = True, eps: float = 1e-5):
         self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
@@ -186,7 +196,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Division by the root mean square over the last axis, of size n. Starts as weight 1."""
+    """Division by the root mean square over the last axis, of size n. Initially weight is 1."""
 
     def __init__(self, n: int, eps: float = 1e-5):
         self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
@@ -197,9 +207,11 @@ class RMSNorm(Module):
 
 
 class Dropout(Module):
-    """In training mode, zeroes each element with probability p; else passes x on.
+    """Zeroes each element with probability p in training mode; returns x in evaluation mode.
 
-    The numbers come from the `rng` given with the call, by default a fresh Generator.
+    The random numbers come from the `rng` passed to the call, by default a fresh Generator. Inside
+    `checkpoint`, which runs the function again in the backward pass, a call without `rng` raises
+    ValueError.
     """
 
     def __init__(self, p: float):
@@ -209,5 +221,5 @@ class Dropout(Module):
         if not self.training or not self.p:
             return x
         if rng is None and mode.get().recomputed:
-            raise ValueError("inside tl.checkpoint dropout needs an rng, passed as an argument")
+            raise ValueError("inside tl.checkpoint, dropout needs an rng, passed as an argument")
         return F.dropout(x, self.p, np.random.default_rng() if rng is None else rng)

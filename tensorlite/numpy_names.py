@@ -1,6 +1,7 @@
-"""The operations by operator, by method and by NumPy's name: x * y, x.sum(axis=0), np.exp(x).
+"""The operations as operators, methods and NumPy's functions: x * y, x.sum(axis=0), np.exp(x).
 
-NumPy's functions hand their arguments on to ours; each argument is obeyed or refused by name.
+NumPy's functions pass their arguments on to ours. An argument that ours does not have raises a
+TypeError that names it, unless it has its default value.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ from .tensor import Tensor
 
 
 def _operator(op):
-    """x * y and y * x, for an operand that is a tensor and another that need not be."""
-    call = op.__call__  # bound once: an operation on small numbers is all overhead
+    """The methods for x * y and y * x, where x is a tensor and y may be a number or an array."""
+    call = op.__call__  # bound once, because for small arrays the overhead is most of the time
     return lambda x, y: call(x, y), lambda x, y: call(y, x)
 
 
@@ -103,7 +104,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
 Tensor.__and__, Tensor.__or__ = _comparison(operator.and_), _comparison(operator.or_)
 Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
-Tensor.__hash__ = object.__hash__  # a tensor is a key by what it is, not by its values
+Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are different keys
 
 
 # =================================================================================================
@@ -119,7 +120,7 @@ for _op in _methods:
 
 
 def _one_tuple(values):
-    """x.reshape(2, 3) is x.reshape((2, 3))."""
+    """Let methods take x.reshape(2, 3) for x.reshape((2, 3))."""
     return values[0] if len(values) == 1 and not isinstance(values[0], int) else values
 
 
@@ -134,11 +135,11 @@ Tensor.T = property(transpose)
 
 
 def _by_numpys_signature(function, ours):
-    """`ours` with the arguments of NumPy's `function`, each of them obeyed or refused by name."""
+    """`ours` with the signature of NumPy's `function`; raises TypeError for what ours lacks."""
     name = f"np.{function.__name__}"
     try:
         signature = inspect.signature(function)
-    except ValueError:  # written in C: NumPy 2.0 does not say what they take
+    except ValueError:  # in NumPy 2.0 the functions written in C have no signature
         return ours
     first, *_ = signature.parameters
     known = inspect.signature(ours).parameters
@@ -172,8 +173,8 @@ _WAY_OUT = {
     "out": "operations give new tensors",
     "where": "use tl.where(mask, x, number) first",
     "initial": "combine it with the result",
-    "mode": "index with what np.pad or np.clip makes of the indices",
-    "order": "elements are in the order 'C'",
+    "mode": "apply np.pad or np.clip to indices, and index with the result",
+    "order": "only the order 'C' is supported",
 }
 
 
@@ -187,7 +188,7 @@ def _numpys_where(condition, x=None, y=None) -> Tensor:
 
 
 def _numpys_einsum(subscripts, *operands, optimize=None, **refused) -> Tensor:
-    """`optimize` changes how the sum is computed and not what it is."""
+    """np.einsum; `optimize` is ignored, because it changes how the sum is computed, not the sum."""
     for key in refused:
         raise TypeError(f"np.einsum does not take {key}= for tensors: {_WAY_OUT.get(key, key)}")
     return einsum(subscripts, *operands)
@@ -207,6 +208,6 @@ NUMPY[np.einsum] = _numpys_einsum
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
-# Constant nearly everywhere: values without a gradient.
+# These are constant nearly everywhere, so their values need no gradient.
 for _function in (np.sign, np.isinf, np.isnan, np.isfinite, np.argmax, np.argmin, np.argsort):
     NUMPY[_function] = functools.partial(_without_gradient, _function)

@@ -1,7 +1,7 @@
-"""The rest of NumPy's differentiable functions, in the same form as in ops.py.
+"""More of NumPy's differentiable functions, in the same form as in ops.py. Read that file first.
 
-Functions here have NumPy's names: within this file `min`, `max` and `sum` are NumPy's or ours, and
-Python's own are in `builtins`.
+Within this file `sum` is the operation of ops.py, and parameters are called `min` and `max` as in
+NumPy, so Python's built-in functions of these names are called through `builtins`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def cos(x):
 
 @op
 def maximum(x, y):
+    """The larger of x and y, element by element; each gets half of the gradient where x == y."""
     return (
         np.maximum(x, y),
         lambda g: g * ((x > y) + (x == y) * 0.5).astype(g.dtype),
@@ -56,6 +57,7 @@ def maximum(x, y):
 
 @op
 def minimum(x, y):
+    """The smaller of x and y, element by element; each gets half of the gradient where x == y."""
     return (
         np.minimum(x, y),
         lambda g: g * ((x < y) + (x == y) * 0.5).astype(g.dtype),
@@ -65,11 +67,11 @@ def minimum(x, y):
 
 @op
 def clip(x, *, min=None, max=None):
-    """x with what is below the number `min` or above `max` replaced by it (None: no bound).
+    """x with elements below the number `min` or above `max` replaced by it (None: no bound).
 
-    The gradient is 1 between the bounds and on them, 0 outside.
+    The gradient is 1 for elements between the bounds or equal to one, and 0 for others.
     """
-    y, inside = x, x == x  # all but NaN
+    y, inside = x, x == x  # False for NaN
     if min is not None:
         y, inside = np.maximum(y, min), inside & (x >= min)
     if max is not None:
@@ -84,9 +86,9 @@ def clip(x, *, min=None, max=None):
 
 @op(floats=True)
 def var(x, *, axis=None, ddof=0, keepdims=False):
-    """The variance: the mean squared distance from the mean, divided by n - ddof instead of n."""
+    """The variance: the sum of squared distances from the mean, divided by n - ddof."""
     n, dtype = length_of(x.shape, axis), x.dtype
-    n = builtins.max(n - ddof, 0)  # as in NumPy: what is divided by 0 is infinite or no number
+    n = builtins.max(n - ddof, 0)  # division by 0 gives infinity or NaN, as in NumPy
     if dtype == np.float16 and not isinstance(x, Tensor):
         x = x.astype(np.float32)
     centred = x - np.mean(x, axis=axis, keepdims=True)
@@ -102,14 +104,14 @@ def prod_composed(x, axis=None, keepdims=False):
         return reshape(y, (1,) * x.ndim) if keepdims else y
     axes = sorted(normalize_axis_tuple(axis, x.ndim))
     for a in axes:
-        one = sum(x, axis=a, keepdims=True) * 0 + 1  # the product of no factors
+        one = sum(x, axis=a, keepdims=True) * 0 + 1  # ones, the product of no factors
         x = functools.reduce(mul, split(x, range(1, x.shape[a]), a) if x.shape[a] else (), one)
     return x if keepdims else squeeze(x, tuple(axes))
 
 
 @op(composed=prod_composed, floats=False)
 def prod(x, *, axis=None, keepdims=False):
-    """The product of elements; the gradient is right where some of them are 0."""
+    """The product of elements; the gradient is right also where some of them are 0."""
     axis = axis_of(axis, x)
     shape, n = x.shape, length_of(x.shape, axis)
     reduced = list(range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim))
@@ -117,7 +119,8 @@ def prod(x, *, axis=None, keepdims=False):
     moved = np.transpose(x, order)  # the reduced axes last
 
     def vjp(g):
-        # The product of all the others is that of those before, times that of those behind.
+        # The gradient for an element is the product of the others: of those before it, times those
+        # behind it. Dividing the whole product by the element would fail where it is 0.
         rows = np.reshape(moved, (x.size // n if n else 0, n))
         ones = np.ones_like(rows[:, :1])
         before = np.cumprod(np.concatenate([ones, rows[:, :-1]], axis=1), axis=1)
@@ -130,7 +133,7 @@ def prod(x, *, axis=None, keepdims=False):
 
 @op
 def cumsum(x, *, axis=None):
-    """Running sums along an axis; None: over all elements in order."""
+    """Running sums along an axis, or over all elements in order if `axis` is None."""
     axis = axis_of(axis, x)
     shape, along = x.shape, 0 if axis is None else axis
 
@@ -151,7 +154,10 @@ def cumsum(x, *, axis=None):
 
 
 def einsum(subscripts: str, *operands) -> Tensor:
-    """Einstein's summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
+    """Einstein summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
+
+    Raises TypeError if the first argument is not a string, and ValueError for subscripts that do
+    not fit the operands.
 
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
     tensor([3., 7.])
@@ -165,7 +171,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
     inputs = inputs.split(",")
     if len(inputs) != len(operands):
         raise ValueError(f"einsum {subscripts!r} names {len(inputs)} operands, not {len(operands)}")
-    # The axes behind an ellipsis get letters of their own, counted from the last one.
+    # The axes that an ellipsis stands for get letters of their own, aligned at the last axis.
     spare = [c for c in string.ascii_letters if c not in subscripts]
     operands = [float(x) if isinstance(x, np.floating) else x for x in operands]
     operands = [x if hasattr(x, "ndim") else operand(x, "einsum", operands) for x in operands]
@@ -177,7 +183,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
     for s, x, n in zip(inputs, operands, n_dots):
         if n < 0 or (n and "..." not in s):
             raise ValueError(f"einsum: {s!r} does not fit an operand of shape {x.shape}")
-    if not arrow:  # implicit: the letters that occur once, in the order of the alphabet
+    if not arrow:  # the implicit output has the letters that occur once, in alphabetical order
         letters = "".join(inputs).replace(".", "")
         output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     inputs = [s.replace("...", dots[len(dots) - n :]) for s, n in zip(inputs, n_dots)]
@@ -186,7 +192,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
 
 @op
 def _einsum(*operands, subscripts):
-    """`einsum` below of a sequence of operands, with explicit subscripts of letters alone."""
+    """`einsum` of a sequence of operands, with an explicit output and without ellipses."""
     inputs, output = subscripts.split("->")
     inputs = inputs.split(",")
     sizes = {}
@@ -205,17 +211,21 @@ def _einsum(*operands, subscripts):
 
 
 def _einsum_gradient(target, known, operands, sizes, shape):
-    """The gradient of the operand with the letters `target`: an einsum of g and the others."""
+    """The gradient for the operand with the letters `target`: an einsum of g and the others.
+
+    `operands` are g and the other operands, `known` their letters, and `sizes` the size of each
+    letter.
+    """
     like = whole(array_of(operands[0]))
-    # A letter that none of them has was summed over in this operand alone: its gradient is the
-    # same everywhere along it, as if they were multiplied by ones.
+    # A letter that only the target has was summed over in it alone. The gradient is constant along
+    # that axis, so the einsum gets one more operand of ones with these letters.
     long = {c for s, x in zip(known, operands) for c, n in zip(s, x.shape) if n == sizes[c]}
     lost = "".join(dict.fromkeys(c for c in target if c not in long))
     if lost:
         operands = [*operands, np.ones_like(like, shape=tuple(sizes[c] for c in lost))]
         known = [*known, lost]
-    # A letter that it has twice took its diagonal: multiplied by an identity for each repetition,
-    # under another letter, the gradient stands on the diagonal and is 0 elsewhere.
+    # A letter that the target has twice took its diagonal, so the gradient is 0 off the diagonal.
+    # Each repetition gets another letter and one more operand, an identity matrix of the two.
     unique = ""
     for letter in target:
         if letter in unique:
@@ -241,7 +251,7 @@ def flip(x, *, axis=None):
 
 @op
 def roll(x, *, shift, axis=None):
-    """x shifted along an axis; what is pushed out at the end comes in at the start."""
+    """x shifted along an axis; elements pushed out at the end come in again at the start."""
     back = tuple(-s for s in shift) if isinstance(shift, (tuple, list)) else -shift
     return np.roll(x, shift, axis), lambda g: np.roll(g, back, axis)
 
@@ -260,7 +270,7 @@ def triu(x, *, k=0):
 
 @op
 def pad(x, *, pad_width, constant_values=0):
-    """x in a frame of one number; pad_width as in NumPy: n, (before, after), or one per axis."""
+    """x with a border of one number; pad_width is n, (before, after), or one such pair per axis."""
     widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
     inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
     y = np.pad(x, widths, constant_values=constant_values) if x.ndim else x
@@ -268,7 +278,10 @@ def pad(x, *, pad_width, constant_values=0):
 
 
 def split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
-    """Cut a tensor along an axis: into equal sections (int), or at the given indices (list)."""
+    """Cut a tensor along an axis: into equal sections (int), or at the given indices (list).
+
+    Raises ValueError if equal sections do not divide the axis.
+    """
     x = x if isinstance(x, Tensor) else tensor(x)
     axis = normalize_axis_index(axis, x.ndim)
     n = x.shape[axis]
@@ -297,7 +310,7 @@ def stack(arrays, axis: int = 0) -> Tensor:
 
 
 def take(x, indices, axis: int | None = None) -> Tensor:
-    """The elements at integer `indices` along an axis (None: of all elements in order)."""
+    """The elements at integer `indices` along an axis, or among all elements in order (None)."""
     x = x if isinstance(x, Tensor) else tensor(x)
     indices, axis = index_array(indices), axis_of(axis, x)
     if axis is None:
@@ -307,7 +320,7 @@ def take(x, indices, axis: int | None = None) -> Tensor:
 
 @op
 def take_along_axis(x, *, indices, axis):
-    """One element of x for each of the indices, which match x in every other axis."""
+    """The elements of x at `indices` along `axis`; in other axes both have the same size."""
     axis, indices = normalize_axis_index(axis, x.ndim), index_array(indices)
     index = []
     for a, n in enumerate(x.shape):

@@ -1,7 +1,10 @@
-"""`@op` makes a function of tensors from a body on arrays.
+"""`@op`, which makes a function of tensors from a body that computes with arrays.
 
-It binds the arguments, unwraps tensors, settles dtypes, runs the body, and records a node when some
-input needs a gradient.
+A call of an operation binds its arguments, takes the arrays out of the tensors, settles the dtypes,
+runs the body, and records a `Node` if an input needs a gradient. tensor.py, which comes before this
+file, uses the recorded nodes in the backward pass; ops.py, which comes next, declares operations.
+
+HIPS autograd does the same in two steps, `primitive` for the value and `defvjp` for the gradients.
 """
 
 from __future__ import annotations
@@ -19,22 +22,25 @@ from .tensor import OPS, Tensor, tensor
 
 
 class Op:
-    """An operation on tensors, made by `@op` of a body on arrays.
+    """An operation on tensors, which `@op` makes from a body on arrays.
 
-    Parameters before the `*` of the body's signature are differentiable arrays, those behind it
-    are static; callers may pass either by position or by name. `*arrays` takes one sequence of
-    arrays. The body returns its value and one vjp per array (None: no gradient goes there).
+    In the body's signature, parameters before the `*` are arrays that may need a gradient, and
+    those after it are static; callers may pass either by position or by name. A body with `*arrays`
+    makes an operation that takes one sequence of arrays. The body returns its value and one vjp per
+    array, or None instead of a vjp for an array to which no gradient can flow.
 
-    A body with a parameter `needs` is told which arrays need a gradient, as a tuple of bools, and
-    returns its value and a single vjp that gives one gradient per array, None where not needed.
+    A body with a parameter `needs` is told which arrays need a gradient, as a tuple of bools. It
+    returns its value and a single vjp, which returns one gradient per array, or None for an array
+    that needs no gradient.
 
-    A vjp captures what it uses and no more: the shape, not the array whose shape it is. It never
-    writes into the gradient it is given. What it returns is of the input's shape, or of a shape to
-    which the input broadcasts, or a `Part`.
+    A vjp should capture only what it uses, since captured arrays stay in memory until the backward
+    pass: the shape of an array, for example, and not the array. It never writes into the gradient
+    that it is given. It returns an array of the input's shape, or of a shape to which the input
+    broadcasts, or a `Part`.
     """
 
     def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
-        # With an underscore where a function of that name prepares the arguments.
+        # The body's name has an underscore if a function of the same name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
@@ -58,7 +64,7 @@ class Op:
             [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
         )
         self.defaults = {p.name: p.default for p in seen}
-        # A call with so many arguments and none by name needs no binding.
+        # A call with this many arguments, all given by position, needs no binding.
         self.n_plain = -1 if self.variadic else len(self.arrays)
 
     def __get__(self, instance, owner=None):  # so that `Tensor.sum = sum` makes a method
@@ -76,7 +82,7 @@ class Op:
             parent = None
             if isinstance(a, Tensor):
                 if recording:
-                    parent = a if a._requires_grad else a.node  # a leaf itself, or what made it
+                    parent = a if a._requires_grad else a.node  # the leaf, or the node of a result
                     if parent is not None:
                         needed = True
                 a = a.data
@@ -99,7 +105,7 @@ class Op:
             _check_devices(values, self.name)
             if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
                 raise
-            static.pop("needs", None)  # nothing but Python numbers: as tensors
+            static.pop("needs", None)  # all arguments are Python numbers: make them tensors
             return self(*(v if v is None else tensor(v) for v in values), **static)
 
         if result.__class__ is not tuple or len(result) < 2:
@@ -121,7 +127,7 @@ class Op:
         if len(vjps) != (1 if self.joint else len(parents)):
             raise TypeError(self._wrong_result(result, len(values)))
         if self.joint:
-            (vjps,) = vjps  # one function for all inputs, instead of a list with one for each
+            (vjps,) = vjps  # one function for all inputs, instead of a list of one per input
         else:
             for i, parent in enumerate(parents):
                 if parent is None:
@@ -135,13 +141,13 @@ class Op:
                 if vjp is not None and not hasattr(vjp, "__closure__"):
                     raise TypeError(
                         f"op '{self.name}' gave an object of type {type(vjp).__name__} for a vjp; "
-                        "a vjp is a def or a lambda, where the engine finds the arrays to protect"
+                        "a vjp must be a def or a lambda, so that the engine finds its arrays"
                     ) from None
             raise
         return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
-        """Arguments as the caller gave them -> the arrays in order, the statics by name."""
+        """Sort the caller's arguments into (arrays in order, static arguments by name)."""
         bound = dict(zip(self.defaults, args)) | kwargs
         if len(bound) < len(args) + len(kwargs) or not bound.keys() <= self.defaults.keys():
             self._misuse(args, kwargs)
@@ -176,7 +182,7 @@ class Op:
         )
 
     def _misuse(self, args, kwargs) -> None:
-        """Raise the TypeError that Python would for these arguments, with the operation's name."""
+        """Raise Python's TypeError for arguments that do not fit, with the operation's name."""
         try:
             self.__signature__.bind(*args, **kwargs)
         except TypeError as error:
@@ -196,17 +202,18 @@ def op(
     floats: bool | None = None,
     fresh: bool = False,
 ):
-    """Make an `Op` of a body on arrays and register it in `OPS`.
+    """Make an `Op` from a body on arrays and register it in `OPS`.
 
-    `composed` is the definition by simpler operations that a fused one must equal. A fused body is
-    given arrays of one dtype. With `floats`, as fused operations have it unless they say otherwise,
-    a body is given integers as floating-point numbers of at least 32 bits.
-    `fresh` promises that each call of a vjp gives arrays that it has made, and that nobody else
-    holds: the engine adds to them in place.
+    `composed` makes the operation a fused one: it is the definition by simpler operations, which
+    the body must agree with in value and gradients. The body of a fused operation is given arrays
+    of one dtype. With `floats` (by default True for fused operations and False for others), the
+    body is given integers as floating-point numbers of at least 32 bits. `fresh` promises that
+    each call of a vjp returns newly allocated arrays to which nothing else refers, so that the
+    engine may add to them in place.
 
     Raises ValueError for the name of one of the engine's own operations, and TypeError for a
-    signature that does not fit; the operation raises TypeError when the body does not give a value
-    and its vjps.
+    signature that does not fit. Calling the operation raises TypeError if the body does not return
+    a value and its vjps.
     """
     if body is None:
         return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
@@ -227,9 +234,13 @@ def op(
 
 
 def operand(value, name: str, beside: Sequence = ()):
-    """What the body sees of an operand that is no tensor, `beside` all the others."""
+    """What the body is given for `value`, an operand that is not a tensor.
+
+    `beside` has all operands of the call. Raises TypeError unless `value` is a number, an array or
+    a list of numbers.
+    """
     if isinstance(value, float):
-        return float(value)  # np.float64 is a float, but would make float32 arrays float64
+        return float(value)  # np.float64 is a float too, but would turn float32 into float64
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, (list, tuple)):
@@ -243,9 +254,9 @@ def operand(value, name: str, beside: Sequence = ()):
 
 
 def _as_float(value):
-    """An integer array as floating-point numbers: exactly, or to 53 bits of large integers.
+    """An integer array converted to floating point: exact, except that float64 keeps 53 bits.
 
-    NumPy would compute functions of 8-bit integers in float16.
+    NumPy by itself would compute functions of 8-bit integers in float16.
     """
     if not hasattr(value, "dtype") or value.dtype.kind == "f":
         return value
@@ -253,10 +264,10 @@ def _as_float(value):
 
 
 def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
-    """The arrays that a fused body works on, and the dtype of its value if it is another.
+    """The arrays for a fused body, all of one dtype, and the dtype to convert its value to or None.
 
-    Different dtypes become the larger one; with `floats`, integers become floating-point numbers.
-    float16 is how numbers are stored, sums are made in float32.
+    Arrays of different dtypes are promoted to a common one; with `floats`, integers are converted
+    to floating point. float16 is only a storage format: the body computes in float32.
     """
     dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
     real = [d for d in dtypes if d.kind == "f"]
@@ -276,12 +287,12 @@ def _check_devices(values: list, name: str) -> None:
     arrays = [v for v in values if hasattr(v, "dtype") and not isinstance(v, np.generic)]
     if len({isinstance(v, np.ndarray) for v in arrays}) > 1:
         raise TypeError(
-            f"{name}: operands on the cpu and on cuda; .to(device) brings them together"
+            f"{name}: operands are on the cpu and on cuda; move them together with .to(device)"
         )
 
 
 def _has(char: str, values) -> bool:
-    """Whether one of the operands is of that dtype: "d" is float64, "e" float16."""
+    """Whether an operand has the dtype with this character code: "d" is float64, "e" float16."""
     for value in values:
         if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
             return True

@@ -1,14 +1,16 @@
-"""The primitive operations: value and gradient of each, side by side.
+"""The primitive operations: the value and the gradients of each, side by side.
 
-How to read one: the body is given arrays and returns its value and, for each array, the function
-that turns `g`, the gradient with respect to the value, into the gradient with respect to that
-array. Broadcasting is the engine's business: where `x` was stretched, it sums what comes back.
+Read op.py before this file, and functional/ after it. The body of an operation is given arrays. It
+returns its value and one vjp per array: a function that turns `g`, the gradient with respect to the
+value, into the gradient with respect to that array. No vjp undoes broadcasting: where broadcasting
+stretched `x`, the engine sums the gradient to the shape of `x` (`_fit` in tensor.py).
 
-Names, arguments and broadcasting are NumPy's. Where a function has a kink the gradient is one of
-the values between its one-sided slopes: abs and relu have 0 at 0; maximum and minimum, max and min
-share the gradient equally among ties.
+Names, arguments and broadcasting are NumPy's. Where a function has a kink, its gradient lies
+between the two one-sided slopes: at 0, abs and relu have the gradient 0; maximum, minimum, max and
+min share the gradient equally among ties.
 
-Functions here have NumPy's names: within this file `abs`, `sum`, `max` and `min` are these.
+`abs`, `sum`, `max` and `min` are defined here, so within this file these names do not mean Python's
+built-in functions. numpy_ops.py has more of NumPy's functions.
 """
 
 from __future__ import annotations
@@ -56,13 +58,13 @@ def neg(x):
 
 @op
 def power(x, y):
-    """x to the power y; the gradient with respect to y is 0 where x is not above 0."""
+    """x to the power y; the gradient with respect to y is 0 where x <= 0."""
     if isinstance(y, (int, float)):
         return x**y, lambda g: g * (y * x ** (y - 1 if y else 0)), None
     z = x**y
 
     def vjp_x(g):
-        constant = (y == 0) & ((x == 0) | (x != x))  # 0 ** 0 and NaN ** 0 are 1, with a slope of 0
+        constant = (y == 0) & ((x == 0) | (x != x))  # 0 ** 0 and NaN ** 0 are 1, with slope 0
         return g * (y * x ** np.where(constant, 0, y - 1))
 
     return z, vjp_x, lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0)
@@ -112,14 +114,14 @@ def sigmoid(x):
 def _sigmoid(x):
     if isinstance(x, Tensor):
         return sigmoid(x)
-    # exp(x) / (1 + exp(x)) below 0 and 1 / (1 + exp(-x)) above: each keeps all its digits there.
+    # exp(x) / (1 + exp(x)) for x < 0 and 1 / (1 + exp(-x)) for others: neither loses digits there.
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 def _sigmoid_slope(x):
     """sigmoid(x) sigmoid(-x), the derivative of sigmoid.
 
-    Not y (1 - y): subtracted from 1, a number that is nearly 1 leaves nothing but its own rounding.
+    The equivalent y (1 - y) would be inexact: where y is nearly 1, 1 - y is mostly rounding error.
     """
     if isinstance(x, Tensor):
         return sigmoid(x) * sigmoid(-x)
@@ -139,7 +141,7 @@ def relu(x):
 
 @op
 def where(condition, x, y):
-    """x where the condition holds, y elsewhere; no gradient flows into the condition."""
+    """x where the condition is true, y elsewhere; no gradient flows into the condition."""
     return (
         np.where(condition, x, y),
         None,
@@ -150,7 +152,7 @@ def where(condition, x, y):
 
 @op
 def masked_fill(x, *, mask, value):
-    """x, with the number `value` where the boolean mask (broadcast to x) holds."""
+    """x with the number `value` where the boolean mask, which is broadcast to x, is True."""
     return np.where(mask, value, x), lambda g: np.where(mask, 0, g)
 
 
@@ -169,24 +171,24 @@ def transfer(x, *, device):
 
 
 # =================================================================================================
-# Reductions: float16 is summed in float32
+# Reductions: sums of float16 numbers are computed in float32
 # =================================================================================================
 
 
 def spread(g, shape, axis, keepdims):
-    """The gradient of a sum is a copy for every summand: stretch `g` back over `axis`."""
+    """Stretch `g` back over `axis`: in a sum, every summand gets a copy of the gradient."""
     if not keepdims and axis is not None:
         g = np.expand_dims(g, axis)
     return np.broadcast_to(g, shape)
 
 
 def axis_of(axis, x):
-    """The axis of a sum, product or extreme: NumPy takes 0 and -1 for a 0-d array too."""
+    """The axis of a reduction, or None for a 0-d array, where NumPy accepts 0 and -1 too."""
     return None if x.ndim == 0 and isinstance(axis, int) and axis in (0, -1) else axis
 
 
 def length_of(shape, axis) -> int:
-    """How many elements a reduction over `axis` takes together."""
+    """How many elements a reduction over `axis` combines into one."""
     if axis is None:
         return math.prod(shape)
     return math.prod(shape[a] for a in normalize_axis_tuple(axis, len(shape)))
@@ -224,14 +226,15 @@ def _extreme(function, x, axis, keepdims):
     best = function(x, axis=axis, keepdims=True)
 
     def vjp(g):
-        ties = (x == best).astype(np.result_type(g.dtype, np.float32))  # float16 counts to 2048
+        # Ties are counted in float32 at least, because float16 has no integers above 2048 exactly.
+        ties = (x == best).astype(np.result_type(g.dtype, np.float32))
         return spread(g, x.shape, axis, keepdims) * (ties / np.sum(ties, axis=axis, keepdims=True))
 
     return y, vjp
 
 
 def top_of(x, axis):
-    """The largest elements along `axis`, as a constant to shift by; 0 where there are none."""
+    """The largest elements along `axis` as a constant to subtract, or 0 if x has no elements."""
     return max(x, axis=axis, keepdims=True).detach() if x.size else 0.0
 
 
@@ -272,7 +275,7 @@ def matmul(x, y):
 
 
 def _tall_matmul(x, y):
-    """(..., k) @ (k, m) as one product of (rows, k) and (k, m), which BLAS does fastest."""
+    """(..., k) @ (k, m) as one product of (rows, k) and (k, m), the fastest form for BLAS."""
     shape, (k, m) = x.shape, y.shape
     rows = math.prod(shape[:-1])
     flat = np.reshape(x, (rows, k))
@@ -296,7 +299,7 @@ def reshape(x, *, shape):
 
 @op
 def transpose(x, *, axes=None):
-    """Reorder the axes: reverse them, or as `axes` says."""
+    """Reorder the axes as `axes` says, or reverse them if it is None."""
     order = [a % x.ndim for a in axes or ()]
     back = None if axes is None else sorted(range(x.ndim), key=order.__getitem__)
     return np.transpose(x, axes), lambda g: np.transpose(g, back)
@@ -345,7 +348,7 @@ def concatenate(*arrays, axis=0):
 
 @op
 def getitem(x, *, index):
-    """x[index], for any index that NumPy takes; tensors in the index stand for their arrays."""
+    """x[index], for any index that NumPy takes; tensors in the index are used as arrays."""
     index = _plain(index)
     repeated = any(hasattr(i, "dtype") and i.dtype.kind in "iu" for i in _parts(index))
     return x[index], lambda g: Part(g, index, repeated)
@@ -356,14 +359,14 @@ def _parts(index):
 
 
 def _plain(index):
-    """The index with tensors and sequences of integers or booleans made arrays."""
+    """The index with its tensors and its sequences of integers or booleans converted to arrays."""
     return tuple(map(index_array, index)) if isinstance(index, tuple) else index_array(index)
 
 
 def index_array(i):
-    """One part of an index: a number, a slice and their like, or an array.
+    """One part of an index with tensors and sequences converted to arrays, the rest unchanged.
 
-    Raises TypeError for an array of another library, such as PyTorch's.
+    Raises TypeError for an array of another library, such as PyTorch.
     """
     if isinstance(i, Tensor):
         return i.data
@@ -379,7 +382,7 @@ def index_array(i):
 
 @op
 def scatter_add(g, *, shape, index):
-    """Zeros of `shape` to which `g` is added at `index`: the partner of getitem."""
+    """Zeros of `shape` to which `g` is added at `index`: the gradient of getitem."""
     index = _plain(index)
     total = np.zeros(shape, g.dtype, like=array_of(g))
     add_at(total, index, array_of(g))

@@ -15,18 +15,20 @@ from .writing import check_writeable, fitting
 
 
 class Optimizer(ABC):
-    """What SGD and AdamW share: groups of parameters that have their own options.
+    """The base of SGD and AdamW, with groups of parameters that have options of their own.
 
-    `params_or_groups` is a sequence of tensors, of pairs (name, tensor) as `named_parameters()`
-    gives them, or of dictionaries with "params" and any of the options, which then stand in for the
-    defaults: [{"params": norms, "weight_decay": 0.0}, ...].
+    `params_or_groups` is a sequence of tensors, of pairs (name, tensor) as from
+    `named_parameters()`, or of groups. A group is a dictionary with "params" and any of the
+    options, which replace the defaults: [{"params": norms, "weight_decay": 0.0}, ...].
 
-    Parameters are leaves of floating point. One that is frozen (`requires_grad` False) or has no
-    gradient stays as it is in a step; it may be unfrozen later. Raises ValueError for a parameter
-    that is given twice, and for options out of range.
+    Parameters are floating-point leaves. A step does not change a parameter that is frozen
+    (`requires_grad` False) or has no gradient; a frozen one may be unfrozen later. Raises TypeError
+    for what is not a tensor, and ValueError for a tensor that is not a floating-point leaf, for a
+    float16 tensor, for a parameter that is given twice, if no parameter requires a gradient, and
+    for options out of range.
     """
 
-    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
+    slots: tuple[str, ...] = ()  # the names of the arrays that are kept for each parameter
 
     def __init__(self, params_or_groups: Iterable, **options):
         entries = _listed(params_or_groups)
@@ -36,11 +38,11 @@ class Optimizer(ABC):
         for group in entries:
             if not isinstance(group, dict) or "params" not in group:
                 raise ValueError(
-                    "where one entry is a group, all are: dictionaries with 'params' and options; "
+                    "if one entry is a group, all must be: dictionaries with 'params' and options; "
                     f"this is {group if isinstance(group, dict) else _about(group)}"
                 )
             if unknown := group.keys() - options.keys() - {"params"}:
-                raise ValueError(f"unknown options {sorted(unknown)}; there are {sorted(options)}")
+                raise ValueError(f"unknown options {sorted(unknown)}; known are {sorted(options)}")
             params = group["params"]
             params = [params] if isinstance(params, Tensor) else _listed(params)
             first = len(self.params)
@@ -57,24 +59,30 @@ class Optimizer(ABC):
         for group in self.groups:
             self.check_options(group)
         self.steps = 0
-        self.updates = [0] * len(self.params)  # of each parameter: the steps that changed it
-        self.scale = None  # of the gradients in the next step, when they are clipped
+        self.updates = [0] * len(self.params)  # for each parameter, how many steps changed it
+        self.scale = None  # what the next step multiplies gradients by, if they are clipped
         self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
 
     def check_options(self, group: dict) -> None:
-        """Raise ValueError for an option of a group that is no number or is out of range."""
+        """Raise ValueError for an option of a group that is not a number or is out of range."""
         for name in group.keys() - {"params", "betas"}:
             _check_range(name, group[name])
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
-        """loss.backward(); `last`: the gradients of this step are complete then (parallel.py)."""
+        """Call loss.backward().
+
+        `last` says that this completes the gradients of the step. It matters only in
+        `parallel.Sharded`, which has the same interface.
+        """
         loss.backward()
 
     def clip_grad_norm(self, max_norm: float, total=lambda square: square):
-        """As the function of that name, for the parameters of this optimizer; returns the norm.
+        """Clip the gradients of this optimizer's parameters; returns their norm before clipping.
 
-        Their gradients stay as they are: the next step scales them, while they are in the cache.
-        `total` makes of the sum of squares here that of all workers, where each has a part.
+        Unlike the function `clip_grad_norm`, this does not change the gradients: the next step
+        scales each block of them while it is in the cache. If each worker holds a part of the
+        gradients, `total` turns the sum of squares of this part into that of all parts. Raises
+        ValueError if no parameter has a gradient, and for a negative `max_norm`.
         """
         square = _sum_of_squares([p for p in self.params if p.requires_grad])
         norm = np.sqrt(np.asarray(total(square), dtype=square.dtype, like=square))
@@ -89,8 +97,8 @@ class Optimizer(ABC):
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen, in place.
 
-        Raises ValueError, and changes nothing, where a parameter cannot be changed because a graph
-        that is still alive needs it, where arrays do not fit each other, and for options out of
+        Raises ValueError, and changes nothing, if a graph that is still alive needs a parameter, if
+        a parameter, its gradient and its state differ in shape or device, and for options out of
         range.
         """
         ready, i = [], 0
@@ -107,8 +115,8 @@ class Optimizer(ABC):
         for i, group, arrays in ready:
             self.updates[i] += 1
             arrays = [a[None] if a.ndim == 0 else a for a in arrays]
-            # All passes over a block that fits the cache before the next one, so that each array
-            # is read from memory and written to it once.
+            # All passes over one block, which fits the cache, come before the next block, so that
+            # each array is read from memory and written to memory once.
             for block in row_blocks(arrays[0]):
                 p_block, g, *state = (a[block] for a in arrays)
                 g = g if self.scale is None else g * self.scale
@@ -116,7 +124,7 @@ class Optimizer(ABC):
         self.scale = None
 
     def _check(self, i: int, data, g, state: list) -> None:
-        """Raise ValueError where the update of a parameter would fail."""
+        """Raise ValueError if the update of parameter number `i` would fail."""
         shape, kind = data.shape, type(data)
         for array in (g, *state):
             if array.shape != shape or (type(array) is not kind and not _together(array, data)):
@@ -132,27 +140,30 @@ class Optimizer(ABC):
 
     @abstractmethod
     def update(self, group: dict, t: int, p, g, *state) -> None:
-        """Change `p` in place, given its gradient and its slots: arrays of one block of rows.
+        """Update `p` in place from its gradient `g` and its slots, all arrays of a block of rows.
 
-        `t` counts the updates of this parameter, this one included.
+        `group` has the options. `t` is the number of updates of this parameter, including this one.
         """
 
     def state_dict(self) -> dict:
-        """{"steps": how many were made, "updates": (n,) how many changed each parameter,
-        slot: one array per parameter (no copies)}.
+        """The state as a dictionary, without copies of the arrays.
+
+        "steps" is the number of steps, "updates" (n,) has for each parameter the number of steps
+        that changed it, and each slot, such as "m", has a list of one array per parameter.
         """
         return {"steps": self.steps, "updates": np.array(self.updates), **self.state}
 
     def load_state_dict(self, state: dict) -> None:
-        """Copy the state in; without "updates", every step is taken to have changed everything.
+        """Copy the state from a dictionary such as `state_dict` returns.
 
-        Raises ValueError or TypeError, and changes nothing, where it does not fit the parameters.
+        If it lacks "updates", every step counts as an update of every parameter. Raises ValueError
+        or TypeError, and changes nothing, if the state does not fit the parameters.
         """
         self.steps, self.updates = load_state(state, self.state, self.names)
 
 
 def check_distinct(names: Sequence[str], params: Sequence[Tensor]) -> None:
-    """Raise ValueError for a parameter that is there twice: it would be updated twice."""
+    """Raise ValueError for a parameter that is listed twice, since it would be updated twice."""
     first = {}
     for name, p in zip(names, params):
         if first.setdefault(p, name) is not name:
@@ -163,9 +174,9 @@ def check_distinct(names: Sequence[str], params: Sequence[Tensor]) -> None:
 
 
 def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tuple[int, list[int]]:
-    """Copy what `Optimizer.state_dict` gave into the arrays of `slots`: (steps, updates).
+    """Copy the arrays of an `Optimizer.state_dict` into those of `slots`; returns (steps, updates).
 
-    Raises ValueError or TypeError, and copies nothing, where it does not fit.
+    Raises ValueError or TypeError, and copies nothing, if the state does not fit.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"an optimizer's state is a dictionary, not {_about(state)}")
@@ -175,8 +186,8 @@ def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tup
     updates = state.get("updates", [steps] * len(names))
     if len(updates) != len(names) or not all(_is_count(n) for n in (steps, *updates)):
         raise ValueError(
-            f"the optimizer's 'steps' must be a number of steps and 'updates' {len(names)} of "
-            f"them, not {steps!r} and {updates!r}"
+            f"the optimizer's 'steps' must be a count and its 'updates' a list of {len(names)} "
+            f"counts, not {steps!r} and {updates!r}"
         )
     arrays = {}
     for slot, own in slots.items():
@@ -200,7 +211,7 @@ def _is_count(n) -> bool:
 
 
 def _trainable(name: str, p) -> Tensor:
-    """Raises for what an optimizer cannot update."""
+    """Return `p`; raise TypeError or ValueError if an optimizer cannot update it."""
     if not isinstance(p, Tensor):
         raise TypeError(f"{name} is {_about(p)}; an optimizer takes tensors")
     if p.node is not None:
@@ -220,7 +231,7 @@ def _together(a, b) -> bool:
 def _listed(params) -> list:
     """The entries of a sequence of parameters or groups."""
     if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
-        hint = ": say .parameters()" if hasattr(params, "parameters") else ""
+        hint = ": pass .parameters()" if hasattr(params, "parameters") else ""
         raise TypeError(
             f"an optimizer takes a list of tensors or of groups, not {_about(params)}{hint}"
         )
@@ -228,7 +239,7 @@ def _listed(params) -> list:
 
 
 def _about(thing) -> str:
-    """What it is, for a message."""
+    """A description of an object, for error messages."""
     return f"an object of type {type(thing).__name__}"
 
 
@@ -240,7 +251,10 @@ def _check_range(name: str, value, below: float = math.inf) -> None:
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum: v = momentum * v + g; p -= lr * v."""
+    """Stochastic gradient descent with momentum: v = momentum * v + g, then p -= lr * v.
+
+    g is the gradient plus weight_decay * p. Without momentum, v = g and no v is kept.
+    """
 
     def __init__(self, params_or_groups, lr: float, momentum: float = 0.0, weight_decay=0.0):
         super().__init__(params_or_groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -266,9 +280,9 @@ class SGD(Optimizer):
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Kingma and Ba, 2014; Loshchilov and Hutter, 2017).
 
-    m and v are running means of the gradient and of its square; since they start at zero, they
-    are divided by 1 - beta^t, where t counts the updates of this one parameter. The decay
-    lr * weight_decay * p does not pass through them.
+    m and v are running means of the gradient and of its square. Since they start at zero, they are
+    divided by 1 - beta^t, where t is the number of updates of the parameter. The weight decay
+    lr * weight_decay * p is subtracted from the parameter directly and does not enter m and v.
     """
 
     slots = ("m", "v")
@@ -294,7 +308,8 @@ class AdamW(Optimizer):
         scratch *= 1 - beta2
         v *= beta2
         v += scratch
-        # lr (m / correction1) / (sqrt(v / correction2) + eps), with fewer divisions
+        # The update is lr (m / correction1) / (sqrt(v / correction2) + eps), written with fewer
+        # divisions of arrays.
         np.sqrt(v, out=scratch)
         scratch += eps * math.sqrt(correction2)
         np.divide(m, scratch, out=scratch)
@@ -305,19 +320,19 @@ class AdamW(Optimizer):
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
-    """Scale all gradients in place so that their common norm is at most `max_norm`.
+    """Scale all gradients in place so that their norm, taken together, is at most `max_norm`.
 
-    A tensor that is given twice counts once. Returns the norm before, one number where the
-    parameters live. Raises ValueError, and changes nothing, where no parameter has a gradient,
-    where `max_norm` is negative, and where a graph that is still alive needs a gradient.
-    Pascanu et al., 2013.
+    A tensor that is given twice counts once. Returns the norm before scaling, a scalar on the
+    device of the gradients. Raises TypeError for what is not a tensor, and ValueError if no
+    parameter has a gradient, if `max_norm` is negative, or if a graph that is still alive needs a
+    gradient; then nothing is changed. Pascanu et al., 2013.
     """
     params = list(dict.fromkeys(params))
     if wrong := [p for p in params if not isinstance(p, Tensor)]:
         raise TypeError(f"clip_grad_norm takes tensors, not {_about(wrong[0])}")
     norm = np.sqrt(_sum_of_squares(params))
     scale = np.minimum(_limit(max_norm) / (norm + 1e-6), 1)
-    grads = {p.grad: p for p in params if p.grad is not None}  # one may be that of two parameters
+    grads = {p.grad: p for p in params if p.grad is not None}  # two parameters may share a gradient
     for g in grads:
         check_writeable("a gradient", g.data)
     for g in grads:
@@ -332,7 +347,7 @@ def _limit(max_norm: float) -> float:
 
 
 def _sum_of_squares(params: Iterable[Tensor]):
-    """Of all gradients, as a 0-d array; float16 is summed in float32."""
+    """The sum of squares of all gradients, a 0-d array; float16 is summed in float32."""
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads:
         raise ValueError("no parameter has a gradient: call backward first")
@@ -341,7 +356,10 @@ def _sum_of_squares(params: Iterable[Tensor]):
 
 
 def cosine_schedule(step: int, warmup: int, total: int, max_lr: float, min_lr: float) -> float:
-    """The learning rate of a step: linear up to max_lr, half a cosine down to min_lr, then flat.
+    """The learning rate of a step, counted from 0.
+
+    It rises linearly to max_lr at step `warmup`, falls along half a cosine to min_lr at step
+    `total`, and stays there.
 
     >>> [round(cosine_schedule(s, 2, 6, 1.0, 0.1), 3) for s in range(8)]
     [0.333, 0.667, 1.0, 0.868, 0.55, 0.232, 0.1, 0.1]

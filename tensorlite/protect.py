@@ -1,13 +1,13 @@
-"""Arrays that a pending backward needs are read-only.
+"""Arrays that a pending backward pass needs are read-only.
 
 A vjp captures arrays in the forward pass and uses them in the backward pass. If a user changed one
-in between, the gradient would be wrong without a word. So the engine takes away NumPy's permission
-to write to what the graph has captured, and gives it back when the last node that needs it is
-gone: after its backward, or when it dies without one.
+in between, the gradient would be wrong and no error would be raised. So the engine makes the
+captured arrays read-only, and writeable again when the last node that needs them has been used by
+the backward pass or is deleted without one.
 
-Holes remain: a view that the user took before the capture keeps its own permission, and memory
-that NumPy could not make writeable again (from DLPack, `as_strided`) is left as it is. A view taken
-while its memory is protected stays read-only.
+Two cases are not covered: a view that the user took before the capture stays writeable, and so does
+memory that NumPy could not make writeable again (from DLPack, `as_strided`). A view that is taken
+while its memory is protected stays read-only afterwards.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from types import FunctionType
 
 import numpy as np
 
-# The owner of a memory (an array, by id) -> a list that is as long as the times it was captured,
-# and the arrays over that memory that were made read-only. They become writeable again together,
-# since NumPy refuses to make a view writeable while the array it looks into is not. Captures are
-# counted by a list's length because `append` and `pop` cannot be interrupted halfway by the
-# garbage collector freeing another node.
+# The id of the array that owns a piece of memory -> (a list whose length is the number of captures,
+# the arrays over that memory that were made read-only, by id). These become writeable again
+# together, because NumPy refuses to make a view writeable while its base array is read-only.
+# Captures are counted by the length of a list because the garbage collector, which may free another
+# node at any time, cannot interrupt `append` and `pop` halfway.
 captures: dict[int, tuple[list, dict]] = {}
 lock = threading.RLock()
 
@@ -30,7 +30,7 @@ _CONTAINERS = {FunctionType, list, tuple}
 
 
 def captured(vjps) -> list[np.ndarray]:
-    """The NumPy arrays that the closures of vjps hold (a CuPy array has no writeable flag)."""
+    """The NumPy arrays in the closures of vjps. CuPy's arrays have no writeable flag."""
     arrays = []
     for vjp in vjps if type(vjps) is list else [vjps]:
         if vjp is not None and vjp.__closure__:
@@ -56,10 +56,10 @@ def _collect(content, arrays: list) -> None:
 
 
 def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
-    """Make arrays and the memory below them read-only; returns what `release` takes.
+    """Make arrays, and the arrays that own their memory, read-only; returns owners for `release`.
 
-    `others` are made read-only too where they look into the same memory: an operation's operands
-    and value, which users reach as `tensor.data`.
+    `others` are an operation's operands and value, which users reach as `tensor.data`. Those that
+    are views of the same memory are made read-only too.
     """
     owners = []
     if not arrays:
@@ -99,7 +99,10 @@ def _lock(array: np.ndarray, locked: dict) -> None:
 
 
 def _can_be_unlocked(owner: np.ndarray) -> bool:
-    """Whether NumPy will make it writeable again: its own memory, or a buffer that allows it."""
+    """Whether NumPy can make the array writeable again later.
+
+    It can if the array has memory of its own, or memory of an object with a writeable buffer.
+    """
     if owner.base is None:
         return True
     try:
@@ -109,7 +112,7 @@ def _can_be_unlocked(owner: np.ndarray) -> bool:
 
 
 def release(owners: Sequence[int]) -> None:
-    """Undo one `protect`."""
+    """Undo one call of `protect`, which returned `owners`."""
     if not owners:
         return
     with lock:
@@ -117,5 +120,5 @@ def release(owners: Sequence[int]) -> None:
             count, locked = captures[owner]
             count.pop()
             if not count and captures.pop(owner, None):
-                for array in locked.values():  # the owner first
+                for array in locked.values():  # in the order of locking: the owner comes first
                     array.flags.writeable = True

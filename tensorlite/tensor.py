@@ -1,4 +1,4 @@
-"""Tensor, the graph behind it, and backward: the whole reverse-mode engine in one file.
+"""Tensors and the backward pass: the core of the reverse-mode engine. Start reading here.
 
 An operation is declared once, as its value and one vjp per differentiable input:
 
@@ -6,20 +6,28 @@ An operation is declared once, as its value and one vjp per differentiable input
     def mul(x, y):
         return x * y, lambda g: g * y, lambda g: g * x
 
-A vjp (vector-Jacobian product) is given the gradient of the loss with respect to the operation's
-value, an array of the value's shape, and gives the gradient with respect to one input; where
-broadcasting stretched that input, the gradient may be as large as the value is. The body sees plain
-arrays; `op` makes of it a function of tensors that records a `Node` whenever an input
-needs a gradient, and `backward` walks the nodes from the last to the first.
+A vjp (vector-Jacobian product) takes `g`, the gradient of the loss with respect to the operation's
+value, and returns the gradient with respect to one input. The body sees plain arrays; `op` turns it
+into a function of tensors that records a `Node` whenever an input needs a gradient. `backward` then
+walks the nodes from the last to the first.
 
-What the engine does so that no vjp has to: it undoes broadcasting (`_fit`), sums the gradients of
-a value that is used more than once (`_accumulate`), drops the vjp of an input that needs no
-gradient, frees each node as soon as it has been used (`Node.free`), and makes what the graph needs
-read-only until then (protect.py).
+- Broadcasting is undone by the engine, in `_fit`: a vjp may return a gradient of the value's shape,
+  or of any shape to which its input broadcasts, and `unbroadcast` sums it to the input's shape.
+- Gradients of a value that is used more than once are added up in `_accumulate`.
+- Ownership: a vjp must never write into `g`, but it may return `g` itself, an array that it
+  captured, or a view of either. So the engine adds in place only to arrays that it owns: sums that
+  it allocated, and what the vjps of an operation declared `fresh` return (`_accumulate`).
+- Arrays that the graph needs are read-only (protect.py) until their node has been used; the engine
+  frees each node right after its use (`Node.free`).
+- The vjp of an input that needs no gradient is never called.
 
-Follows HIPS autograd (vjps, iterative order, who owns a gradient) and micrograd (small enough to
-read). Differs from both in that a node is not a tensor: a value that no vjp captured dies during
-the forward pass.
+Read on in graph.py (nodes), op.py (how `@op` makes an operation), ops.py (the primitives),
+functional/ (the fused functions of neural networks) and nn.py (modules). arraylike.py has what a
+tensor reports about its array, and modes.py has the modes, such as `no_grad`.
+
+Follows HIPS autograd (vjps, iterative traversal, ownership of gradients) and micrograd (small
+enough to read). Unlike in both, a node is not a tensor: a value that no vjp captured can be freed
+during the forward pass.
 """
 
 from __future__ import annotations
@@ -45,7 +53,7 @@ from .device import add_at, place
 from .graph import Node, count_uses, nodes_between
 from .modes import check_finite, higher_order, in_mode, mode
 
-OPS: dict[str, Callable] = {}  # every operation by name; op.py enters them
+OPS: dict[str, Callable] = {}  # every operation by name, registered by op.py
 
 
 # =================================================================================================
@@ -58,16 +66,18 @@ class Tensor(ArrayLike):
 
     `data` is a NumPy (or CuPy) array. A *leaf* is a tensor that the user made; one made with
     `requires_grad=True` receives its gradient in `.grad` when `backward` is called on something
-    computed from it. The other tensors are results: they hold the `Node` that made them.
+    computed from it. The other tensors are results of operations; if a gradient may flow through
+    one, its `node` is the `Node` that recorded the operation.
 
     >>> x = tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
     >>> x.grad
     tensor([2., 4.])
 
-    While a backward is pending, the arrays it needs are read-only: writing to them raises
-    ValueError instead of giving a wrong gradient. One hole remains: a view of the array that the
-    user took before can still write through. One taken meanwhile stays read-only; copy it.
+    While a backward pass is pending, the arrays that it needs are read-only: writing to one raises
+    ValueError instead of causing a wrong gradient. One case is not covered: a view that was taken
+    before the operation ran can still be written to. A view that is taken while its array is
+    read-only stays read-only afterwards; copy it to write to it.
     """
 
     __slots__ = ("data", "_grad", "node", "_requires_grad", "__weakref__")
@@ -95,8 +105,8 @@ class Tensor(ArrayLike):
     def grad(self) -> Tensor | None:
         """The gradient of a leaf, a tensor of its shape on its device, or None.
 
-        Raises TypeError when something else than a tensor is assigned, ValueError for another
-        shape or device.
+        Assigning raises TypeError for anything but a tensor or None, and ValueError for a tensor of
+        another shape or on another device.
         """
         return self._grad
 
@@ -114,13 +124,13 @@ class Tensor(ArrayLike):
         self._grad = value
 
     def to(self, where) -> Tensor:
-        """On another device ("cpu", "cuda") or of another dtype; gradients find their way back."""
+        """This tensor on another device ("cpu", "cuda") or of another dtype; differentiable."""
         if isinstance(where, str) and where in ("cpu", "cuda"):
             return self if where == self.device else OPS["transfer"](self, where)
         return OPS["astype"](self, np.dtype(where))
 
     def detach(self) -> Tensor:
-        """The same values, sharing memory, cut from the graph."""
+        """A new leaf without a gradient that shares this tensor's memory."""
         return Tensor(self.data)
 
     def backward(
@@ -129,21 +139,23 @@ class Tensor(ArrayLike):
         retain_graph: bool = False,
         ready: Callable[[Tensor, np.ndarray], None] | None = None,
     ) -> None:
-        """Add to `.grad` of every leaf below the gradient of this tensor with respect to it.
+        """Compute the gradient of this tensor with respect to every leaf it was computed from.
 
-        `gradient` is what to start from, of this tensor's shape; it may be left out for a tensor
-        of one element, where it is 1. Each node is freed as it is passed, so a second backward
-        over the same graph raises RuntimeError, unless the first was given `retain_graph=True`.
-        Raises ValueError if this tensor needs no gradient, or is no scalar and none is given.
+        The gradient of each leaf is added to the leaf's `.grad`. `gradient`, an array of this
+        tensor's shape, is the gradient to start from; it defaults to 1 for a tensor of one
+        element. Each node is freed after its use, so a second backward over the same graph raises
+        RuntimeError, unless the first was given `retain_graph=True`. Raises ValueError if this
+        tensor needs no gradient, or if it has several elements and `gradient` is not given.
 
-        With `ready`, no `.grad` is written: `ready(leaf, g)` is given the gradient of a leaf, an
-        array to keep, as soon as it is complete, while backward goes on below.
+        With `ready`, no `.grad` is written. Instead `ready(leaf, g)` is called as soon as the
+        gradient `g` of a leaf is complete, while the backward pass goes on; the callee may keep
+        and change the array `g`.
 
-        Threads may call backward on graphs of their own that share leaves: every gradient is added
-        whole, in the order in which the threads come.
+        Several threads may call backward at once, each on its own graph, even if the graphs share
+        leaves: each thread adds its whole gradient to a leaf, one thread after the other.
         """
         gradients = run_backward(self, gradient, retain_graph, ready=ready)
-        with _adding:  # or of two threads that read .grad at once, one's addition would be lost
+        with _adding:  # if two threads read .grad at the same time, one addition would be lost
             for leaf, (g, owned) in gradients.items():
                 if leaf.grad is not None:
                     leaf.grad = Tensor(whole(leaf.grad.data + g))
@@ -157,8 +169,9 @@ _adding = threading.RLock()  # held while gradients are added to `.grad`
 def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of `data`: a number, a (nested) list, an array or a tensor.
 
-    Arrays keep their dtype; Python floats become float32, ints int64. `device` is "cpu" or "cuda".
-    Raises TypeError for data that are no numbers, and for integers that ask for a gradient.
+    Arrays keep their dtype; Python floats become float32 and ints int64. `device` is "cpu" or
+    "cuda". Raises TypeError for data that are not numbers, and for `requires_grad=True` with a
+    dtype that is not floating-point.
     """
     if isinstance(data, Tensor):
         data = data.data
@@ -189,11 +202,11 @@ def grad(
 ) -> tuple[Tensor, ...]:
     """The gradients of `output` with respect to `inputs`: one tensor, or a sequence of them.
 
-    Inputs may be leaves or results in between; one that `output` does not depend on gets zeros.
-    Only the vjps that lead to an input are called, and no `.grad` is written, so threads may
-    differentiate through the same parameters at once. With `create_graph=True`, which implies
-    retain_graph, the gradients can be differentiated again; the forward pass must then have run
-    under `with higher_order():`, else RuntimeError says so.
+    Inputs may be leaves or intermediate results; an input that `output` does not depend on gets
+    zeros. Only the vjps on a path to an input are called, and no `.grad` is written, so several
+    threads may differentiate through the same parameters at once. With `create_graph=True`, which
+    implies `retain_graph`, the gradients can be differentiated again; the forward pass must then
+    have run under `with higher_order():`, otherwise RuntimeError is raised.
     Raises as `Tensor.backward` does, and ValueError for an input that needs no gradient.
 
     >>> x = tensor(3.0, requires_grad=True)
@@ -215,7 +228,7 @@ def grad(
                 for key, x in zip(keys, inputs)
             )
     found = run_backward(output, gradient, retain_graph, set(keys))
-    # Copied, for one array may be the gradient of several inputs: x + y passes on what it got.
+    # Copied, because one array may be the gradient of several inputs: both vjps of x + y return g.
     return tuple(
         Tensor(found[key][0].copy() if key in found else np.zeros_like(x.data))
         for key, x in zip(keys, inputs)
@@ -231,11 +244,12 @@ def run_backward(
     create_graph: bool = False,
     ready: Callable | None = None,
 ) -> dict:
-    """Each leaf (or each one of `wanted`) -> (its gradient, owned).
+    """The backward pass: a dict from each leaf (or each entry of `wanted`) to (gradient, owned).
 
-    `owned` says that the array was allocated on the way, so that nobody else can hold it. Not
-    `through` stops at the nodes in `wanted`, as if they were leaves. With `create_graph` gradients
-    are tensors, and the nodes' vjps run on tensors.
+    `owned` is True if the engine allocated the array during this pass or a `fresh` vjp returned it,
+    so that nothing else refers to it. With `through=False` the walk stops at the nodes in `wanted`,
+    as if they were leaves. With `create_graph` the gradients are tensors, and the vjps of the nodes
+    run on tensors.
     """
     if not output.requires_grad:
         raise ValueError("this tensor needs no gradient: nothing it was computed from does")
@@ -277,7 +291,7 @@ def run_backward(
         if together is not None and not isinstance(together, (tuple, list)):
             raise TypeError(
                 f"the vjp of '{node.op}' gave an object of type {type(together).__name__}; it must "
-                "give a tuple of gradients, one for each input, since its body has `needs`"
+                "give a tuple of gradients, one for each input, because its body takes `needs`"
             )
         if together is not None and len(together) != len(node.parents):
             raise ValueError(
@@ -319,7 +333,7 @@ def run_backward(
 
 
 def _recorded_gradients(node: Node, g: Tensor) -> Sequence:
-    """What the vjps give, as tensors, computed by operations that are recorded in turn."""
+    """The gradients that the vjps return, as tensors computed by operations that are recorded."""
     if node.call is None:
         raise RuntimeError(
             f"create_graph=True needs the inputs of '{node.op}': put the forward pass "
@@ -336,7 +350,7 @@ def _recorded_gradients(node: Node, g: Tensor) -> Sequence:
     y = op.composed(*args, **static)
     inputs = {p for p in node.parents if p is not None}
     found = run_backward(y, g, True, inputs, through=False, create_graph=True)
-    # An input that was given twice gets its whole gradient once.
+    # An input that was passed twice gets its whole gradient the first time, and None after that.
     return [found.pop(p)[0] if p in found else None for p in node.parents]
 
 
@@ -345,16 +359,15 @@ def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
 
 
 # =================================================================================================
-# What happens to a gradient
+# What happens to a gradient: it is added up, and broadcasting is undone
 # =================================================================================================
 
 
 def _accumulate(held, new, parent, node: Node, i: int):
-    """Add one more gradient of a value to what is held of it: (gradient, owned) or None.
+    """Add `new`, one more gradient of a value, to those added so far; returns (sum, owned).
 
-    What a vjp returned may be the gradient it was given, an array that it captured or a view of
-    either, so the engine adds in place only to sums that it allocated itself, and to what the vjp
-    of an operation that is declared `fresh` has allocated.
+    `held` is the earlier result, or None for the first gradient. The engine adds in place only to
+    arrays that it owns; the head of this file says which ones.
     """
     if isinstance(new, Part):
         if held is None:
@@ -389,7 +402,7 @@ def _accumulate(held, new, parent, node: Node, i: int):
 
 
 def _fit(new, parent, node: Node, i: int):
-    """What the vjp for input `i` returned, as an array of the shape and dtype of that input."""
+    """Undo broadcasting: sum `new`, from the vjp for input `i`, to that input's shape and dtype."""
     if new.shape != parent.shape:
         if not broadcasts(parent.shape, new.shape):
             raise ValueError(
@@ -413,16 +426,16 @@ def unbroadcast(g, shape: tuple[int, ...]):
 
 
 class Part:
-    """A gradient that is `g` at `index` and zero elsewhere: what the vjp of `x[index]` gives.
+    """A gradient that is `g` at `index` and zero elsewhere: what the vjp of `x[index]` returns.
 
-    The engine adds it in place to the whole, so that taking an array apart piece by piece costs
-    one array of zeros and not one for each piece.
+    The engine adds it in place to the gradient of all of `x`. So code that indexes an array piece
+    by piece needs one array of zeros, and not one for each piece.
     """
 
     def __init__(self, g, index, repeated: bool):
         self.g = whole(g)
         self.index = index
-        self.repeated = repeated  # may the index name an element twice? += would add it once
+        self.repeated = repeated  # whether an element may occur twice; += would add it only once
 
     def add_to(self, total) -> None:
         if self.repeated:
@@ -431,5 +444,5 @@ class Part:
             total[self.index] += self.g
 
     def dense(self, shape):
-        """The whole gradient, with zeros, as an operation that is recorded."""
+        """The gradient as one array with zeros elsewhere, computed by a recorded operation."""
         return OPS["scatter_add"](self.g, shape, self.index)

@@ -1,4 +1,4 @@
-"""Built on the engine: products with second derivatives, and memory for time."""
+"""Functions built on the engine: second derivatives, and checkpoints, which save memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from .tensor import Tensor, grad, run_backward
 
 
 def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
-    """The Hessian of the scalar function `f` at `x`, times `v` of x's shape: (...) like x.
+    """The Hessian of the scalar function `f` at `x`, times `v`: x (...), v (...) -> (...).
 
-    Differentiates the gradient along v, at the cost of a few evaluations of f, without the Hessian
-    itself (Pearlmutter, 1994).
+    It is computed as the gradient of (gradient * v).sum(), at the cost of a few evaluations of `f`
+    and without the whole Hessian (Pearlmutter, 1994). Raises ValueError if the shapes of x and v
+    differ, and TypeError if `x` is not of floating point.
 
     >>> hvp(lambda x: (x**3).sum(), tensor([1.0, 2.0]), tensor([1.0, 1.0]))
     tensor([ 6., 12.])
@@ -37,7 +38,7 @@ def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
 
 
 def hessian(f: Callable[[Tensor], Tensor], x) -> Tensor:
-    """All second derivatives of the scalar function `f` at `x`: x.shape + x.shape."""
+    """The Hessian of the scalar function `f` at `x`, of shape x.shape + x.shape."""
     x = _leaf(x)
     rows = np.zeros((x.size, *x.shape), x.dtype, like=x.data)
     with higher_order():
@@ -56,14 +57,14 @@ def _leaf(x) -> Tensor:
 
 
 def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
-    """fn(*args), keeping only the arguments; the backward pass computes `fn` again.
+    """Compute fn(*args) and keep only the arguments; the backward pass runs `fn` again.
 
-    Of a block of a model it keeps one input instead of all activations, for the time of one more
-    forward pass (Chen et al., 2016). Gradients flow into tensors among the arguments and into
-    leaves that `fn` uses, such as a model's parameters. Random numbers must come from generators
-    among the arguments: they are copied, so that the second run draws what the first has drawn
-    (nn.Dropout without one raises ValueError). What else `fn` uses must not change in between.
-    Raises TypeError when `fn` gives anything else than one tensor.
+    For a block of a model this keeps one input instead of all activations, and costs the time of
+    one more forward pass (Chen et al., 2016). Gradients flow into tensors among the arguments and
+    into leaves that `fn` uses, such as a model's parameters. Random numbers must come from
+    generators among the arguments: `checkpoint` copies these, so that the second run draws the same
+    numbers as the first (nn.Dropout without a generator raises ValueError). Nothing else that `fn`
+    uses may change between the two runs. Raises TypeError unless `fn` returns one tensor.
     """
     if not mode.get().record or mode.get().keep_inputs:
         return _one_tensor(fn(*args))
@@ -73,11 +74,12 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     with in_mode(recomputed=True):
         y = _one_tensor(fn(*inputs))
     for a, arg in zip(inputs, args):
-        if y is a:  # handed through, as a layer that is skipped does
+        if y is a:  # `fn` returned its argument, as a layer that is skipped does
             return arg
     if y.node is None:
         return y
-    # What the block reached outside itself: gradients flow there. Its own graph is dropped here.
+    # Gradients flow to the leaves and nodes outside `fn` that its graph reaches. The graph itself
+    # is dropped when this function returns.
     inside = {a: arg for a, arg in zip(inputs, args) if isinstance(a, Tensor)}
     keys = _reached(y.node, first)
     parents = [_key(inside.get(key, key)) for key in keys]
@@ -89,7 +91,7 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
         return [found[key][0] if key in found else None for key in keys]
 
     node = Node("checkpoint", parents, vjp, y.data, ())
-    # It will be computed again from these, so they must not change.
+    # `fn` will be computed again from these arrays, so they must not change.
     arrays = [t.data for t in (*inside, *keys) if isinstance(t, Tensor)]
     node.protected = protect([a for a in arrays if isinstance(a, np.ndarray)])
     return Tensor(y.data, False, node)
@@ -98,7 +100,7 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
 def _one_tensor(y) -> Tensor:
     if not isinstance(y, Tensor):
         raise TypeError(
-            f"checkpoint takes a function that gives one tensor, not a {type(y).__name__}: join "
+            f"checkpoint takes a function that returns one tensor, not a {type(y).__name__}: join "
             "several with tl.stack or tl.concatenate, or checkpoint the parts one by one"
         )
     return y
@@ -109,17 +111,17 @@ def _with_copied_generators(args: list) -> list:
 
 
 def _inside(a):
-    """An argument as a leaf of the block's own graph."""
+    """An argument as a leaf of the graph inside `fn`."""
     return Tensor(a.data, a.requires_grad) if isinstance(a, Tensor) else a
 
 
 def _key(item):
-    """What stands for a tensor in the graph: the node that made it, or the leaf itself."""
+    """The entry for a tensor in the graph: the node that made it, or the leaf itself."""
     return item.node if isinstance(item, Tensor) and item.node is not None else item
 
 
 def _reached(root: Node, first: int) -> list:
-    """The leaves below `root` and the nodes older than `first`, each once."""
+    """The leaves and the nodes made before serial number `first` that `root` reaches, each once."""
     reached, stack, seen = [], [root], set()
     while stack:
         item = stack.pop()

@@ -1,7 +1,7 @@
-"""Before parameters are written to: may they be, and does what is to be copied fit?
+"""Checks that run before parameters are written to: are they writeable, and do the values fit?
 
-An update or a load that fails in the middle leaves a mixture of old and new numbers. So optimizers
-and modules check everything with these functions first, and write when nothing can fail any more.
+An update or a load that fails in the middle would leave a mixture of old and new numbers. So
+optimizers and modules first check everything with these functions, and write only after that.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .tensor import Tensor
 
 
 def check_writeable(name: str, array) -> None:
-    """Raise ValueError for a read-only array, with what holds it and what to do."""
+    """Raise ValueError if the array is read-only; the message says why and what to do."""
     if not isinstance(array, np.ndarray) or array.flags.writeable:
         return
     owner = id(owner_of(array))
     if owner not in captures:
         raise ValueError(f"{name} is a read-only array: give it a copy, which can be written to")
-    # Slow, but the program is about to stop: nodes are not listed anywhere.
+    # Nodes are not listed anywhere. This search is slow, but it only runs before an error.
     nodes = (x for x in gc.get_objects() if type(x) is Node and owner in x.protected)
     holders = ", ".join(sorted({f"'{node.op}'" for node in nodes})) or "an operation"
     raise ValueError(
@@ -33,10 +33,10 @@ def check_writeable(name: str, array) -> None:
 
 
 def fitting(name: str, own, given):
-    """`given` (a tensor, an array, a list) as an array that can be copied into the array `own`.
+    """Convert `given` (a tensor, an array, a list) to an array that can be copied into `own`.
 
-    Raises ValueError for another shape and where `own` is read-only, TypeError for what is no
-    real number.
+    Raises ValueError if the shapes differ or the array `own` is read-only, and TypeError if the
+    dtype of `given` cannot be converted to that of `own`, such as complex to float.
     """
     given = given.data if isinstance(given, Tensor) else given
     array = given if type(given) is type(own) else np.asarray(given)

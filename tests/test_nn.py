@@ -265,10 +265,10 @@ def test_a_state_that_does_not_fit_is_refused():
         ({"v": [np.ones(1), np.ones(1)]}, "'v' does not fit.*2 arrays for 1 parameters"),
         ({"v": [np.ones(1, complex)]}, "'v' does not fit.*complex128"),
         ({"v": [np.array(["x"])]}, "'v' does not fit.*<U1"),
-        ({"steps": "many"}, "'steps' must be a number"),
-        ({"steps": -1}, "'steps' must be a number"),
-        ({"updates": [1, 1]}, "'updates' 1 of them"),
-        ({"updates": [-1]}, "'updates' 1 of them"),
+        ({"steps": "many"}, "'steps' must be a count"),
+        ({"steps": -1}, "'steps' must be a count"),
+        ({"updates": [1, 1]}, "'updates' a list of 1 counts"),
+        ({"updates": [-1]}, "'updates' a list of 1 counts"),
         ({"momentum": []}, r"\['m', 'v'\], not \['momentum'\]"),
     ]:
         with pytest.raises((ValueError, TypeError), match=words):
@@ -384,12 +384,12 @@ def test_what_an_optimizer_is_given():
         optimizer.step()
     for wrong, kind, words in [
         (a, TypeError, "not an object of type Tensor"),
-        (net, TypeError, r"type Net: say .parameters\(\)"),
+        (net, TypeError, r"type Net: pass .parameters\(\)"),
         ({"params": [a]}, TypeError, "not an object of type dict"),
         (3, TypeError, "list of tensors"),
         ([a.data], TypeError, "parameter 0 is an object of type ndarray"),
         ([a, None], TypeError, "parameter 1 is an object of type NoneType"),
-        ([a, {"params": [leaf([1.0])]}], ValueError, "where one entry is a group, all are"),
+        ([a, {"params": [leaf([1.0])]}], ValueError, "if one entry is a group, all must be"),
         ([{"lr": 0.1}], ValueError, r"dictionaries with 'params'.*\{'lr': 0.1\}"),
         ([tl.tensor([1])], ValueError, "parameter 0 is of dtype int64; .*floating-point"),
         ([tl.tensor([1.0])], ValueError, "none of these does"),

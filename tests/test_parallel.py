@@ -650,7 +650,7 @@ def test_workers_without_mpi(tmp_path, monkeypatch):
 def test_mpiexec_that_does_not_work_is_told(tmp_path, monkeypatch):
     pytest.importorskip("mpi4py")
     broken = tmp_path / "mpiexec"
-    for script, words in (("echo no host >&2\nexit 1", "no host"), ("exit 1", "it says nothing")):
+    for script, words in (("echo no host >&2\nexit 1", "no host"), ("exit 1", "no output")):
         parallel.fault.cache_clear()
         broken.write_text(f"#!/bin/sh\n{script}\n")
         broken.chmod(0o755)

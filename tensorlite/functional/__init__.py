@@ -1,11 +1,12 @@
-"""The functions of neural networks: each composed from primitives first, then fused.
+"""The functions of neural networks, each defined twice: composed from primitives, then fused.
 
-The composed definition is what to read: a few lines whose gradient the engine derives. The fused
-operation below it computes the same in one pass over the data, with a gradient worked out by hand;
-one test walks all of them and holds value and gradients equal.
+Read the composed definition first: it is a few lines long, and the engine derives its gradient. The
+fused operation below it computes the same faster, with a gradient derived by hand. A test compares
+the value and the gradients of the two for every operation.
 
-Fused bodies go over blocks of rows that fit the cache (`row_blocks`) and write with `out=` into
-arrays of their own.
+Fused bodies work on blocks of rows that fit the cache (`row_blocks` in device.py) and write with
+`out=` into arrays that they have allocated. The primitives are in ops.py; nn.py, which is next to
+read, builds modules on these functions.
 """
 
 from .activations import gelu, silu

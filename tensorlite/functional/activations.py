@@ -1,4 +1,4 @@
-"""GELU and SiLU, applied to each number alone."""
+"""GELU and SiLU, which are applied to each element."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def gelu_composed(x, approximate="tanh"):
 
 @op(composed=gelu_composed, fresh=True)
 def gelu(x, *, approximate="tanh", needs):
-    """The Gaussian error linear unit, x times the normal distribution function of x.
+    """The Gaussian error linear unit: x times the standard normal distribution function of x.
 
-    approximate "tanh" is GPT-2's form, "none" the exact one. Hendrycks and Gimpel, 2016. The
-    derivative is computed along with the value, while its parts are at hand, and kept instead of x.
+    `approximate` is "tanh" for the form that GPT-2 uses, or "none" for the exact one; anything else
+    raises ValueError. The derivative is computed together with the value, with which it shares most
+    of the work, and kept for the backward pass instead of x. Hendrycks and Gimpel, 2016.
     """
     if approximate not in ("tanh", "none"):
         raise ValueError(f"approximate is 'tanh' or 'none', not {approximate!r}")
@@ -41,14 +42,14 @@ def gelu(x, *, approximate="tanh", needs):
             _gelu_exact(xb, yb, sb)
             continue
         # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + x p (1 - p) w'
-        inner = np.clip(xb, -40, 9)  # p is 0 or 1 beyond, and exp must not overflow
+        inner = np.clip(xb, -40, 9)  # p is 0 or 1 outside this range, and exp must not overflow
         square = np.multiply(inner, inner, out=sb)
         p = square * (2 * _A * _C)
         p += 2 * _C
         p *= inner  # w
         np.exp(p, out=p)
         rest = np.add(1, p, out=yb)
-        np.divide(1, rest, out=rest)  # 1 - p, which would be lost where p is rounded to 1
+        np.divide(1, rest, out=rest)  # 1 - p, exact also where p is rounded to 1
         p *= rest
         if needs[0]:
             sb *= 6 * _A * _C
@@ -63,15 +64,15 @@ def gelu(x, *, approximate="tanh", needs):
 
 
 def _gelu_exact(x, y, slope):
-    """x times the normal distribution function of x into y; into slope its derivative.
+    """Write x times the normal distribution function of x to `y`, and its derivative to `slope`.
 
-    With the distribution function of -|x| as half * bell, bell = exp(-x^2 / 2), multiplied by x
-    before it becomes too small to have all its digits.
+    The distribution function of -|x| is half * bell with bell = exp(-x^2 / 2). x multiplies `half`
+    first, because half * bell may be so small that it is stored with fewer digits.
     """
-    inner = np.clip(x, -50, 50)  # bell is 0 beyond
+    inner = np.clip(x, -50, 50)  # bell is 0 outside this range
     bell = exp_minus_square(inner, 0.5)
     half = 0.5 * erfcx(np.abs(inner) * math.sqrt(0.5))
-    half = np.where(x < 0, half, -half)  # above 0 the function is 1 - half * bell
+    half = np.where(x < 0, half, -half)  # for x >= 0 the function is 1 - half * bell
     np.multiply(inner * half, bell, out=y)
     y += np.maximum(x, 0)
     if slope is not None:  # the distribution function, and x times the density
@@ -94,7 +95,8 @@ def silu(x, *, needs):
         e = np.exp(-np.abs(xb))
         high = 1 / (1 + e)  # sigmoid(|x|)
         e *= high  # sigmoid(-|x|), which is 1 minus it
-        # p = np.where(x < 0, e, high), several times as fast; where |x| < 1e-16 they are equal.
+        # The next two lines compute p = np.where(x < 0, e, high), several times as fast: clipping
+        # x * 1e16 to [e, high] chooses by sign, and where |x| < 1e-16, e and high are equal.
         p = xb * 1e16
         p = np.minimum(np.maximum(p, e, out=p), high, out=p)
         np.multiply(xb, p, out=y[block])

@@ -18,13 +18,14 @@ from .softmax import softmax
 def scaled_dot_product_attention(
     q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, rng=None
 ) -> Tensor:
-    """softmax(q @ k.T * scale) @ v: each query's mean of the values, weighted by its keys.
+    """softmax(q @ k.T * scale) @ v: for each query, a mean of the values weighted by its keys.
 
     q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E). `attn_mask` broadcasts to
-    (..., T, S): booleans say True where a query may look, floats are added to the scores.
-    `is_causal`: query i looks at keys 0 to i. A query that may look nowhere gets zeros. `scale` is
-    1 / sqrt(D) if not given. Dropout on the weights with probability `dropout_p` takes its numbers
-    from `rng`, by default a fresh Generator. Vaswani et al., 2017.
+    (..., T, S): a boolean mask is True where a query may attend to a key, and a floating-point mask
+    is added to the scores. With `is_causal`, query i attends to keys 0 to i only. A query that may
+    attend to no key gets zeros. `scale` defaults to 1 / sqrt(D). Dropout with probability
+    `dropout_p` is applied to the weights; its random numbers come from `rng`, by default a fresh
+    Generator. Raises TypeError for a mask of integers. Vaswani et al., 2017.
     """
     keep = None
     attn_mask = np.asarray(attn_mask) if isinstance(attn_mask, (list, tuple)) else attn_mask
@@ -47,28 +48,28 @@ def attention_composed(
         scores = scores + attn_mask.astype(q.dtype)
     shape = np.broadcast_shapes(visible.shape, scores.shape)
     visible, scores = np.broadcast_to(visible, shape), broadcast_to(scores, shape)
-    blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys: zeros, not 0 / 0
+    blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys gets zeros, not 0 / 0
     scores = masked_fill(scores, ~visible & ~blind, -math.inf)
     weights = masked_fill(softmax(scores, axis=-1), ~visible, 0.0)
     return matmul(weights if keep is None else drop(weights, keep, dropout_p), v)
 
 
-QUERY_BLOCK = 64  # rows of queries at a time: enough for BLAS, where an eighth of them is fewer
-TILE = 2**17  # scores at a time: with a temporary beside them, they stay in a core's L2 cache
-SHORT = 256  # keys: up to so many the weights are kept for backward, beyond it computes them again
-LARGE = 30  # a score: its exp, 1e13, and 1e-13 leave room in float32 for sums, values, gradients
+QUERY_BLOCK = 64  # query rows in a block, at least: with fewer, BLAS is slow
+TILE = 2**17  # scores in a tile: these and one temporary array fit into a core's L2 cache
+SHORT = 256  # up to this many keys the weights are kept for backward, instead of computed again
+LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
 
 
 @op(composed=attention_composed, fresh=True)
 def attention(
     q, k, v, *, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None, needs
 ):
-    """`scaled_dot_product_attention`, the dropped weights being given by the booleans `keep`.
+    """`scaled_dot_product_attention` with dropout given by the booleans `keep`, False to drop.
 
-    Goes over tiles: some heads, and a block of query rows of these. A causal block looks at no key
-    behind its last query, which saves half of the products. The (T, S) scores are never held whole
-    for long T: the backward pass computes them again from the largest and the total of each row, as
-    FlashAttention does (Dao et al., 2022).
+    The computation goes over tiles, each a block of query rows in some heads. A causal block skips
+    the keys after its last query, which saves nearly half of the products. With more than `SHORT`
+    keys only one tile of scores is in memory at a time: the backward pass computes it again, from
+    the largest score and the total of each row, as FlashAttention does (Dao et al., 2022).
     """
     T, S = q.shape[-2], k.shape[-2]
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
@@ -79,7 +80,7 @@ def attention(
     if any(b != batch for b in batches[:3]):
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
     step = T or 1
-    if is_causal and T > 2 * QUERY_BLOCK:  # longer blocks waste more of the masked triangle
+    if is_causal and T > 2 * QUERY_BLOCK:  # longer blocks compute more scores that are masked
         step = builtins.max(QUERY_BLOCK, math.ceil(T / 8))
     per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
     tiles = [
@@ -92,14 +93,14 @@ def attention(
     if keep is not None:
         keep = np.broadcast_to(keep, (*batch, T, S))
     future = np.triu(np.full_like(q, -math.inf, shape=(step, step)), 1)  # added to scores
-    # Softmax needs no shift where no product of two vectors can be large (Cauchy and Schwarz).
+    # Softmax needs no shift if no score can be large, by the Cauchy-Schwarz inequality.
     shift = attn_mask is not None or _may_exceed(LARGE, q, k, scale)
 
     def exponentials(box, rows, keys, largest=None):
-        """exp(scores - the largest of each row) (..., r, s), and the largest (..., r, 1) or 0."""
+        """(exp(scores - largest) (..., r, s), largest): the largest score of each row, or 0."""
         p = np.matmul(q[box][..., rows, :] * scale, np.swapaxes(k[box][..., keys, :], -1, -2))
         if is_causal:
-            corner = p[..., rows.start :]  # all of these queries see all the keys before it
+            corner = p[..., rows.start :]  # every query of the block sees all keys before it
             corner += future[: corner.shape[-2], : corner.shape[-1]]
         if attn_mask is not None:
             mask = attn_mask[box][..., rows, keys]
@@ -108,18 +109,19 @@ def attention(
             return np.exp(p, out=p), 0
         if largest is None:
             largest = np.max(p, axis=-1, keepdims=True)
-            largest = np.where(np.isinf(largest), 0, largest)  # a query without keys: -inf
+            largest = np.where(np.isinf(largest), 0, largest)  # -inf for a query without keys
         p -= largest
         return np.exp(p, out=p), largest
 
     def dropped(p, box, rows, keys):
         return p if keep is None else drop.body(p, keep=keep[box][..., rows, keys], p=dropout_p)[0]
 
-    # `empty_like` keeps the memory order of q, (B, T, heads, D) where the heads were split off, so
-    # that merging them again copies nothing.
-    make = np.empty_like if S else np.zeros_like  # without keys: zeros
+    # `empty_like` keeps the memory order of q. If q is a view that split off the heads, this is
+    # (B, T, heads, D), so that merging the heads of y copies nothing.
+    make = np.empty_like if S else np.zeros_like  # without keys the result is zeros
     y = make(q, shape=(*batch, T, v.shape[-1]))
-    # Kept apart: beside a large top, as a mask of -1e9 makes, the total would be rounded away.
+    # `top` and `total` are not combined into top + log(total): next to a large top, such as a mask
+    # of -1e9 causes, the logarithm would be rounded away.
     top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
     kept = {}  # tile -> its exponentials
     for box, rows, keys in tiles:
@@ -137,7 +139,7 @@ def attention(
             out = [np.zeros_like(x) if need else None for x, need in zip((q, k, v), needs)]
         gq, gk, gv = out
         g = g / total  # the gradient of sum(p v), where p are the weights before their division
-        # The sum over keys of p times its gradient.
+        # For each query, the sum over the keys of p times the gradient of p.
         along = np.einsum("...i,...i->...", g, y)[..., None]
         for i, (box, rows, keys) in enumerate(tiles):
             p = kept[i] if kept else exponentials(box, rows, keys, top[box][..., rows, :])[0]
@@ -162,15 +164,18 @@ def attention(
 
 
 def _may_exceed(bound, q, k, scale) -> bool:
-    """Whether a score may be larger, as far as the longest vectors tell; a GPU is not asked."""
+    """Whether a score may exceed `bound`, judging by the longest vectors; True on a GPU.
+
+    Computing it on a GPU would wait for the GPU.
+    """
     if not isinstance(q, np.ndarray):
         return True
     squares = (np.max(np.einsum("...i,...i->...", x, x), initial=0) for x in (q, k))
-    return not math.prod(map(float, squares)) * scale**2 < bound**2  # NaN may be anything
+    return not math.prod(map(float, squares)) * scale**2 < bound**2  # True for NaN
 
 
 def _boxes(shape, size):
-    """Index tuples that cut an array into boxes of at most `size` elements, or of one."""
+    """Index tuples that cut an array of `shape` into boxes of at most max(size, 1) elements."""
     if math.prod(shape) <= size or not shape:
         yield (...,)
         return
@@ -187,11 +192,11 @@ def _boxes(shape, size):
 
 
 def causal_self_attention(qkv, n_head: int, dropout_p: float = 0.0, rng=None) -> Tensor:
-    """Every head's causal attention, from the projection to the merged heads, in one operation.
+    """Causal attention of all heads in one operation, from the projection to the merged heads.
 
-    qkv (B, T, 3C), the queries, keys and values of all heads side by side -> (B, T, C). Dropout on
-    the weights with probability `dropout_p` takes its numbers from `rng`, by default a fresh
-    Generator. Raises ValueError where 3C does not divide into 3 x n_head.
+    qkv (B, T, 3C), the queries, keys and values of all heads side by side -> (B, T, C). Dropout
+    with probability `dropout_p` is applied to the weights; its random numbers come from `rng`, by
+    default a fresh Generator. Raises ValueError if 3C is not a multiple of 3 * n_head.
     """
     B, T, C3 = qkv.shape
     if C3 % (3 * n_head):
@@ -214,7 +219,7 @@ def packed_attention_composed(qkv, n_head, dropout_p=0.0, keep=None):
 
 @op(composed=packed_attention_composed, fresh=True)
 def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, needs):
-    """`causal_self_attention`, the dropped weights being given by the booleans `keep`."""
+    """`causal_self_attention` with dropout given by the booleans `keep`, False to drop."""
     q, k, v = _heads(qkv, n_head)
     y, attention_vjp = attention.body(
         q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep, needs=needs * 3

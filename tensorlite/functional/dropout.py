@@ -1,4 +1,4 @@
-"""Dropout. The random numbers are drawn outside the operation, which is then a function."""
+"""Dropout. The random numbers are drawn outside the operation `drop`, which is deterministic."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..tensor import Tensor, tensor
 def dropout(x, p: float, rng) -> Tensor:
     """Zero each element with probability p and scale the others by 1 / (1 - p).
 
-    `rng` is a NumPy Generator, or anything with its `random(size, dtype)`. The numbers are drawn
-    here and not in the operation, so that the operation is a function of its arguments.
-    Srivastava et al., 2014. Raises ValueError unless 0 <= p < 1.
+    `rng` is a NumPy Generator, another object with its method `random(size, dtype)`, or None for a
+    fresh Generator. The numbers are drawn here and not in the operation, so that the operation
+    depends on its arguments alone. Raises ValueError unless 0 <= p < 1. Srivastava et al., 2014.
     """
     x = x if isinstance(x, Tensor) else tensor(x)
     return drop(x, keep=draw_keep(x.shape, p, rng, x.data), p=p) if p else x
@@ -32,7 +32,7 @@ def drop_composed(x, keep, p):
 
 @op(composed=drop_composed)
 def drop(x, *, keep, p):
-    """x / (1 - p) where the boolean array `keep` holds, x times 0 elsewhere."""
+    """x / (1 - p) where the boolean array `keep` is True, and x times 0 elsewhere."""
 
     def apply(x):
         y = x * (1 / (1 - p))

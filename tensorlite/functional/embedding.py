@@ -1,4 +1,4 @@
-"""The embedding: rows of a table, by their numbers."""
+"""The embedding, which looks up rows of a table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def embedding_composed(weight, ids):
 
 @op(composed=embedding_composed)
 def embedding(weight, *, ids):
-    """The row of `weight` (V, C) for each integer in `ids` (...): (..., C).
+    """The row of `weight` for each id: weight (V, C), integer ids (...) -> (..., C).
 
-    Raises TypeError for ids that are no integers, IndexError for one outside 0 <= id < V.
+    Raises TypeError if the ids are not integers, and IndexError for an id outside 0 <= id < V. Ids
+    on a GPU are not checked.
     """
     ids, shape = index_array(ids), weight.shape
     ids = np.asarray(ids) if isinstance(ids, (int, np.generic)) else ids
@@ -28,14 +29,15 @@ def embedding(weight, *, ids):
         raise IndexError(f"id {wrong} is outside the vocabulary of {shape[0]}")
 
     def vjp(g):
-        # Sorted, equal ids stand together, and each run of rows is one sum: ten times faster than
-        # np.add.at, which adds element by element. Only these rows of the table have a gradient.
+        # Sorting brings equal ids together, so that the gradient of each row of the table is the
+        # sum of a run of rows. This is ten times faster than np.add.at, which adds element by
+        # element. The rows of the table without an id have no gradient.
         order = np.argsort(ids, axis=None, kind="stable")
         ordered = ids.reshape(-1)[order]
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))
         rows = np.reshape(g, (ids.size, *shape[1:]))
         if starts.size:
-            cuts = np.asarray(starts, like=g)  # ids may be on the host, g on a GPU
+            cuts = np.asarray(starts, like=g)  # ids may be on the CPU and g on a GPU
             rows = np.add.reduceat(
                 rows[order], cuts, axis=0, dtype=np.result_type(g.dtype, np.float32)
             )

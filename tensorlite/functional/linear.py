@@ -16,7 +16,10 @@ def linear_composed(x, weight, bias=None):
 
 @op(composed=linear_composed, fresh=True)
 def linear(x, weight, bias=None, *, needs):
-    """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m)."""
+    """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m).
+
+    Raises ValueError for shapes that do not fit.
+    """
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
         raise ValueError(
             f"linear: weight is (n, m) and bias (m,), not {weight.shape} and "

@@ -1,4 +1,4 @@
-"""Cross-entropy, of logits and of hidden states whose logits are never held whole."""
+"""Cross-entropy of logits, and of hidden states, whose logits are computed a few rows at a time."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def cross_entropy_composed(
 
 @op(composed=cross_entropy_composed, fresh=True)
 def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    """Minus the log of the probability that softmax(logits) gives the targets, in nats.
+    """The negative log of the probability that softmax(logits) gives to the targets, in nats.
 
-    logits (..., V), integer targets (...). Targets equal to ignore_index count nothing. reduction
-    "mean" (over the targets that count), "sum", or "none" for a loss per target (...).
-    label_smoothing mixes so much of the uniform distribution into the targets. Raises IndexError
-    for a target outside 0 <= target < V, ValueError for shapes that do not fit.
+    logits (..., V), integer targets (...). Targets equal to `ignore_index` are left out.
+    `reduction` is "mean" (over the targets that are not left out), "sum", or "none" for one loss
+    per target (...). `label_smoothing` is the weight, from 0 to 1, of the uniform distribution that
+    is mixed into the targets. Raises TypeError if the targets are not integers, IndexError for a
+    target outside 0 <= target < V (on the CPU; targets on a GPU are not checked), and ValueError
+    for shapes that do not fit or another reduction.
     """
     x2 = as_rows(logits)
     rows, n_classes = x2.shape
@@ -55,8 +57,9 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     shape = logits.shape
 
     def vjp(g):
-        # softmax(logits) minus the target distribution, row by row times the row's share of g. At
-        # the target that is p - 1, the negative sum of the others, which is not computed from p.
+        # softmax(logits) minus the target distribution, each row times its share of g. At the
+        # target this is p - 1, which is computed as the negative sum of the other probabilities,
+        # since p may be nearly 1.
         weight = (share * np.reshape(g, (-1, 1))).astype(x2.dtype)
         gx = np.empty_like(x2)
         for block in row_blocks(x2):
@@ -74,10 +77,11 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
 
 
 def _log_of_total(right, others, scale):
-    """log(sum(exp(x - top))) of rows, where `right` is the target's x - top: all of them (r,).
+    """log(sum(exp(x - top))) of each row (r,), where `right` (r,) is x - top at the target.
 
-    `others`, the sum without the target, and `scale` are what `exp_rows` gives. Where the target is
-    the largest, this is the logarithm of 1 and what may be very little more.
+    `others`, the sum without the target, and `scale` are those that `exp_rows` returns. If the
+    target has the largest logit, this is the logarithm of 1 plus a number that may be very small,
+    hence log1p.
     """
     return np.log1p(others[:, 0] * scale[:, 0] + np.expm1(right))
 
@@ -89,11 +93,12 @@ def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reducti
 
 @op(composed=linear_cross_entropy_composed, fresh=True)
 def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
-    """cross_entropy(x @ weight.T, targets) without ever holding the logits.
+    """cross_entropy(x @ weight.T, targets) without holding all logits in memory.
 
-    x (..., C), weight (V, C), integer targets (...); reduction "mean" or "sum". Over a large
-    vocabulary the logits are the largest array of a language model. Here they exist for some
-    hundred rows at a time: loss and gradients are computed while they do, in the forward pass.
+    x (..., C), weight (V, C), integer targets (...); `reduction` is "mean" or "sum". For a large
+    vocabulary the logits are the largest array of a language model. Here they are computed for
+    some hundred rows at a time, and both the loss and the gradients are computed from them in the
+    forward pass. Raises as `cross_entropy` does.
     """
     if reduction == "none":
         raise ValueError("linear_cross_entropy reduces by 'mean' or 'sum'; see cross_entropy")
@@ -103,13 +108,13 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         raise ValueError(f"x {x.shape} and weight {weight.shape} differ in the last axis")
     t, counted = _targets(targets, x.shape[:-1], n_classes, ignore_index, like=x2)
     share = _share(counted, reduction, x2.dtype)
-    chunks = math.ceil(rows / (2**24 // n_classes + 64))  # BLAS wants many rows, memory few
+    chunks = math.ceil(rows / (2**24 // n_classes + 64))  # many rows suit BLAS, few save memory
     step = math.ceil(rows / chunks) if chunks else 1
     chunks = [slice(i, i + step) for i in range(0, rows, step)]
     ids_of_block = [slice(i, i + 2048) for i in range(0, n_classes, 2048)]
 
     def compute():
-        """(the loss of every row, the gradients of the reduced loss)."""
+        """(the loss of every row, the gradient of the reduced loss for x, the one for weight)."""
         loss = np.empty_like(x2, shape=(rows,))
         gx = np.empty_like(x2) if needs[0] else None
         g_weight = np.zeros_like(weight) if needs[1] else None
@@ -133,8 +138,9 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
         return loss, gx, g_weight
 
     loss, *gradients = compute()
-    # The largest arrays of a model: given away by the first backward, not copied; a second one
-    # over the same graph computes them again. In a dict, for protect.py locks arrays in lists.
+    # These are the largest arrays of a model, so the first backward pass returns them without a
+    # copy, and a second one over the same graph computes them again. They are kept in a dict
+    # because protect.py would make arrays in a list read-only.
     kept = {"gradients": gradients}
     shape = x.shape
 
@@ -150,20 +156,21 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
 
 
 # =================================================================================================
-# Targets, and what each row counts
+# Targets, and the weight of each row
 # =================================================================================================
 
 
 def _targets(targets, shape, n_classes, ignore_index, like):
-    """Targets checked and flat: (rows,) with 0 where ignored, and which of them count.
+    """Check and flatten the targets: (targets (rows,), 0 where ignored; which ones count (rows,)).
 
-    Beside `like`; those on the host are checked there, for a look at a GPU's would wait for it.
+    Both are on the device of `like`. The range of targets on a GPU is not checked, because reading
+    them would wait for the GPU.
     """
     targets = np.asarray(targets) if isinstance(targets, (int, list, tuple)) else targets
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets are integers, not {targets.dtype}")
     if targets.shape != shape:
-        raise ValueError(f"targets have shape {targets.shape}, the logits ask for {shape}")
+        raise ValueError(f"targets have shape {targets.shape}, but the logits need {shape}")
     t = np.reshape(targets, (math.prod(shape),))
     counted = t != ignore_index
     t = np.where(counted, t, 0)
@@ -174,17 +181,17 @@ def _targets(targets, shape, n_classes, ignore_index, like):
 
 
 def _share(counted, reduction, dtype):
-    """The part of the reduced loss's gradient that each row gets (rows, 1)."""
+    """The factor (rows, 1) of each row's loss in the reduced loss."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     share = counted
-    if reduction == "mean":  # where none counts, the loss is no number and its gradient 0
+    if reduction == "mean":  # if no target counts, the loss is NaN and its gradient 0
         share = counted / np.maximum(np.sum(counted), 1)
     return share[:, None].astype(dtype)
 
 
 def _reduce(loss, counted, reduction, shape):
-    """The losses of all rows (rows,) as the caller wants them; those not counted are 0."""
+    """Reduce the losses of all rows (rows,) as `reduction` says; ignored targets have loss 0."""
     loss = np.where(counted, loss, 0)
     if reduction == "none":
         return np.reshape(loss, shape)

@@ -19,9 +19,11 @@ def layer_norm_composed(x, weight=None, bias=None, eps=1e-5):
 
 @op(composed=layer_norm_composed, fresh=True)
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
-    """Each vector of the last axis to mean 0 and variance 1, then times weight plus bias.
+    """Normalize each vector along the last axis, then multiply by weight and add bias.
 
-    x (..., n), weight (n,) or None, bias (n,) or None -> (..., n). Ba et al., 2016.
+    x (..., n), weight (n,) or None, bias (n,) or None -> (..., n). Normalized vectors have mean 0
+    and variance 1, except that `eps` is added to the variance before the division. Raises
+    ValueError if weight or bias has another shape. Ba et al., 2016.
     """
     _check_last_axis("layer_norm", x, weight, bias)
     x2 = as_rows(x)
@@ -31,7 +33,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     y = normed if weight is None and bias is None else np.empty_like(x2)
     for block in row_blocks(x2):
         nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
-        left = nb @ average  # the rounding of a mean that is large beside the deviation
+        left = nb @ average  # the remaining mean: the rounding error of a mean that is large
         variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
         if not isinstance(nb, np.ndarray) or not np.all(left * left <= 1e-13 * variance):
             nb -= left[:, None]
@@ -77,9 +79,10 @@ def rms_norm_composed(x, weight=None, eps=1e-5):
 
 @op(composed=rms_norm_composed)
 def rms_norm(x, weight=None, *, eps=1e-5, needs):
-    """Each vector of the last axis divided by its root mean square, then times weight.
+    """Divide each vector along the last axis by its root mean square, and multiply by weight.
 
-    x (..., n), weight (n,) or None -> (..., n). Zhang and Sennrich, 2019.
+    x (..., n), weight (n,) or None -> (..., n). `eps` is added to the mean square. Raises
+    ValueError if weight has another shape. Zhang and Sennrich, 2019.
     """
     _check_last_axis("rms_norm", x, weight)
     x2 = as_rows(x)

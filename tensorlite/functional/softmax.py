@@ -14,7 +14,7 @@ from .rows import from_rows, rows_along
 
 
 def softmax_composed(x, axis=-1):
-    e = exp(x - top_of(x, axis))  # no overflow; the shift cancels
+    e = exp(x - top_of(x, axis))  # the shift prevents overflow and cancels in the quotient
     return e / sum(e, axis=axis, keepdims=True)
 
 
@@ -31,8 +31,8 @@ def softmax(x, *, axis=-1, needs):
         rest[block] = others / total
 
     def vjp(g):
-        # gx = (g - sum(g y)) y. For the largest y, which may be nearly 1, that is the difference of
-        # two nearly equal numbers, unless its own part of the sum is taken out: g - g y = g rest.
+        # gx = (g - sum(g y)) y. For the largest y, which may be nearly 1, this subtracts two nearly
+        # equal numbers. To avoid that, its own term is taken out of the sum: g - g y = g rest.
         g2, _ = rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2) if g2.size else ():
@@ -57,7 +57,7 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along one axis, without the overflow and the rounding of doing just that."""
+    """log(softmax(x)) along one axis, without the rounding error of computing it in two steps."""
     x2, shape = rows_along(x, axis)
     y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
     largest = np.argmax(x2, axis=1) if x2.size else None
@@ -97,9 +97,9 @@ def logsumexp_composed(x, axis=None, keepdims=False):
 
 @op(composed=logsumexp_composed)
 def logsumexp(x, *, axis=None, keepdims=False):
-    """log(sum(exp(x))), safe for large x."""
+    """log(sum(exp(x))) over `axis` (None: all elements), safe for large x."""
     axis = axis_of(axis, x)
-    if not x.size:  # no largest element: the logarithm of nothing
+    if not x.size:  # there is no largest element, and the sums are 0
         y = np.log(np.sum(x, axis=axis, keepdims=keepdims))
         return y, lambda g: x
     rows, shape, back = _reduced_rows(x, axis, keepdims)
@@ -116,9 +116,10 @@ def logsumexp(x, *, axis=None, keepdims=False):
 
 
 def _reduced_rows(x, axis, keepdims):
-    """x as (rows, columns) with the axes that are reduced along the columns.
+    """(rows, shape, back) for a reduction of x over `axis`.
 
-    And the shape of what is left, one number for each row; and the way back, from rows to x.
+    `rows` (rows, columns) is x with the reduced axes along the columns. `shape` is the shape of the
+    result, one number for each row. `back` is a function that reshapes rows to the shape of x.
     """
     reduced = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     left = [a for a in range(x.ndim) if a not in reduced]
@@ -129,19 +130,20 @@ def _reduced_rows(x, axis, keepdims):
     return rows, shape, lambda rows: np.transpose(np.reshape(rows, moved), back)
 
 
-_UNSHIFTED = 30  # exp of it, 1e13, leaves room in float32 for sums and for gradients
+_UNSHIFTED = 30  # exp(30) is 1e13: sums and gradients of such numbers do not overflow in float32
 
 
 def exp_rows(x, top, at, out=None):
-    """The exponentials of rows (r, n) and their sums: what softmax and its relatives are made of.
+    """The exponentials of rows x (r, n) and their sums, for softmax and the functions like it.
 
-    `top` (r, 1) is the largest of each row, `at` the index of one element of each. Returns
-    exp(x - shift) (r, n), written to `out` if given; their sums without the element `at` and with
-    it, (r, 1) both; and exp(shift - top) (r, 1), by which they become exponentials of x - top.
+    `top` (r, 1) has the largest element of each row, and `at` is an index of one element per row.
+    Returns four arrays: exp(x - shift) (r, n), written to `out` if given; its sums without the
+    element `at` (r, 1); its sums with that element (r, 1); and exp(shift - top) (r, 1), the factor
+    that turns the exponentials into those of x - top.
 
-    `shift` is 0 where exp cannot overflow, else the largest. For x - top is rounded, and exp makes
-    of a rounding as many times that relative error as its argument is large. The sum without
-    one element is for a probability near 1: what it lacks is the sum of the others / total.
+    `shift` is 0 where exp cannot overflow, and `top` elsewhere. It is 0 where possible because
+    x - top is rounded, and the relative error of exp is the absolute error of its argument. The sum
+    without one element serves for a probability near 1: 1 minus it is exactly that sum / total.
     """
     shift = np.where((top >= 0) & (top <= _UNSHIFTED), 0, top)
     e = np.subtract(x, shift, out=out)

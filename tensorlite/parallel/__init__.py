@@ -1,18 +1,21 @@
-"""Many workers, one training: the ranks of MPI share the batch, the gradients and the update.
+"""Training by several workers, the ranks of MPI, which divide the batch and the update.
 
-A worker is a process of its own, a *rank*, with a BLAS thread of its own. Each computes gradients
-for its rows of the batch; the gradients are added; each updates its share of the parameters, for
-which it alone has the optimizer's state (ZeRO-1; Rajbhandari et al., 2020). One mechanism serves
-two cores and many machines:
+A worker is a process, called a *rank*, with its own BLAS threads. Each rank computes gradients for
+its rows of the batch. The gradients of all ranks are added, and each rank updates its share of the
+parameters and that share's optimizer state (ZeRO-1; Rajbhandari et al., 2020). The same method
+works for two cores and for many machines:
 
-- The parameters are one long vector, cut into *buckets*, and every bucket into one share for each
-  rank.
-- The ranks of a machine show each other their gradients in shared memory, and each sums its part
-  of every bucket. Parameters and the optimizer's state are there once for the machine.
-- Between machines, MPI's collectives add what each machine has summed and pass the updated shares
-  on. Both sums go bucket by bucket, while the backward pass still computes the next one.
+- The parameters form one long vector. It is cut into *buckets*, and each bucket into one share for
+  each rank.
+- The ranks of a machine exchange gradients through shared memory, and each sums its part of every
+  bucket. A machine holds one copy of the parameters and of the optimizer's state.
+- Between machines, MPI's collectives add the sums of all machines and distribute the updated
+  shares. Both sums are computed bucket by bucket, while the backward pass continues.
 
-Without room for shared memory every rank is treated as a machine of its own.
+If there is not enough room for shared memory, every rank is treated as a machine of its own.
+
+team.py has the communication, sharded.py the divided optimizer, and launch.py starts and ends the
+processes.
 """
 
 from .launch import fault, join, launched, mpiexec, physical_cores, start

@@ -1,4 +1,4 @@
-"""Starting ranks, joining those that were started, and ending them."""
+"""Starting processes as ranks, joining the ranks that were started together, and ending them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from .team import ALONE, MPITeam, Team
 
 
 def physical_cores() -> int:
-    """The cores that this process may use, hyperthreads and a container's quota considered."""
+    """How many cores this process may use.
+
+    The hyperthreads of a core count as one, and the CPU quota of a container is respected.
+    """
     cores = set()
     everywhere = range(os.cpu_count() or 1)
     for cpu in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everywhere:
@@ -37,26 +40,27 @@ def physical_cores() -> int:
 
 
 def launched() -> bool:
-    """Whether mpiexec (MPICH's, Intel's, Open MPI's) or srun has started this process."""
+    """Whether mpiexec (of MPICH, Intel MPI or Open MPI) or srun has started this process."""
     return any(name in os.environ for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"))
 
 
 def join() -> Team:
-    """The team that this process was started in by mpiexec; ALONE if by nobody of the kind.
+    """The team of ranks that mpiexec started this process in, or ALONE without mpiexec.
 
-    The cores of the machine are divided among its ranks, as BLAS threads. A rank that raises ends
-    all. Raises RuntimeError without mpi4py.
+    The number of BLAS threads is set so that the ranks divide the cores of their machine. An
+    uncaught exception in one rank ends all ranks. Raises RuntimeError if mpiexec started this
+    process and mpi4py is not installed.
     """
     if not launched():
         return ALONE
     if importlib.util.find_spec("mpi4py") is None:
-        raise RuntimeError("under mpiexec mpi4py is needed: pip install 'tensorlite[mpi]'")
+        raise RuntimeError("under mpiexec, mpi4py is needed: pip install 'tensorlite[mpi]'")
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.size == 1:
         return ALONE
     team = MPITeam(MPI.COMM_WORLD)
-    asked = [pool["num_threads"] for pool in threadpool_info()]  # fewer, where the user says so
+    asked = [pool["num_threads"] for pool in threadpool_info()]  # the user may have set fewer
     threadpool_limits(min([max(1, physical_cores() // team.local_size), *asked]))
 
     def end(kind, error, trace):
@@ -66,21 +70,21 @@ def join() -> Team:
 
     sys.excepthook = end
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # a pipe to mpiexec, read by a person
+        sys.stdout.reconfigure(line_buffering=True)  # it is a pipe, but a person reads the output
     if team.rank == 0 and "TENSORLITE_TERMINAL" in os.environ:
-        sys.stderr.isatty = lambda: True  # behind mpiexec there is one: progress bars may move
+        sys.stderr.isatty = lambda: True  # mpiexec writes to a terminal: show progress bars
     return team
 
 
 def mpiexec() -> str | None:
-    """The mpiexec that belongs to this Python, or the first one there is."""
+    """The path of the mpiexec of this Python's environment, else of the first on PATH, or None."""
     here = Path(sysconfig.get_path("scripts")) / "mpiexec"
     return str(here) if here.exists() else shutil.which("mpiexec")
 
 
 @functools.cache
 def fault() -> str | None:
-    """Why `start` would not work; None when it does. Takes a second, for it tries."""
+    """Why `start` would fail, or None if it works. Takes a second, because it starts two ranks."""
     if importlib.util.find_spec("mpi4py") is None or mpiexec() is None:
         return "the extra 'mpi' is not installed (pip install 'tensorlite[mpi]')"
     check = "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2"
@@ -90,7 +94,7 @@ def fault() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"mpiexec does not work here ({error})"
     if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["it says nothing"]
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
         return f"mpiexec does not work here ({lines[-1].strip()})"
     return None
 
@@ -98,9 +102,9 @@ def fault() -> str | None:
 def start(n: int, command: Sequence[str]) -> int:
     """Run a Python script, with its arguments, as n ranks on this machine; returns the exit status.
 
-    SIGINT and SIGTERM are passed on to the ranks, which are ended when this process dies. SIGHUP
-    (not under nohup) and a reader of the output who goes away reach them as SIGTERM: mpiexec would
-    die of either.
+    SIGINT and SIGTERM are passed on to the ranks, and if this process dies the ranks are ended. If
+    SIGHUP arrives (and is not ignored, as under nohup), or the reader of the output closes the
+    pipe, the ranks get SIGTERM instead, because mpiexec itself would die from SIGHUP or SIGPIPE.
     """
     environment = dict(os.environ)
     if sys.stderr.isatty():
@@ -113,13 +117,14 @@ def start(n: int, command: Sequence[str]) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        start_new_session=True,  # or the terminal's Ctrl-C would come twice
+        start_new_session=True,  # otherwise Ctrl-C in the terminal would send SIGINT twice
         preexec_fn=die_with_parent,
     )
     passed_on = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         passed_on[signal.SIGHUP] = signal.SIGTERM
-    told = threading.Lock()  # taken by the first who tells mpiexec to stop: twice means at once
+    # Locked once mpiexec was told to stop, because a second signal makes it end the ranks at once.
+    told = threading.Lock()
 
     def tell(number, frame):
         told.acquire(blocking=False)
@@ -139,7 +144,7 @@ def start(n: int, command: Sequence[str]) -> int:
             reader.start()
         status = child.wait()
         for reader in readers:
-            reader.join(5)  # longer only where something outlives mpiexec and holds the pipe
+            reader.join(5)  # it ends sooner unless some process outlives mpiexec and holds the pipe
         return status
     finally:
         for number, handler in previous.items():
@@ -147,18 +152,21 @@ def start(n: int, command: Sequence[str]) -> int:
 
 
 def pass_on(source, target: int, nobody_reads: Callable[[], None]) -> None:
-    """Copy a pipe to a file descriptor until its end; call `nobody_reads` if nobody reads it."""
+    """Copy a pipe to the file descriptor `target` until the pipe ends.
+
+    Calls `nobody_reads` if writing raises BrokenPipeError, because the reader has gone.
+    """
     while block := source.read(2**16):
         try:
             while block:
                 block = block[os.write(target, block) :]
         except BrokenPipeError:
             nobody_reads()
-        except OSError:  # a full disk, a terminal that is closed: the work goes on without words
+        except OSError:  # a full disk or a closed terminal: training continues without the output
             pass
 
 
 def die_with_parent() -> None:
-    """Have Linux end this process, by SIGTERM, when the one that started it dies."""
+    """Ask Linux to send this process SIGTERM when its parent process dies."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

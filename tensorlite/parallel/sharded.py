@@ -1,4 +1,4 @@
-"""The update, divided among the ranks: gradients are added, each rank updates its share."""
+"""An optimizer whose work is divided among the ranks: each updates its share of the parameters."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from ..tensor import Tensor
 from ..writing import check_writeable
 from .team import MPITeam, part_of, shared_array, shared_arrays
 
-BUCKET = 2**20  # parameters that are exchanged at a time
+BUCKET = 2**20  # numbers in a bucket, whose gradients are exchanged at a time
 
 
 class Sharded:
-    """An optimizer of which every rank does its share; to a trainer, an `Optimizer`.
+    """An optimizer whose work is divided among the ranks, with the interface of `Optimizer`.
 
-    `params` are a model's parameters, in the order in which the model uses them; all ranks get the
-    values that rank 0 has. `make` is given pairs of a parameter and a piece of it (a flat tensor)
-    that this rank is to update, and makes the optimizer. Gradients pass through `backward`, which
-    leaves none in `.grad` of the parameters. A parameter that gets none on any rank stays as it is
-    in that step. All ranks call all methods, in the same order.
+    `params` are a model's parameters, in the order in which the model uses them; all ranks start
+    from the values of rank 0. `make` is called with a list of pairs, a parameter and the piece of
+    it that this rank updates (a flat tensor), and returns the optimizer of the pieces. Gradients
+    must be computed by `backward` of this class, which leaves `.grad` of the parameters alone. A
+    step does not change a parameter that got no gradient on any rank. All ranks must call the same
+    methods in the same order. Raises ValueError unless all parameters are float32.
     """
 
     def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
-            raise ValueError("the ranks exchange float32: keep the parameters in it")
+            raise ValueError("the ranks exchange float32: keep the parameters in float32")
         self.names = [f"parameter {i}" for i in range(len(self.params))]
         check_distinct(self.names, self.params)
-        self.updates = [0] * len(self.params)  # as an Optimizer of all the parameters counts them
+        self.updates = [0] * len(self.params)  # for each parameter, as `Optimizer.updates`
         self.team = team
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
         n = ends[-1]
-        # From the last parameter to the first: in this order backward completes their gradients.
+        # From the last parameter to the first, the order in which backward completes gradients.
         self.buckets = [range(max(0, end - BUCKET), end) for end in range(n, 0, -BUCKET)]
         self.members = [self._members(bucket) for bucket in self.buckets]
 
-        # Parameters are held once a machine. Each rank shows the others two buckets of gradients.
+        # A machine holds the parameters once. Each rank has two buckets in shared memory, in which
+        # it shows gradients to the other ranks.
         exchanged = 2 * min(n, BUCKET)
         self.local, self.across = team.split(4 * (3 * n + exchanged * team.machine.size))
         self.shown = [
@@ -60,13 +62,13 @@ class Sharded:
                 p.data = np.reshape(_of(self.weights, own), p.shape)
         self._load_gpu()
 
-        # Of every bucket this rank sums a part for its machine, and then has a share of that part.
+        # This rank sums a part of every bucket for its machine, and updates a share of that part.
         at, of = self.across.rank, self.across.size
         self.parts = [part_of(b, self.local.rank, self.local.size) for b in self.buckets]
         self.shares = [part_of(part, at, of) for part in self.parts]
         self.sums = [self._members(part) for part in self.parts]
         self.pieces = [self._members(share) for share in self.shares]
-        self.others = [  # what the rank shows to the other ranks of the machine
+        self.others = [  # what this rank shows to the other ranks of its machine, per bucket
             self._members(range(bucket.start, part.start))
             + self._members(range(part.stop, bucket.stop))
             for bucket, part in zip(self.buckets, self.parts)
@@ -76,7 +78,7 @@ class Sharded:
         self.own = make([(self.params[i], tensor) for i, _, tensor in self.tensors])
         self.slots, self.groups = self.own.slots, self.own.groups
 
-        # The optimizer's state lies beside the parameters, so that one rank can save all of it.
+        # The optimizer's state is in shared memory too, so that one rank can save all of it.
         self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
         range_of = {tensor: r for _, r, tensor in self.tensors}
         for slot, vector in self.state.items():
@@ -84,7 +86,7 @@ class Sharded:
         self._begin()
 
     def _members(self, part: range) -> list[tuple[int, range]]:
-        """(the number of a parameter, what it has of this part of the vector of all)."""
+        """The parameters that overlap a part of the vector, each as (number, the overlap)."""
         return [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, part))]
 
     # ---------------------------------------------------------------------------------------------
@@ -92,16 +94,20 @@ class Sharded:
     # ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Wait for the gradients of a new step."""
+        """Reset what is known of the gradients, for a new step."""
         self.gradient = {}  # number of a parameter -> its gradient, flat
-        self.used = None  # for each parameter: how many ranks have a gradient of it
+        self.used = None  # for each parameter, how many ranks have a gradient of it
         self.missing = [{i for i, _ in members} for members in self.members]  # per bucket
-        self.exchanged = 0  # buckets, in their order, that this rank has shown to the others
-        self.arrived = None  # the request that is done when all have shown the last of these
-        self.between = []  # (bucket, what is sent, what is received, request) between machines
+        self.exchanged = 0  # how many buckets this rank has shown to the others
+        self.arrived = None  # MPI's request, done when all ranks have shown the last of these
+        self.between = []  # sums between machines: (bucket, array sent, array received, request)
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
-        """Add the gradients of `loss` to the step's; `last`: no more will come from this rank."""
+        """Add the gradients of `loss` to those of the step.
+
+        `last` says that this rank will add no more in this step, so that buckets can be exchanged
+        while the backward pass goes on.
+        """
 
         def collect(p, g):
             i = self.number[p]
@@ -121,10 +127,12 @@ class Sharded:
             missing.discard(i)
 
     def _exchange(self, wait: bool) -> None:
-        """Sum the buckets that are complete; `wait`: all, and for the other ranks of this machine.
+        """Show and sum the buckets whose gradients are complete, as far as other ranks are ready.
 
-        Buckets go one after the other, so that all ranks start MPI's collectives in one order.
-        When all have shown bucket k, all have summed bucket k - 1: its place is free for k + 1.
+        With `wait`, all gradients must be complete; then it waits for the other ranks of the
+        machine and sums all buckets. Buckets are exchanged in order, so that all ranks start MPI's
+        collectives in the same order. When all ranks have shown bucket k, all have summed bucket
+        k - 1, so its memory is free for bucket k + 1.
         """
         while self.exchanged < len(self.buckets) or wait:
             k = self.exchanged
@@ -145,7 +153,10 @@ class Sharded:
             self.exchanged += 1
 
     def _sum(self, k: int) -> None:
-        """Add to this rank's part of a bucket what the other ranks of the machine show of it."""
+        """Add what the other ranks of the machine show to this rank's part of bucket `k`.
+
+        Then start the sum between machines.
+        """
         here = self.local.rank
         for i, piece in self.sums[k]:
             g = self._gradient(i, piece)
@@ -168,11 +179,11 @@ class Sharded:
         return _of(self.gradient[i], piece, self.ranges[i].start)
 
     def _finish(self) -> None:
-        """Sum what is left, and give this rank's optimizer its share."""
+        """Sum the remaining buckets, and give this rank's optimizer the gradients of its share."""
         used = np.zeros(len(self.params))
         used[list(self.gradient)] = 1
         for i, p in enumerate(self.params):
-            if i not in self.gradient:  # no row of the batch came here, or none that uses it
+            if i not in self.gradient:  # this rank had no row of the batch that uses the parameter
                 self.gradient[i] = np.zeros(p.size, np.float32)
             self._complete(i)
         self._exchange(wait=True)
@@ -185,7 +196,10 @@ class Sharded:
         self.used = self.team.sum(used)
 
     def clip_grad_norm(self, max_norm: float):
-        """As the function of that name does for all parameters; no `backward` comes behind it."""
+        """Clip the gradients of all parameters, as `Optimizer.clip_grad_norm`; returns their norm.
+
+        No `backward` may follow in the same step.
+        """
         self._finish()
         return self.own.clip_grad_norm(max_norm, total=self.team.sum)
 
@@ -194,10 +208,11 @@ class Sharded:
     # ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Update this rank's share, and wait for the others'. Raises as an `Optimizer` does."""
+        """Update this rank's share and wait for the other ranks. Raises as `Optimizer.step`."""
         if self.used is None:
             self._finish()
-        # The optimizer writes through views of its own, whose permission nothing takes away.
+        # The optimizer writes through its own views, which stay writeable even if a graph needs the
+        # parameters, so the memory below them is checked here.
         check_writeable("the memory of all parameters", self.weights)
         for i, _, tensor in self.tensors:
             if not self.used[i]:
@@ -212,7 +227,7 @@ class Sharded:
         self._begin()
 
     def _publish(self, vector: np.ndarray) -> None:
-        """Bring the shares of all ranks to all machines."""
+        """Copy each rank's share of `vector` to all machines."""
         if self.across.size > 1:
             from mpi4py import MPI
 
@@ -227,13 +242,13 @@ class Sharded:
         self.local.Barrier()
 
     def _load_gpu(self) -> None:
-        """Parameters on a GPU are copies of those in the host's memory, which are updated."""
+        """Copy the updated parameters from the host's memory to those that are on a GPU."""
         for p, part in zip(self.params, self.ranges):
             if not isinstance(p.data, np.ndarray):
                 p.data[...] = np.asarray(np.reshape(_of(self.weights, part), p.shape), like=p.data)
 
     # ---------------------------------------------------------------------------------------------
-    # The state, whole
+    # The state of all parameters
     # ---------------------------------------------------------------------------------------------
 
     @property
@@ -241,12 +256,12 @@ class Sharded:
         return self.own.steps
 
     def gather(self) -> None:
-        """Bring the whole state to every machine: called by all ranks before `state_dict`."""
+        """Copy the whole state to every machine; all ranks must call this before `state_dict`."""
         for slot in self.slots:
             self._publish(self.state[slot])
 
     def state_dict(self) -> dict:
-        """As an `Optimizer` of all the parameters gives it (no copies)."""
+        """The state that an `Optimizer` of all the parameters would return, without copies."""
         slots = {slot: self._whole(slot) for slot in self.slots}
         return {"steps": self.steps, "updates": np.array(self.updates), **slots}
 
@@ -255,9 +270,12 @@ class Sharded:
         return [np.reshape(_of(vector, r), p.shape) for p, r in zip(self.params, self.ranges)]
 
     def load_state_dict(self, state: dict) -> None:
-        """Copy in the state that an `Optimizer` of all the parameters, on all ranks, would load."""
+        """Copy the state from a dictionary such as `state_dict` returns, the same one on all ranks.
+
+        All ranks must call this. Raises as `Optimizer.load_state_dict` does.
+        """
         slots = {slot: self._whole(slot) for slot in self.slots}
-        # The ranks of a machine all write the same.
+        # All ranks of a machine write the same numbers to the shared memory.
         self.own.steps, self.updates = load_state(state, slots, self.names)
         count_of = {tensor: self.updates[i] for i, _, tensor in self.tensors}
         self.own.updates = [count_of[tensor] for tensor in self.own.params]
@@ -265,11 +283,11 @@ class Sharded:
 
 
 def _overlap(a: range, b: range) -> range:
-    """What two ranges have in common: empty, and so false, if nothing."""
+    """The overlap of two ranges; an empty range, which is false, if there is none."""
     start = max(a.start, b.start)
     return range(start, max(start, min(a.stop, b.stop)))
 
 
 def _of(array: np.ndarray, part: range, first: int = 0) -> np.ndarray:
-    """A part of the vector of all parameters, in an array that begins with number `first`."""
+    """A part of the vector of all parameters, from an array that begins at its index `first`."""
     return array[part.start - first : part.stop - first]

@@ -1,4 +1,4 @@
-"""Who trains together: the ranks of MPI, and memory that the ranks of a machine share."""
+"""Teams of processes that train together, and memory that the ranks of a machine share."""
 
 from __future__ import annotations
 
@@ -12,31 +12,42 @@ import numpy as np
 
 
 class Team:
-    """The processes that train together. This one is for a process alone, where all is trivial."""
+    """The processes that train together. This base class is the team of a single process."""
 
-    rank, size = 0, 1  # of all ranks on all machines
-    local_rank, local_size = 0, 1  # of those on this machine
+    rank, size = 0, 1  # this process's number among all ranks, and how many there are
+    local_rank, local_size = 0, 1  # the same among the ranks on this machine
 
     def share(self, n: int) -> range:
-        """This rank's part of n things, as even as can be, in the order of the ranks."""
+        """This rank's part of range(n), which the ranks divide evenly, in their order."""
         return part_of(range(n), self.rank, self.size)
 
     def sum(self, x):
-        """The sum over all ranks of a number, or of a float64 array of one shape."""
+        """The sum over all ranks of a number, or of a float64 array whose shape is the same on all.
+
+        All ranks must call this.
+        """
         return x
 
     def same(self, x):
-        """What rank 0 gives: JSON values, or an array, which is held once a machine."""
+        """The `x` of rank 0, on every rank: a JSON value, or an array in memory that is shared.
+
+        All ranks must call this; only rank 0's `x` matters. A machine holds the array once, unless
+        it lacks room for shared memory.
+        """
         return x
 
     def wait(self) -> None:
-        """Return when every rank has come here."""
+        """Return when all ranks have called this."""
 
     def give_way(self) -> None:
-        """Before telling of a fault: if rank 0 has it too, it tells, and ends the others."""
+        """Called before an error is reported: ranks other than 0 wait a second.
+
+        If rank 0 has the same error, it reports it and ends the others in that time, so that the
+        error is printed once.
+        """
 
     def end(self, status: int) -> int:
-        """End all ranks with this exit status, which a process alone is to return."""
+        """End all ranks with this exit status; a single process gets it back, to exit with it."""
         return status
 
 
@@ -44,8 +55,10 @@ ALONE = Team()
 
 
 class MPITeam(Team):
-    """The ranks of the communicator `world`; `machine`, found out if not given, is those of them
-    that can share memory with this one.
+    """The ranks of the MPI communicator `world`.
+
+    `machine` is the communicator of the ranks that can share memory with this one; if it is not
+    given, MPI finds them.
     """
 
     def __init__(self, world, machine=None):
@@ -54,7 +67,8 @@ class MPITeam(Team):
         machine = machine or world.Split_type(MPI.COMM_TYPE_SHARED)
         self.rank, self.size = world.rank, world.size
         self.local_rank, self.local_size = machine.rank, machine.size
-        # Shares are cut alike on all machines: if their ranks are not as many, each stands alone.
+        # Shares are cut the same way on all machines. If these differ in their number of ranks,
+        # each rank is treated as a machine of its own.
         if len(set(world.allgather(machine.size))) > 1:
             machine = world.Split(world.rank)
         self.world, self.machine = world, machine
@@ -92,18 +106,19 @@ class MPITeam(Team):
             time.sleep(1)
 
     def end(self, status: int) -> int:
-        """MPI would let the other ranks wait for this one for ever: Abort ends them."""
+        """End all ranks by Abort, since otherwise the others would wait for this one forever."""
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(0.5)  # mpiexec drops what it has not read by then
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is to be said has been said
+        time.sleep(0.5)  # after Abort, mpiexec drops output that it has not read yet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what Abort prints
         self.world.Abort(status)
 
     def split(self, nbytes: int):
-        """(the ranks to share `nbytes` of memory with, those in this one's place elsewhere).
+        """Two communicators: of the ranks to share `nbytes` of memory with, and to exchange with.
 
-        Where one machine lacks the room, for all: this rank alone, and everybody. Memory that
-        outgrows /dev/shm would end in a bus error.
+        The second has this rank and those of the same number on the other machines. If any machine
+        lacks room in /dev/shm, where too large an allocation would end in a bus error, no ranks
+        share memory: the first has this rank alone, and the second all ranks.
         """
         room = self.machine.size == 1 or shared_memory_room() > 1.02 * nbytes + 2**20
         if not all(self.world.allgather(room)):
@@ -112,7 +127,7 @@ class MPITeam(Team):
 
 
 def shared_memory_room() -> int:
-    """The bytes that are free for shared memory on this machine."""
+    """How many bytes are free for shared memory on this machine."""
     try:
         disk = os.statvfs("/dev/shm")
     except OSError:
@@ -121,7 +136,7 @@ def shared_memory_room() -> int:
 
 
 def shared_arrays(comm, n: int, dtype) -> list[np.ndarray]:
-    """An array (n,) for each rank of `comm`, in memory that all of them see; n may differ."""
+    """One array per rank of `comm`, of the size (n,) that this rank gave, in shared memory."""
     if comm.size == 1:
         return [np.zeros(n, dtype)]
     from mpi4py import MPI
@@ -132,11 +147,11 @@ def shared_arrays(comm, n: int, dtype) -> list[np.ndarray]:
 
 
 def shared_array(comm, n: int, dtype) -> np.ndarray:
-    """One array (n,) that all ranks of `comm` see."""
+    """One array (n,) in memory that all ranks of `comm` share."""
     return shared_arrays(comm, n if comm.rank == 0 else 0, dtype)[0]
 
 
 def part_of(whole, i: int, n: int):
-    """The i-th of n even parts of a range."""
+    """Part i of n parts of a range, which differ in length by at most 1."""
     start, stop = (whole.start + len(whole) * k // n for k in (i, i + 1))
     return range(start, stop)

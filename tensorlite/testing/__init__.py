@@ -1,12 +1,12 @@
-"""Is a gradient right? Checks for any function, and hypothesis strategies to draw its arguments.
+"""Checks that gradients are right, and hypothesis strategies that draw arguments for them.
 
-A property test of an operation of your own:
+With these, a property test of an operation of your own is:
 
     @given(arrays())
     def test_my_op(x):
         check_grads(my_op, [x])
 
-`check_grads` needs NumPy alone; the strategies need hypothesis.
+`check_grads` needs only NumPy; the strategies need hypothesis.
 """
 
 from .check import check_grads

@@ -1,4 +1,4 @@
-"""`check_grads`: what is checked of a function's gradients, and in which circumstances."""
+"""`check_grads`, which checks a function's gradients, and what its vjps do to their arguments."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ def check_grads(
     """Compare the gradients of `fn(*args)` with differences of its values, in float64.
 
     Floating-point arrays and tensors among the arguments are checked, entry by entry; the others
-    are passed on as they are. The value may have any shape: what is checked is the gradient of its
-    sum weighted with fixed random numbers. `order` 2 checks second derivatives too, as gradients of
-    a weighted sum of the first; 3 third ones, and so on.
+    are passed on unchanged. The value of `fn` may have any shape: the gradient that is checked is
+    that of a sum of the value's entries, weighted with fixed random numbers. `order` 2 checks
+    second derivatives too, as gradients of a weighted sum of the first; 3 also checks third ones,
+    and so on.
 
-    An entry is wrong if it is further from the differences than `atol`, plus `rtol` times its size,
-    plus the error of the differences themselves. That error is estimated by comparing many steps;
-    what lies below the rounding of `fn`'s value cannot be judged. The default of `atol` is what
-    rounding leaves of a zero; for gradients that are smaller throughout, pass 0. Where `fn` has a
-    kink, every number between the slopes on the two sides is right.
+    An entry is wrong if its distance from the difference exceeds `atol`, plus `rtol` times its
+    size, plus the error of the difference itself. That error is estimated by comparing many step
+    sizes; gradients too small to change the rounded value of `fn` cannot be judged. The default of
+    `atol` allows for the rounding error of a gradient that is 0; if all gradients are smaller than
+    that, pass 0. Where `fn` has a kink, every number between the two one-sided slopes is right.
 
-    The first derivatives are then computed again with the arguments, and the gradients that the
-    vjps are given, in other memory orders, and with gradients needed for some of the arguments
-    only: every choice of up to four arguments; of more, each one alone and all but one. What a vjp
-    is given is read-only here, because it belongs to the engine, and a vjp that is declared `fresh`
-    must give arrays of its own.
+    The first derivatives are then computed again, with the arguments and the gradients that the
+    vjps are given in other memory orders, and with gradients needed for some of the arguments only:
+    for every choice of them if there are at most four, otherwise for each one alone and for all but
+    one. The gradient that a vjp is given is read-only here, because a vjp must not write into it,
+    and the vjp of an operation declared `fresh` must return arrays of its own.
 
     Raises AssertionError that names the argument and the index of a wrong entry, or the operation
-    whose vjp does what it must not. Raises ValueError if there is nothing to check.
+    whose vjp breaks a rule. Raises ValueError if there is nothing to check or `order` is below 1.
 
     >>> check_grads(lambda x: x * x, [np.array([1.0, 2.0])])
     """
@@ -51,7 +52,7 @@ def check_grads(
     if not points:
         raise ValueError("no argument is a floating-point array or tensor")
     for derivative in range(order):
-        # Derivatives are made of operations that have been tried in every way where they began.
+        # Only the first derivatives are checked in all ways; higher ones use the same operations.
         ways = list(ways_of(points)) if derivative == 0 else [next(ways_of(points))]
         try:
             weight = _check(fn, args, points, ways, rtol, atol)
@@ -63,7 +64,7 @@ def check_grads(
 
 
 def _check(fn, args: Sequence, points: dict, ways: list[Way], rtol: float, atol: float):
-    """Check first derivatives in those ways; returns the weight of each entry of the value."""
+    """Check first derivatives in all of `ways`; returns the weight of each entry of the value."""
 
     def call(points: dict, needs=()) -> tuple[Tensor, list[Tensor]]:
         """The value at `points` (argument -> array), and the leaves that need a gradient."""
@@ -76,7 +77,7 @@ def _check(fn, args: Sequence, points: dict, ways: list[Way], rtol: float, atol:
     weight = first = last = None
     for way in ways:
         try:
-            if last is None or last[:2] != way[:2]:  # else the same graph serves again
+            if last is None or last[:2] != way[:2]:  # otherwise the last graph is used again
                 value, leaves = call(way.arranged(points), way.needs)
             last = way
             weight = _weight(value.shape) if weight is None else weight
@@ -92,29 +93,29 @@ def _check(fn, args: Sequence, points: dict, ways: list[Way], rtol: float, atol:
 
 
 def _float64(value) -> np.ndarray | None:
-    """A float64 copy of floating-point data, None of anything else."""
+    """A float64 copy of `value` if it is of floating point, otherwise None."""
     data = value.data if isinstance(value, Tensor) else value
     if not hasattr(data, "dtype"):
         data = np.asarray(data) if isinstance(data, float) else None
     if data is None or data.dtype.kind != "f":
         return None
-    return np.array(data, dtype=np.float64)  # in the memory order that it has
+    return np.array(data, dtype=np.float64)  # this keeps the memory order
 
 
 def _weight(shape) -> np.ndarray:
-    """Fixed random numbers of either sign, none of them near 0."""
+    """Fixed random numbers of both signs, none of them near 0."""
     rng = np.random.default_rng(0)
     return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
 
 def _same(found, first, rtol: float, atol: float) -> bool:
-    """Whether value and gradients are those that have been compared with differences already."""
+    """Whether value and gradients equal `first`, which was compared with differences already."""
     pairs = [(found[0], first[0]), *((g, first[1][i]) for i, g in found[1].items())]
     return all(close(a, b, rtol, atol) for a, b in pairs)
 
 
 def _weighted_gradient(fn, checked: list[int], weight):
-    """A scalar function of the same arguments: the sum of all first derivatives, weighted."""
+    """A scalar function of the same arguments: the weighted sum of all first derivatives."""
 
     def function(*args):
         args = [
@@ -137,7 +138,7 @@ def _weighted_gradient(fn, checked: list[int], weight):
 
 
 def _gradients(value: Tensor, leaves: list[Tensor], weight, g_order: str) -> list[np.ndarray]:
-    """The gradients of the weighted sum of `value`; what it does not depend on has zeros."""
+    """The gradients of the weighted sum of `value`, zeros for leaves that it does not depend on."""
     if not value.requires_grad:
         return [np.zeros(leaf.shape) for leaf in leaves]
     start = arranged(weight * FACTORS[g_order], g_order)
@@ -153,19 +154,21 @@ def _gradients(value: Tensor, leaves: list[Tensor], weight, g_order: str) -> lis
 
 @contextlib.contextmanager
 def _supervised(value: Tensor, g_order: str) -> Iterator[None]:
-    """A block in which the vjps below `value` are watched and given gradients in that order."""
+    """A block in which the vjps below `value` are watched, and given gradients in memory order
+    `g_order`.
+    """
     vjps = {node: node.vjps for node in nodes_of(value)}
     for node in vjps:
         node.vjps = _watched(node, node.vjps, g_order)
     try:
         yield
     finally:
-        for node in vjps:  # it may be a graph that goes on to live
+        for node in vjps:  # restored, because the graph may be used again
             node.vjps = vjps[node]
 
 
 def _watched(node: Node, vjps, g_order: str) -> Callable:
-    """The vjps of a node as one function, which raises AssertionError if they break a promise."""
+    """The vjps of a node as one function, which raises AssertionError if they break a rule."""
 
     def call(g):
         try:
@@ -193,9 +196,9 @@ def _watched(node: Node, vjps, g_order: str) -> Callable:
 
 
 def _check_fresh(node: Node, g, *calls) -> None:
-    """What the vjps of an operation declared `fresh` gave, in two calls, must be arrays of its own.
+    """Raise AssertionError unless the vjps of an operation declared `fresh` return new arrays.
 
-    An array that is kept somewhere is the same one in both calls.
+    `calls` are the results of two calls. An array that is kept somewhere would be in both.
     """
     others = [g]
     for i, new in ((i, new) for gradients in calls for i, new in enumerate(gradients)):

@@ -1,4 +1,4 @@
-"""Differences of a function's values beside its gradient, with an estimate of their own error."""
+"""Compares a gradient with differences of the function's values, whose error is estimated."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..modes import no_grad
 from ..tensor import Tensor
 from .ways import Way, arranged
 
-RATIO = 2.6  # of a step to the next smaller one; not an integer, which could hide a period
+RATIO = 2.6  # of a step size to the next smaller one; with an integer, periods of f could go unseen
 
 
 def compare(call, points: dict, way: Way, weight, value: Tensor, gradients: dict, rtol, atol):
-    """Raise AssertionError if a gradient is not what the differences of the values say.
+    """Raise AssertionError if a gradient differs from the differences of the values.
 
-    One central difference clears most entries. Those that it does not clear are judged with many
-    steps, the worst first.
+    For most entries one central difference shows that they are right. The others are compared with
+    differences of many step sizes, the worst entry first.
     """
     prefix = f"{way}: " if str(way) else ""
     laid_out = way.arranged(points)
-    # The digits that a function keeps which computes in float32 on the way.
+    # The precision of the values is that of the least precise dtype in the graph.
     dtypes = [node.dtype for node in nodes_of(value)] + [value.dtype, np.dtype(np.float64)]
     eps = max(np.finfo(dtype).eps for dtype in dtypes if dtype.kind == "f")
 
     def at(i: int, index: tuple, x: float) -> np.ndarray:
-        """The value where one entry is changed to `x`; NaN outside the domain."""
+        """The value of the function with one entry changed to `x`; NaN outside its domain."""
         moved = np.array(points[i])
         moved[index] = x
         try:
@@ -49,26 +49,27 @@ def compare(call, points: dict, way: Way, weight, value: Tensor, gradients: dict
             f"{prefix}the function gives other values when it is called again with the same "
             "arguments, without recording gradients: does it draw random numbers?"
         )
-    # What the last place of the values is worth, or of numbers around 1 that they may have been
-    # computed from. A gradient that is smaller than the sum does not show at any step.
+    # One unit in the last place of the values, or of numbers around 1 from which they may have been
+    # computed. A gradient smaller than the sum of these is invisible at every step size.
     rounding = eps * np.abs(weight) * np.maximum(np.abs(y), 1.0 if atol else 0.0)
-    rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values do not change
+    rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values have no rounding error
     lost = np.sum(rounding)
-    # Where large terms cancel, rounding leaves this of a gradient that is 0.
+    # If large terms cancel, rounding errors of this size remain in a gradient that is 0.
     sizes = [np.abs(g[np.isfinite(g)]) for g in gradients.values()]
     atol += 64 * np.finfo(np.float64).eps * max(np.max(size, initial=0.0) for size in sizes)
     suspects = []
     for i, gradient in gradients.items():
         for index in np.ndindex(gradient.shape):
             x, got = float(points[i][index]), float(gradient[index])
-            if not np.isfinite(x):  # nothing is near infinity
+            if not np.isfinite(x):  # there are no points near infinity to take differences from
                 continue
             size = max(1.0, abs(x))
-            step = 6e-6 * _unit(x)  # balances truncation (step^2) and rounding (1 / step)
+            # The step size balances the errors of truncation (step^2) and of rounding (1 / step).
+            step = 6e-6 * _unit(x)
             slope = central(i, index, x, step)
             error, allowed = abs(got - slope), atol + rtol * max(abs(got), abs(slope))
-            clear = error <= allowed  # not so for NaN
-            if abs(got) <= lost / size:  # it says 0: a small step may be lost in rounding
+            clear = error <= allowed  # False for NaN
+            if abs(got) <= lost / size:  # almost 0, where the effect of a small step may be lost
                 coarse = 1e-3 * size
                 clear = abs(slope) <= 4 * lost / step and (
                     abs(central(i, index, x, coarse)) <= 4 * lost / coarse
@@ -90,23 +91,23 @@ def compare(call, points: dict, way: Way, weight, value: Tensor, gradients: dict
 
 
 def _unit(x: float) -> float:
-    """What steps from `x` are measured in."""
+    """The unit of step sizes at `x`."""
     return abs(x) if abs(x) > 1e-100 else 1.0
 
 
 def _change(before, after):
-    """after - before; 0 also between equal infinities, such as masked outputs."""
+    """after - before, and 0 for equal infinities, which masked outputs may be."""
     with np.errstate(invalid="ignore"):
         return np.where(before == after, 0.0, after - before)
 
 
 @np.errstate(all="ignore")
 def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[float, float, float]:
-    """The derivative of sum(weight * f(x)), where y is f(x), and the error it may have.
+    """The derivative of sum(weight * f(x)): (the lowest slope, the highest slope, their error).
 
-    As a lowest and a highest slope, which differ where f has a kink at x. The steps go from some
-    units in the last place of x up to the size of x; where f is defined on one side of x alone,
-    the slope on that side counts.
+    `y` is f(x). The two slopes differ if f has a kink at x. The step sizes go from some units in
+    the last place of x up to the size of x. If f is defined on one side of x only, the slope on
+    that side is returned.
     """
     least = max(1e-10, eps) * _unit(x) if x else max(1e-12, eps)
     n = int(np.log(0.3 * max(1.0, abs(x)) / least) / np.log(RATIO))
@@ -119,11 +120,11 @@ def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[flo
         right.append(np.sum(up) / (above - x))
         left.append(np.sum(down) / (x - below))
         central.append(np.sum(up + down) / (above - below))
-        # A small change may be lost in the rounding of what f computes on the way. Where one first
-        # does not grow as the step does shows how coarse that is.
+        # A small change may be lost in the rounding of f's intermediate results. The first change
+        # that is not proportional to the step shows how large that rounding is.
         if step > steps[0]:
             jump = np.maximum(np.abs(up - RATIO * last_up), np.abs(down - RATIO * last_down))
-            near = step < 1e-5 * max(1.0, abs(x))  # from further away it may be a kink
+            near = step < 1e-5 * max(1.0, abs(x))  # with a larger step the cause may be a kink
             visible = np.where((visible == 0) & near, np.nan_to_num(jump, posinf=0.0), visible)
         last_up, last_down = up, down
     rounding = float(np.sum(np.maximum(rounding, visible)))
@@ -140,11 +141,12 @@ def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[flo
 
 
 def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
-    """What the slopes tend to as the steps, in ascending order, become smaller; and the error.
+    """The limit of the slopes as the step size goes to 0, and its error; steps are ascending.
 
-    Richardson's extrapolation of three neighbouring steps, where the error of a slope begins with
-    step**power. Small steps suffer from rounding, large ones leave the range in which f is like a
-    polynomial; so, from the smallest on, the best is taken of those that do not contradict it.
+    Uses Richardson extrapolation of three neighbouring steps, where the leading error of a slope is
+    proportional to step**power. Small steps suffer from rounding, and large ones leave the range in
+    which f is like a polynomial. So the steps are tried from the smallest on, the limit with the
+    smallest error is kept, and the search ends at the first limit that contradicts it.
     """
     smallest = np.abs(np.diff(slopes[:5])) * steps[:4]
     rounding = max(rounding, np.max(np.nan_to_num(smallest, posinf=0.0), initial=0.0))
@@ -164,13 +166,13 @@ def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
 
 
 def close(a, b, rtol: float, atol: float = 0.0) -> bool:
-    """Equal to `rtol` of each entry, or to rounding of the largest finite one."""
+    """Whether all entries agree to `rtol`, or to the rounding error of the largest finite one."""
     atol += 1e-12 * np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
     return np.allclose(a, b, rtol, atol, equal_nan=True)
 
 
 def nodes_of(value: Tensor) -> list[Node]:
-    """All nodes that `value` was computed by, but those that are freed."""
+    """All nodes that `value` was computed by, except those that were freed."""
     found, stack = {}, [value.node]
     while stack:
         node = stack.pop()

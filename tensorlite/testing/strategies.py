@@ -1,4 +1,4 @@
-"""Hypothesis strategies that draw arrays and shapes. hypothesis is imported when one is used."""
+"""Hypothesis strategies that draw arrays and shapes; hypothesis is imported when one is called."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ KINDS = "nonzero", "positive", "distinct"
 def arrays(shape=None, kind: str = "nonzero", dtype=np.float64):
     """A hypothesis strategy for arrays of `shape` (a tuple, a strategy, or None: any small one).
 
-    kind "nonzero": numbers of either sign, at least 0.2 from 0; "positive": these without their
-    signs; "distinct": no two nearer than 0.05. So functions may have a kink at 0, or where two
-    entries are equal, and still be smooth at what is drawn. Integers are 1 or more in size, and
-    different where they are distinct; unsigned ones have no sign. Axes may have size 0 or 1, and
-    the memory may be in C order, in Fortran order, strided or reversed.
+    The kind "nonzero" draws numbers of both signs, at least 0.2 from 0; "positive" draws their
+    absolute values; "distinct" draws numbers of which no two are closer than 0.05. So a function
+    that has a kink at 0, or where two entries are equal, is still smooth at the numbers drawn.
+    Integers are at least 1 in size, or merely different for the kind "distinct"; for an unsigned
+    dtype none is negative. Axes may have size 0 or 1, and the memory may be in C order, in Fortran
+    order, strided or reversed.
 
-    Raises ValueError for another kind, TypeError for a dtype that holds no integers or floats.
+    Raises ValueError for another kind, and TypeError for a dtype that is not of integers or floats.
     """
     from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ def arrays(shape=None, kind: str = "nonzero", dtype=np.float64):
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4):
-    """A strategy for shapes."""
+    """A strategy for shapes: `min_dims` to `max_dims` sizes from `min_side` to `max_side`."""
     from hypothesis import strategies as st
 
     sides = st.integers(min_side, max_side)

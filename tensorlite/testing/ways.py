@@ -1,4 +1,4 @@
-"""In how many ways the same gradient is computed: memory orders, and which inputs need one."""
+"""The ways to compute one gradient: in several memory orders, and for some of the inputs only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The gradient of the value goes in with a factor of its own in each order of memory, and what comes
-# out is divided by it: a vjp is linear.
+# In each memory order, the gradient of the value is multiplied by another factor, and the results
+# are divided by it. This changes nothing, because a vjp is linear, and finds vjps that are not.
 FACTORS = {"C": 1.0, "F": -2.0, "strided": 0.5, "reversed": -1.0}
 NAMES = {"C": "C order", "F": "Fortran order", "strided": "strided memory",
          "reversed": "reversed memory", "given": "the order given"}  # fmt: skip
@@ -36,7 +36,7 @@ class Way(NamedTuple):
 
 
 def ways_of(points: dict) -> Iterator[Way]:
-    """The plain way, then others; what differs in nothing from an earlier one is left out."""
+    """Yield the plain way, then others, except those that are the same as an earlier one."""
     everything, orders = tuple(points), list(FACTORS)
     given = dict.fromkeys(points, "given")
     yield from (Way(everything, given, g_order) for g_order in orders)
@@ -56,7 +56,7 @@ def ways_of(points: dict) -> Iterator[Way]:
 
 
 def arranged(values: np.ndarray, order: str) -> np.ndarray:
-    """A copy of `values` that lies in memory in another way."""
+    """A copy of `values` in the memory order `order`, a key of `NAMES`."""
     if order == "given" or values.ndim == 0:
         return np.array(values)
     if order == "strided":
