@@ -6,7 +6,7 @@
     python train.py --init_from resume           go on where OUT_DIR was left
     python train.py --help                       all settings and presets
 
-`pretrain` says what happens, in order; each of its steps is a file in gpt/training/. Several
+`pretrain` says what happens, in order; the functions that it calls are in gpt/training/. Several
 processes may run it together: they are a team, which shares the work of every step.
 """
 
@@ -54,10 +54,12 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             print(f"the run in {run.out} is finished, at step {steps}; --max_iters goes on")
             return report(run)
 
-        # 3. The model: new, or from a folder, or as it was saved.
+        # 3. The model: new, or from a folder, or as it was saved. Other families of models go
+        #    beside gpt/model.py, and are made here.
         model = make_model(run, tokens)
 
         # 4. The task: which windows of the tokens are a batch, what the loss is, what is measured.
+        #    gpt/training/task.py says what a task is; a new objective is a new one.
         task = Pretraining(run.settings, tokens.train, tokens.val)
 
         # 5. The optimizer, with the state that was saved.
@@ -74,7 +76,7 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             print(f"validation loss {task.evaluate(model, team)['val_loss']:.4f}")
             return 0
 
-        # 6. The loop: a batch, its gradients, an update, again.
+        # 6. The loop (gpt/training/loop.py): a batch, its gradients, an update, again.
         run.begin(task, model, tokens.tokenizer)
         if not train(run, task, model, optimizer):
             print(f"{run.stopped()}; go on: {command('train', run.out)} --init_from resume")

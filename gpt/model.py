@@ -39,7 +39,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP; each reads a normalised residual stream and adds to it."""
+    """Attention, then the MLP, around the residual stream: the sum that all blocks add to.
+
+    Each of the two reads the stream, normalised, and adds its result to the stream itself.
+    """
 
     def __init__(self, config: GPTConfig):
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
@@ -67,6 +70,8 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig, seed: int = 1337):
         self.config = config
+        # The names are GPT-2's: the embeddings of tokens and of positions, the blocks (hidden
+        # layers), and the last layer norm.
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -92,7 +97,11 @@ class GPT(nn.Module):
                 p.data[...] = 0
 
     def num_params(self, non_embedding: bool = False) -> int:
-        """The number of parameters; without position embeddings, as nanoGPT counts, if asked."""
+        """The number of parameters.
+
+        With `non_embedding` the position embeddings are left out, as in nanoGPT; the token
+        embeddings count, because they are the output projection too.
+        """
         n = sum(p.size for p in self.parameters())
         return n - self.wpe.weight.size if non_embedding else n
 
@@ -127,15 +136,18 @@ class GPT(nn.Module):
         return x @ self.wte.weight.T  # (B, C) @ (C, V) -> (B, V)
 
     def loss(self, idx, targets, rng=None):
-        """The loss that `model(idx, targets)` gives, without ever holding the logits."""
+        """The loss that `model(idx, targets)` gives, without ever holding all logits.
+
+        Training and evaluation use this one.
+        """
         x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
         return tl.linear_cross_entropy(x, self.wte.weight, self.array(targets))
 
     def array(self, ids):
         """Token ids (a tensor, an array, nested lists) as an array.
 
-        Ids on the host stay there: their range is checked without waiting for the GPU, which takes
-        index arrays from the host.
+        Ids in the CPU's memory stay there, because checking their range then need not wait for the
+        GPU, which accepts them as an index.
         """
         ids = ids.data if isinstance(ids, tl.Tensor) else ids
         return ids if hasattr(ids, "dtype") else np.asarray(ids)

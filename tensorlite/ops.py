@@ -3,7 +3,8 @@
 Read op.py before this file, and functional/ after it. The body of an operation is given arrays. It
 returns its value and one vjp per array: a function that turns `g`, the gradient with respect to the
 value, into the gradient with respect to that array. No vjp undoes broadcasting: where broadcasting
-stretched `x`, the engine sums the gradient to the shape of `x` (`_fit` in tensor.py).
+stretched `x`, the engine sums the gradient to the shape of `x` (`_fit` in tensor.py). For second
+derivatives the same body runs on tensors, hence `isinstance(x, Tensor)` in some of them.
 
 Names, arguments and broadcasting are NumPy's. Where a function has a kink, its gradient lies
 between the two one-sided slopes: at 0, abs and relu have the gradient 0; maximum, minimum, max and

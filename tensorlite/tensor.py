@@ -11,19 +11,22 @@ value, and returns the gradient with respect to one input. The body sees plain a
 into a function of tensors that records a `Node` whenever an input needs a gradient. `backward` then
 walks the nodes from the last to the first.
 
-- Broadcasting is undone by the engine, in `_fit`: a vjp may return a gradient of the value's shape,
-  or of any shape to which its input broadcasts, and `unbroadcast` sums it to the input's shape.
+- Broadcasting is undone by the engine, in `_fit`: a vjp returns a gradient of its input's shape, or
+  of a shape to which that input broadcasts, which `unbroadcast` sums to the input's shape. It may
+  also return a `Part` (below), or None where no gradient flows.
 - Gradients of a value that is used more than once are added up in `_accumulate`.
 - Ownership: a vjp must never write into `g`, but it may return `g` itself, an array that it
   captured, or a view of either. So the engine adds in place only to arrays that it owns: sums that
-  it allocated, and what the vjps of an operation declared `fresh` return (`_accumulate`).
+  it allocated, and what the vjps of an operation declared `fresh` return (`_accumulate`): these
+  vjps promise new arrays, never `g` or one that they captured.
 - Arrays that the graph needs are read-only (protect.py) until their node has been used; the engine
   frees each node right after its use (`Node.free`).
 - The vjp of an input that needs no gradient is never called.
 
 Read on in graph.py (nodes), op.py (how `@op` makes an operation), ops.py (the primitives),
 functional/ (the fused functions of neural networks) and nn.py (modules). arraylike.py has what a
-tensor reports about its array, and modes.py has the modes, such as `no_grad`.
+tensor reports about its array, numpy_names.py gives tensors their operators and methods, and
+modes.py has the modes, such as `no_grad`.
 
 Follows HIPS autograd (vjps, iterative traversal, ownership of gradients) and micrograd (small
 enough to read). Unlike in both, a node is not a tensor: a value that no vjp captured can be freed
@@ -246,8 +249,8 @@ def run_backward(
 ) -> dict:
     """The backward pass: a dict from each leaf (or each entry of `wanted`) to (gradient, owned).
 
-    `owned` is True if the engine allocated the array during this pass or a `fresh` vjp returned it,
-    so that nothing else refers to it. With `through=False` the walk stops at the nodes in `wanted`,
+    `owned` is True if the engine allocated the array during this pass or a `fresh` vjp returned it:
+    it may be changed in place. The keys are leaf tensors and nodes. With `through=False` the walk stops at the nodes in `wanted`,
     as if they were leaves. With `create_graph` the gradients are tensors, and the vjps of the nodes
     run on tensors.
     """
@@ -332,27 +335,6 @@ def run_backward(
     return {}
 
 
-def _recorded_gradients(node: Node, g: Tensor) -> Sequence:
-    """The gradients that the vjps return, as tensors computed by operations that are recorded."""
-    if node.call is None:
-        raise RuntimeError(
-            f"create_graph=True needs the inputs of '{node.op}': put the forward pass "
-            "under `with tl.higher_order():`"
-        )
-    op, args, static = node.call
-    args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
-    if op.composed is None and op.joint:
-        needs = tuple(parent is not None for parent in node.parents)
-        return op.body(*args, **static, needs=needs)[1](g)
-    if op.composed is None:
-        _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
-        return [vjp(g) if parent is not None else None for parent, vjp in zip(node.parents, vjps)]
-    y = op.composed(*args, **static)
-    inputs = {p for p in node.parents if p is not None}
-    found = run_backward(y, g, True, inputs, through=False, create_graph=True)
-    # An input that was passed twice gets its whole gradient the first time, and None after that.
-    return [found.pop(p)[0] if p in found else None for p in node.parents]
-
 
 def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
     ready(leaf, whole(g) if owned else whole(g.copy()))
@@ -363,17 +345,17 @@ def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
 # =================================================================================================
 
 
-def _accumulate(held, new, parent, node: Node, i: int):
+def _accumulate(before, new, parent, node: Node, i: int):
     """Add `new`, one more gradient of a value, to those added so far; returns (sum, owned).
 
-    `held` is the earlier result, or None for the first gradient. The engine adds in place only to
+    `before` is the earlier result, or None for the first gradient. The engine adds in place only to
     arrays that it owns; the head of this file says which ones.
     """
     if isinstance(new, Part):
-        if held is None:
+        if before is None:
             total = np.zeros(parent.shape, parent.dtype, like=new.g)
         else:
-            total = held[0] if held[1] else whole(held[0].copy())
+            total = before[0] if before[1] else whole(before[0].copy())
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
@@ -388,12 +370,12 @@ def _accumulate(held, new, parent, node: Node, i: int):
     if not fits:
         new = _fit(new, parent, node, i)
     fresh = node.fresh and not isinstance(new, np.generic)
-    if held is None:
+    if before is None:
         return new, fresh
-    g, owned = held
+    g, owned = before
     if owned:
         g += new
-        return held
+        return before
     if fresh:
         new += g
         return new, True
@@ -446,3 +428,28 @@ class Part:
     def dense(self, shape):
         """The gradient as one array with zeros elsewhere, computed by a recorded operation."""
         return OPS["scatter_add"](self.g, shape, self.index)
+
+
+def _recorded_gradients(node: Node, g: Tensor) -> Sequence:
+    """What the vjps of a node return, as tensors computed by operations that are recorded in turn.
+
+    Skip this at first: `op.body`, `op.composed` and `op.joint` are explained in op.py.
+    """
+    if node.call is None:
+        raise RuntimeError(
+            f"create_graph=True needs the inputs of '{node.op}': put the forward pass "
+            "under `with tl.higher_order():`"
+        )
+    op, args, static = node.call
+    args = [Tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+    if op.composed is None and op.joint:
+        needs = tuple(parent is not None for parent in node.parents)
+        return op.body(*args, **static, needs=needs)[1](g)
+    if op.composed is None:
+        _, *vjps = op.body(*args, **static)  # a body on tensors gives vjps on tensors
+        return [vjp(g) if parent is not None else None for parent, vjp in zip(node.parents, vjps)]
+    y = op.composed(*args, **static)
+    inputs = {p for p in node.parents if p is not None}
+    found = run_backward(y, g, True, inputs, through=False, create_graph=True)
+    # An input that was passed twice gets its whole gradient the first time, and None after that.
+    return [found.pop(p)[0] if p in found else None for p in node.parents]

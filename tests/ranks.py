@@ -22,6 +22,8 @@ from gpt.training.settings import Settings
 from tensorlite import parallel
 from tensorlite.optim import AdamW
 from tensorlite.parallel import ALONE, MPITeam, Sharded
+from tensorlite.parallel import sharded as sharded_module
+from tensorlite.parallel import team as team_module
 from tensorlite.tensor import Tensor
 
 STEPS = 20
@@ -92,13 +94,16 @@ def layouts(world):
 
 @contextlib.contextmanager
 def changed(**names):
-    """Give these to parallel.py, in the block."""
-    before = {name: getattr(parallel, name) for name in names}
+    """In the block, these names of tensorlite.parallel have other values."""
+    module_of = {"BUCKET": sharded_module, "shared_memory_room": team_module}
+    before = {name: getattr(module_of[name], name) for name in names}
     try:
-        vars(parallel).update(names)
+        for name, value in names.items():
+            setattr(module_of[name], name, value)
         yield
     finally:
-        vars(parallel).update(before)
+        for name, value in before.items():
+            setattr(module_of[name], name, value)
 
 
 # ---- cases ---------------------------------------------------------------------------------------

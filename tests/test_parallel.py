@@ -30,7 +30,7 @@ from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
 from gpt.training.workers import choose_workers
 from tensorlite import parallel
-from tensorlite.parallel import ALONE, Team
+from tensorlite.parallel import ALONE, Team, launch
 
 from . import ranks
 from .test_train import ENVIRONMENT, ROOT, TINY, command, ok, on_hangup, short_end, text
@@ -635,7 +635,7 @@ def test_main_called_from_python_trains_in_its_process(tmp_path, monkeypatch):
 def test_workers_without_mpi(tmp_path, monkeypatch):
     parallel.fault.cache_clear()
     monkeypatch.setattr(parallel, "physical_cores", lambda: 4)
-    monkeypatch.setattr(parallel, "mpiexec", lambda: None)
+    monkeypatch.setattr(launch, "mpiexec", lambda: None)
     out = {"out_dir": str(tmp_path / "out")}
     n, why = choose_workers(LONG | out, ALONE)
     assert n == 1 and why.startswith("one process: ") and "tensorlite[mpi]" in why
@@ -654,7 +654,7 @@ def test_mpiexec_that_does_not_work_is_told(tmp_path, monkeypatch):
         parallel.fault.cache_clear()
         broken.write_text(f"#!/bin/sh\n{script}\n")
         broken.chmod(0o755)
-        monkeypatch.setattr(parallel, "mpiexec", lambda: str(broken))
+        monkeypatch.setattr(launch, "mpiexec", lambda: str(broken))
         assert words in parallel.fault()
     parallel.fault.cache_clear()
 

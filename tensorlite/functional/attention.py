@@ -1,8 +1,16 @@
-"""Scaled dot-product attention, over tiles that fit the cache."""
+"""Scaled dot-product attention: softmax(q @ k.T * scale) @ v, over tiles that fit the cache.
+
+- `scaled_dot_product_attention` is what users call. It draws the random numbers of dropout and
+  calls `attention`, the fused operation, whose definition is `attention_composed`: read that first.
+- `causal_self_attention` is what the GPT calls (gpt/attention.py), with the projections of all
+  heads packed side by side. It calls `packed_attention`, which views them as heads for `attention`.
+
+Both fused operations avoid copies and never hold all (T, S) scores of a long sequence at once, as
+FlashAttention does (Dao et al., 2022).
+"""
 
 from __future__ import annotations
 
-import builtins
 import math
 
 import numpy as np
@@ -38,16 +46,17 @@ def scaled_dot_product_attention(
 def attention_composed(
     q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None
 ):
+    """What attention is, in operations whose gradients the engine derives."""
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     scores = matmul(q, swapaxes(k, -1, -2)) * (D**-0.5 if scale is None else scale)  # (..., T, S)
-    visible = np.tri(T, S, dtype=bool, like=q.data)
-    visible = visible if is_causal else visible | True
+    # (T, S): the lower triangle, where no key is after its query, or everything.
+    visible = np.tri(T, S, 0 if is_causal else S, dtype=bool, like=q.data)
     if attn_mask is not None and attn_mask.dtype == bool:
         visible = visible & attn_mask
     elif attn_mask is not None:
         scores = scores + attn_mask.astype(q.dtype)
     shape = np.broadcast_shapes(visible.shape, scores.shape)
-    visible, scores = np.broadcast_to(visible, shape), broadcast_to(scores, shape)
+    visible, scores = np.broadcast_to(visible, shape), broadcast_to(scores, shape)  # array, tensor
     blind = ~visible.any(axis=-1, keepdims=True)  # a query without keys gets zeros, not 0 / 0
     scores = masked_fill(scores, ~visible & ~blind, -math.inf)
     weights = masked_fill(softmax(scores, axis=-1), ~visible, 0.0)
@@ -81,7 +90,8 @@ def attention(
         q, k, v = (np.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (q, k, v))
     step = T or 1
     if is_causal and T > 2 * QUERY_BLOCK:  # longer blocks compute more scores that are masked
-        step = builtins.max(QUERY_BLOCK, math.ceil(T / 8))
+        step = max(QUERY_BLOCK, math.ceil(T / 8))
+    # A tile: a part of the batch and its heads (a box), some query rows of it, the keys they see.
     per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
     tiles = [
         (box, slice(start, start + step), slice(0, start + step if is_causal else S))
@@ -120,10 +130,11 @@ def attention(
     # (B, T, heads, D), so that merging the heads of y copies nothing.
     make = np.empty_like if S else np.zeros_like  # without keys the result is zeros
     y = make(q, shape=(*batch, T, v.shape[-1]))
-    # `top` and `total` are not combined into top + log(total): next to a large top, such as a mask
+    # For each query the largest score and the sum of the exponentials, with which backward computes
+    # a tile again. They are not combined into top + log(total): next to a large top, such as a mask
     # of -1e9 causes, the logarithm would be rounded away.
     top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
-    kept = {}  # tile -> its exponentials
+    kept = []  # the exponentials of each tile, where the keys are few
     for box, rows, keys in tiles:
         p, top[box][..., rows, :] = exponentials(box, rows, keys)
         sums = p @ np.ones_like(p, shape=(p.shape[-1], 1))  # faster than np.sum(p, axis=-1)
@@ -132,14 +143,15 @@ def attention(
         yb = np.matmul(weights, v[box][..., keys, :], out=y[box][..., rows, :])
         yb /= total[box][..., rows, :]
         if S <= SHORT and any(needs):
-            kept[len(kept)] = p
+            kept.append(p)
 
-    def vjp(g, out=None):  # `out`: zeros to add the gradients to
+    def vjp(g, out=None):  # `out`: arrays of zeros that receive the gradients
         if out is None:
             out = [np.zeros_like(x) if need else None for x, need in zip((q, k, v), needs)]
         gq, gk, gv = out
         g = g / total  # the gradient of sum(p v), where p are the weights before their division
-        # For each query, the sum over the keys of p times the gradient of p.
+        # Each p also changes `total`, by which y is divided. That part of its gradient is the same
+        # for all keys of a query.
         along = np.einsum("...i,...i->...", g, y)[..., None]
         for i, (box, rows, keys) in enumerate(tiles):
             p = kept[i] if kept else exponentials(box, rows, keys, top[box][..., rows, :])[0]
