@@ -222,7 +222,7 @@ def grad(
         with higher_order():
             found = run_backward(output, gradient, True, set(keys), create_graph=True)
             return tuple(
-                OPS["astype"](found[key][0], x.dtype)  # a copy, as below
+                OPS["astype"](found[key][0], x.dtype)  # astype copies, as below
                 if key in found
                 else Tensor(np.zeros_like(x.data))
                 for key, x in zip(keys, inputs)

@@ -97,7 +97,7 @@ def test_operands_on_two_devices_are_named():
         dtype, shape, ndim = np.dtype(np.float32), (2,), 1
         __array_ufunc__ = None
 
-    with pytest.raises(TypeError, match=r"add: operands are on the cpu and on cuda; .*\.to\(device\)"):
+    with pytest.raises(TypeError, match=r"add: operands are on the cpu and on cuda; .*to\(device"):
         tl.add(tl.tensor([1.0, 2.0]), Elsewhere())
 
 

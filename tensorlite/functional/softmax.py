@@ -70,7 +70,8 @@ def log_softmax(x, *, axis=-1, needs):
         yb -= np.log1p(others * scale)  # the log of the sum of exp(x - top)
 
     def vjp(g):
-        # gx = g - softmax(x) sum(g); at the largest, g - g p = g rest, as in softmax.
+        # gx = g - softmax(x) sum(g). The largest element's own term is g - g p = g rest, as in
+        # softmax.
         g2, _ = rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2) if g2.size else ():
