@@ -130,7 +130,7 @@ class Tensor(ArrayLike):
         return OPS["astype"](self, np.dtype(where))
 
     def detach(self) -> Tensor:
-        """A new leaf without a gradient that shares this tensor's memory."""
+        """A new leaf that needs no gradient, with the same values in the same memory."""
         return Tensor(self.data)
 
     def backward(
