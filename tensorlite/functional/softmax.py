@@ -57,7 +57,7 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along one axis, without the overflow and rounding error of two separate steps."""
+    """log(softmax(x)) along one axis, without overflow and the rounding error of two steps."""
     x2, shape = rows_along(x, axis)
     y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
     largest = np.argmax(x2, axis=1) if x2.size else None
