@@ -7,7 +7,7 @@ changed, cut out, repeated, copied from other files, or replaced by keywords of 
 third are texts for tokenizers of every pattern; all ways of encoding a text must agree, and a BPE
 tokenizer must decode the ids to the text. One third are lists of ids, which are decoded at once and
 one by one. A fault is a disagreement, an input that takes more than 10 seconds, or an exception.
-Two exceptions are no faults: a ValueError from `load` whose message begins with the path, and one
+Two exceptions are not faults: a ValueError from `load` whose message begins with the path, and one
 from `decode` for an id that does not exist.
 """
 

@@ -278,7 +278,7 @@ NORMALISERS = {
     "cross_entropy": Normaliser(_ours_of_targets, _theirs_of_targets, _cross_entropy),
 }
 
-# The kinds of rows: (the scale of the numbers, what is added to all of them) for each.
+# The kinds of rows. For each, several pairs (scale of the numbers, number added to all of them).
 ROWS = {
     "": [(0.1, 0), (1, 0), (3, 0), (10, 0)],
     ", one dominates": [(1, "top"), (5, "top")],

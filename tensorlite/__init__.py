@@ -1,4 +1,7 @@
-"""tensorlite: reverse-mode automatic differentiation over NumPy, and CuPy where there is a GPU."""
+"""tensorlite: reverse-mode automatic differentiation over NumPy, and over CuPy on a GPU.
+
+To read the code, start with tensor.py. This file only collects the public names.
+"""
 
 from . import nn, numpy_names, optim
 from .device import cuda

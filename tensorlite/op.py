@@ -118,7 +118,7 @@ class Op:
                 raise TypeError(self._wrong_value(value))
         dtype = value.dtype
         if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
-            value = value.astype(np.float32)  # NumPy: float32 * int64 and exp(int64) are float64
+            value = value.astype(np.float32)  # NumPy makes float32 * int64 and exp(int64) float64
         if stored is not None and value.dtype != stored:
             value = value.astype(stored)
         origin = check_finite(value, self.name) if check else ""

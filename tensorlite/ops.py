@@ -375,7 +375,7 @@ def index_array(i):
         return i
     if hasattr(i, "dtype") and not is_array(i):
         raise TypeError(f"an index is made of NumPy's arrays or tensors, not {type_name(i)}")
-    if hasattr(i, "__array_function__") or hasattr(i, "__index__"):  # CuPy's arrays; integers
+    if hasattr(i, "__array_function__") or hasattr(i, "__index__"):  # CuPy array, integer
         return i
     array = np.asarray(i)
     return array if array.size or hasattr(i, "dtype") else array.astype(np.int64)

@@ -133,7 +133,7 @@ class Tensor(ArrayLike):
         return OPS["astype"](self, np.dtype(where))
 
     def detach(self) -> Tensor:
-        """A new leaf without a gradient that shares this tensor's memory."""
+        """A new leaf that needs no gradient, with the same values in the same memory."""
         return Tensor(self.data)
 
     def backward(
@@ -225,7 +225,7 @@ def grad(
         with higher_order():
             found = run_backward(output, gradient, True, set(keys), create_graph=True)
             return tuple(
-                OPS["astype"](found[key][0], x.dtype)  # a copy, as below
+                OPS["astype"](found[key][0], x.dtype)  # astype copies, as below
                 if key in found
                 else Tensor(np.zeros_like(x.data))
                 for key, x in zip(keys, inputs)

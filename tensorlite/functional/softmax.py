@@ -57,7 +57,7 @@ def log_softmax_composed(x, axis=-1):
 
 @op(composed=log_softmax_composed, fresh=True)
 def log_softmax(x, *, axis=-1, needs):
-    """log(softmax(x)) along one axis, without the rounding error of computing it in two steps."""
+    """log(softmax(x)) along one axis, without overflow and the rounding error of two steps."""
     x2, shape = rows_along(x, axis)
     y2, rest = np.empty_like(x2), np.empty_like(x2, shape=(len(x2), 1))
     largest = np.argmax(x2, axis=1) if x2.size else None
@@ -70,7 +70,8 @@ def log_softmax(x, *, axis=-1, needs):
         yb -= np.log1p(others * scale)  # the log of the sum of exp(x - top)
 
     def vjp(g):
-        # gx = g - softmax(x) sum(g); at the largest, g - g p = g rest, as in softmax.
+        # gx = g - softmax(x) sum(g). The largest element's own term is g - g p = g rest, as in
+        # softmax.
         g2, _ = rows_along(g, axis)
         gx = np.empty_like(g2)
         for block in row_blocks(g2) if g2.size else ():

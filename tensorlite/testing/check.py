@@ -202,7 +202,7 @@ def _check_fresh(node: Node, g, *calls) -> None:
     """
     others = [g]
     for i, new in ((i, new) for gradients in calls for i, new in enumerate(gradients)):
-        if not isinstance(new, np.ndarray) or not new.size:  # the engine adds to arrays alone
+        if not isinstance(new, np.ndarray) or not new.size:  # only arrays are added to in place
             continue
         if not new.flags.writeable or any(np.shares_memory(new, other) for other in others):
             raise AssertionError(
