@@ -411,7 +411,7 @@ def test_published_files_that_are_cut_at_a_line_end(tmp_path):
     ours, theirs = both("cl100k_base")
     lines = [b"%s %d\n" % (base64.b64encode(t), i) for i, t in ours.tokens.items()]
     (tmp_path / "cl100k_base.tiktoken").write_bytes(b"".join(lines[:50_000]))
-    with pytest.raises(ValueError, match="has 100,256 tokens, and this file 50,000"):
+    with pytest.raises(ValueError, match="has 100,256 tokens, and this file has 50,000"):
         tokenizer.load(tmp_path)
     (tmp_path / "cl100k_base.tiktoken").write_bytes(b"".join(lines))
     assert tokenizer.load(tmp_path).encode("whereabouts") == theirs.encode("whereabouts")
