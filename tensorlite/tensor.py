@@ -28,9 +28,8 @@ functional/ (the fused functions of neural networks) and nn.py (modules). arrayl
 tensor reports about its array, numpy_names.py gives tensors their operators and methods, and
 modes.py has the modes, such as `no_grad`.
 
-Follows HIPS autograd (vjps, iterative traversal, ownership of gradients) and micrograd (small
-enough to read). Unlike in both, a node is not a tensor: a value that no vjp captured can be freed
-during the forward pass.
+Follows HIPS autograd (vjps, ownership of gradients) and micrograd (small enough to read). Unlike in
+both, a node is not a tensor: a value that no vjp captured can be freed during the forward pass.
 """
 
 from __future__ import annotations
@@ -176,15 +175,12 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     "cuda". Raises TypeError for data that are not numbers, and for `requires_grad=True` with a
     dtype that is not floating-point.
     """
-    if isinstance(data, Tensor):
-        data = data.data
+    data = array_of(data)
     if hasattr(data, "dtype") and not is_array(data):
         raise TypeError(f"a tensor is made of numbers and arrays, not {type_name(data)}")
-    if dtype is None and not hasattr(data, "dtype"):
-        array = np.asarray(data)
-        dtype = np.float32 if array.dtype == np.float64 else array.dtype
-    else:
-        array = data if hasattr(data, "dtype") else np.asarray(data)
+    array = data if hasattr(data, "dtype") else np.asarray(data)
+    if dtype is None and array is not data and array.dtype == np.float64:
+        dtype = np.float32
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
     array = array.astype(number_dtype(dtype or array.dtype), copy=True)
@@ -250,9 +246,9 @@ def run_backward(
     """The backward pass: a dict from each leaf (or each entry of `wanted`) to (gradient, owned).
 
     `owned` is True if the engine allocated the array during this pass or a `fresh` vjp returned it:
-    it may be changed in place. The keys are leaf tensors and nodes. With `through=False` the walk stops at the nodes in `wanted`,
-    as if they were leaves. With `create_graph` the gradients are tensors, and the vjps of the nodes
-    run on tensors.
+    it may be changed in place. Keys are leaf tensors and nodes. With `through=False` the walk stops
+    at the nodes in `wanted`, as if they were leaves. With `create_graph` the gradients are tensors,
+    and the vjps of the nodes run on tensors.
     """
     if not output.requires_grad:
         raise ValueError("this tensor needs no gradient: nothing it was computed from does")
@@ -324,20 +320,16 @@ def run_backward(
                 if isinstance(leaf, Tensor):
                     uses[leaf] -= 1
                     if not uses[leaf] and leaf in held:
-                        _hand_over(leaf, *held.pop(leaf), ready)
+                        g_leaf, owned = held.pop(leaf)
+                        ready(leaf, whole(g_leaf if owned else g_leaf.copy()))
         if not retain_graph:
             node.free()
     gradients = {key: (whole(g), owned) for key, (g, owned) in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
-        _hand_over(leaf, g, owned, ready)
+        ready(leaf, whole(g if owned else g.copy()))
     return {}
-
-
-
-def _hand_over(leaf: Tensor, g, owned: bool, ready: Callable) -> None:
-    ready(leaf, whole(g) if owned else whole(g.copy()))
 
 
 # =================================================================================================
