@@ -162,7 +162,7 @@ class GPT(nn.Module):
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> GPT:
-        """The model in a directory of that layout, whoever wrote it.
+        """The model in a directory of that layout, whoever wrote it, in eval mode: no dropout.
 
         Raises as `checkpoint.read_gpt2` does, and ValueError for tensors that do not fit the
         configuration.
@@ -174,4 +174,4 @@ class GPT(nn.Module):
         except ValueError as error:
             path = Path(directory) / MODEL
             raise ValueError(f"{path} does not fit its config.json: {error}") from None
-        return model
+        return model.eval()

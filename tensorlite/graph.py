@@ -11,6 +11,8 @@ from collections import Counter
 
 import numpy as np
 
+from .arraylike import whole
+from .device import add_at
 from .protect import captured, protect, release
 
 
@@ -103,3 +105,22 @@ def nodes_between(root, wanted: set, through: bool) -> set:
         if any(parent in useful for parent in node.parents):
             useful.add(node)
     return useful
+
+
+class Part:
+    """A gradient that is `g` at `index` and zero elsewhere: what the vjp of `x[index]` returns.
+
+    The engine adds it in place to the gradient of all of `x`. So code that indexes an array piece
+    by piece needs one array of zeros, and not one for each piece.
+    """
+
+    def __init__(self, g, index, repeated: bool):
+        self.g = whole(g)
+        self.index = index
+        self.repeated = repeated  # whether an element may occur twice; += would add it only once
+
+    def add_to(self, total) -> None:
+        if self.repeated:
+            add_at(total, self.index, self.g)
+        else:
+            total[self.index] += self.g

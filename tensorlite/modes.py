@@ -43,6 +43,10 @@ class in_mode:
         mode.reset(self.tokens.pop())
 
     def __call__(self, function: Callable) -> Callable:
+        if isinstance(function, type):
+            raise TypeError(
+                f"a mode cannot decorate the class '{function.__name__}': decorate its methods"
+            )
         changes = self.changes  # every call enters a block of its own
         if inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -88,14 +92,14 @@ def _generate_in_mode(generator, changes: dict):
             resume, sent = generator.throw, error
 
 
-def no_grad():
-    """A `with` block, or a function decorated with `@no_grad()`, in which nothing is recorded.
+def no_grad(function: Callable | None = None):
+    """A `with no_grad():` block, or a function decorated with `@no_grad`, that records nothing.
 
     In a decorated generator function the mode applies to the generator's own code only, and not to
     the caller's code that runs between the values. The same holds for `higher_order` and
     `detect_anomaly`.
     """
-    return in_mode(record=False)
+    return in_mode(record=False) if function is None else in_mode(record=False)(function)
 
 
 def higher_order():

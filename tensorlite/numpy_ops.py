@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .arraylike import array_of, whole
+from .graph import Part
 from .op import op, operand
 from .ops import (
     axis_of,
@@ -28,7 +29,7 @@ from .ops import (
     squeeze,
     sum,
 )
-from .tensor import Part, Tensor, tensor
+from .tensor import Tensor, tensor
 
 # =================================================================================================
 # Elementwise functions

@@ -56,6 +56,8 @@ class Op:
                 f"the op '{self.name}' has the signature {inspect.signature(body)}; it must have "
                 "named arrays, or one *arrays, before its named static parameters"
             )
+        if any(p.name == "needs" and p.kind is not p.KEYWORD_ONLY for p in parameters):
+            raise TypeError(f"the op '{self.name}' must have its parameter `needs` after a `*`")
         self.joint = any(p.name == "needs" for p in parameters)
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]

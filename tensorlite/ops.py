@@ -23,8 +23,9 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from .arraylike import array_of, is_array, number_dtype, type_name, wide_sum
 from .device import add_at, place
+from .graph import Part
 from .op import op
-from .tensor import Part, Tensor
+from .tensor import Tensor
 
 # =================================================================================================
 # Arithmetic

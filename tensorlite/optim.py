@@ -245,7 +245,8 @@ def _about(thing) -> str:
 
 def _check_range(name: str, value, below: float = math.inf) -> None:
     """Raise ValueError unless 0 <= value < below."""
-    if np.ndim(value) or not isinstance(value, (Real, np.ndarray)) or not 0 <= value < below:
+    is_number = isinstance(value, (Real, np.ndarray)) and not np.ndim(value)
+    if not is_number or not 0 <= value < below:
         limit = "" if below == math.inf else f" and below {below}"
         raise ValueError(f"{name} is {value!r}; it must be a finite number, at least 0{limit}")
 
@@ -293,7 +294,7 @@ class AdamW(Optimizer):
     def check_options(self, group):
         super().check_options(group)
         betas = group["betas"]
-        if not isinstance(betas, Sequence) or len(betas) != 2:
+        if not isinstance(betas, (Sequence, np.ndarray)) or len(betas) != 2:
             raise ValueError(f"betas is {betas!r}; it must be two numbers")
         for name, beta in zip(("beta1", "beta2"), betas):
             _check_range(name, beta, below=1)

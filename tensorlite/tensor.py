@@ -13,7 +13,7 @@ walks the nodes from the last to the first.
 
 - Broadcasting is undone by the engine, in `_fit`: a vjp returns a gradient of its input's shape, or
   of a shape to which that input broadcasts, which `unbroadcast` sums to the input's shape. It may
-  also return a `Part` (below), or None where no gradient flows.
+  also return a `Part` (graph.py), or None where no gradient flows.
 - Gradients of a value that is used more than once are added up in `_accumulate`.
 - Ownership: a vjp must never write into `g`, but it may return `g` itself, an array that it
   captured, or a view of either. So the engine adds in place only to arrays that it owns: sums that
@@ -51,8 +51,8 @@ from .arraylike import (
     whole,
     wide_sum,
 )
-from .device import add_at, place
-from .graph import Node, count_uses, nodes_between
+from .device import place
+from .graph import Node, Part, count_uses, nodes_between
 from .modes import check_finite, higher_order, in_mode, mode
 
 OPS: dict[str, Callable] = {}  # every operation by name, registered by op.py
@@ -275,7 +275,7 @@ def run_backward(
     queue = [(-root.serial, root)] if isinstance(root, Node) else []
     while queue:
         _, node = heapq.heappop(queue)
-        g, owned = held.pop(node)
+        g, owned = _stored(*held.pop(node), node)
         if wanted is not None and node in wanted:
             found[node] = g, owned
             if not through:
@@ -310,7 +310,8 @@ def run_backward(
             if before is None and isinstance(parent, Node):
                 heapq.heappush(queue, (-parent.serial, parent))
             if create_graph:
-                new = new.dense(parent.shape) if isinstance(new, Part) else new
+                if isinstance(new, Part):
+                    new = OPS["scatter_add"](new.g, parent.shape, new.index)
                 new = _fit(new, parent, node, i)
                 held[parent] = (new if before is None else before[0] + new), False
             else:
@@ -320,11 +321,11 @@ def run_backward(
                 if isinstance(leaf, Tensor):
                     uses[leaf] -= 1
                     if not uses[leaf] and leaf in held:
-                        g_leaf, owned = held.pop(leaf)
+                        g_leaf, owned = _stored(*held.pop(leaf), leaf)
                         ready(leaf, whole(g_leaf if owned else g_leaf.copy()))
         if not retain_graph:
             node.free()
-    gradients = {key: (whole(g), owned) for key, (g, owned) in (held | found).items()}
+    gradients = {key: _stored(*value, key) for key, value in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
@@ -343,11 +344,14 @@ def _accumulate(before, new, parent, node: Node, i: int):
     `before` is the earlier result, or None for the first gradient. The engine adds in place only to
     arrays that it owns; the head of this file says which ones.
     """
+    dtype = np.float32 if parent.dtype == np.float16 else parent.dtype  # of a sum
     if isinstance(new, Part):
         if before is None:
-            total = np.zeros(parent.shape, parent.dtype, like=new.g)
+            total = np.zeros(parent.shape, dtype, like=new.g)
+        elif before[1] and before[0].dtype == dtype:
+            total = before[0]
         else:
-            total = before[0] if before[1] else whole(before[0].copy())
+            total = whole(before[0]).astype(dtype)
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
@@ -365,14 +369,20 @@ def _accumulate(before, new, parent, node: Node, i: int):
     if before is None:
         return new, fresh
     g, owned = before
-    if owned:
+    if owned and g.dtype == dtype:
         g += new
         return before
-    if fresh:
+    if fresh and new.dtype == dtype:
         new += g
         return new, True
-    total = g + new
+    total = np.add(g, new, dtype=dtype)
     return total, not isinstance(total, np.generic)
+
+
+def _stored(g, owned: bool, of) -> tuple:
+    """A finished gradient, an array of the dtype of the value that it is for: (gradient, owned)."""
+    g = whole(g)
+    return (g, owned) if g.dtype == of.dtype else (g.astype(of.dtype), True)
 
 
 def _fit(new, parent, node: Node, i: int):
@@ -384,9 +394,9 @@ def _fit(new, parent, node: Node, i: int):
                 f"a gradient of shape {new.shape}"
             )
         new = unbroadcast(new, parent.shape)
-    if new.dtype != parent.dtype:
-        new = new.astype(parent.dtype)
-    return new
+    if new.dtype.kind == "c":
+        raise TypeError(f"the vjp of '{node.op}' gave input {i} complex numbers, not real ones")
+    return new if new.dtype == parent.dtype else new.astype(parent.dtype)
 
 
 def unbroadcast(g, shape: tuple[int, ...]):
@@ -397,29 +407,6 @@ def unbroadcast(g, shape: tuple[int, ...]):
     added = g.ndim - len(shape)
     stretched = [added + i for i, n in enumerate(shape) if n == 1]
     return wide_sum(g, (*range(added), *stretched)).reshape(shape)
-
-
-class Part:
-    """A gradient that is `g` at `index` and zero elsewhere: what the vjp of `x[index]` returns.
-
-    The engine adds it in place to the gradient of all of `x`. So code that indexes an array piece
-    by piece needs one array of zeros, and not one for each piece.
-    """
-
-    def __init__(self, g, index, repeated: bool):
-        self.g = whole(g)
-        self.index = index
-        self.repeated = repeated  # whether an element may occur twice; += would add it only once
-
-    def add_to(self, total) -> None:
-        if self.repeated:
-            add_at(total, self.index, self.g)
-        else:
-            total[self.index] += self.g
-
-    def dense(self, shape):
-        """The gradient as one array with zeros elsewhere, computed by a recorded operation."""
-        return OPS["scatter_add"](self.g, shape, self.index)
 
 
 def _recorded_gradients(node: Node, g: Tensor) -> Sequence:

@@ -370,3 +370,30 @@ def test_all_targets_ignored_changes_no_weight(composed, scope, smoothing):
             for g, leaf in zip(tl.grad(y, leaves, create_graph=second), leaves):
                 np.testing.assert_array_equal(g.data, np.zeros(leaf.shape))
         assert with_logits(x, targets, reduction="sum").item() == 0
+
+
+def test_many_gradients_of_one_float16_value_are_added_in_float32():
+    x = tl.tensor(np.ones(1, np.float16), requires_grad=True)
+    for uses in (
+        [x[0] for _ in range(3000)],
+        [x * 1.0 for _ in range(3000)],
+        [x[0] if i % 2 else (x * 1.0).sum() for i in range(3000)],
+    ):
+        total = tl.stack([u.reshape(()).astype(np.float32) for u in uses]).sum()
+        (g,) = tl.grad(total, x)
+        assert g.dtype == np.float16 and g.item() == 3000
+    y = x * 1.0  # a result in between, of which the vjp gets the sum
+    total = tl.stack([y[0].astype(np.float32) for _ in range(3000)]).sum()
+    assert tl.grad(total, x)[0].item() == 3000
+
+
+def test_targets_of_another_library_are_refused():
+    class Foreign:
+        dtype, shape, ndim = "int64", (2,), 1
+
+    for loss in (
+        lambda t: tl.cross_entropy(tl.tensor(np.zeros((2, 3))), t),
+        lambda t: tl.linear_cross_entropy(tl.tensor(np.zeros((2, 3))), np.zeros((4, 3)), t),
+    ):
+        with pytest.raises(TypeError, match="targets are integers.*Foreign"):
+            loss(Foreign())

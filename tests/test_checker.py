@@ -428,3 +428,16 @@ def test_drawn_numbers_of_every_dtype(data, dtype):
     assert x.dtype == dtype and np.all(x != 0)
     x = data.draw(arrays(kind="distinct", dtype=dtype))
     assert x.dtype == dtype and len(np.unique(x)) == x.size
+
+
+def test_a_vjp_that_unlocks_what_it_is_given_is_found():
+    def f(x):
+        def vjp(g):
+            g.flags.writeable = True
+            g *= 2
+            return g
+
+        return x * 2.0, vjp
+
+    with pytest.raises(AssertionError, match="changes the gradient that it is given"):
+        check_grads(operation(f), [np.array([1.0, 2.0])])

@@ -472,7 +472,11 @@ OTHERS = [  # what the file is, the number of ids that it is read with, what the
         100277,
         "holds the id .*; or its ids are of another type, '<u2'",
     ),
-    (lambda: zipf(4000, 60).astype(">u2").tobytes(), 65, "holds the id .*'>u2' would fit"),
+    (lambda: zipf(4000, 60).astype(">u2").tobytes(), 65, "other byte order: .*'>u2'"),
+    (lambda: zipf(4000, 60).astype(">u2").tobytes(), 50304, "other byte order: .*'>u2'"),
+    (lambda: zipf(4000, 60).astype("<f4").tobytes(), 50304, "type float32: .*'<f4'"),
+    (lambda: zipf(4000, 50257).astype("<f8").tobytes(), 65536, "type float64: .*'<f8'"),
+    (lambda: zipf(4000, 200019).astype("<f4").tobytes(), 200019, "type float32: .*'<u4'"),
     (
         lambda: zipf(4000, 60).astype("u1").tobytes(),
         65,

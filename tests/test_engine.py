@@ -453,6 +453,41 @@ def test_a_graph_is_not_copied():
 # ---- recording ----
 
 
+def test_no_grad_decorates_functions_with_or_without_parentheses():
+    x = tl.tensor(2.0, requires_grad=True)
+
+    @tl.no_grad
+    def square(x):
+        return x * x
+
+    assert not square(x).requires_grad and (x * x).requires_grad
+    with pytest.raises(TypeError, match="class 'Model': decorate its methods"):
+
+        @tl.no_grad()
+        class Model:
+            pass
+
+
+def test_mistakes_in_an_op_that_are_named_when_it_is_made():
+    with pytest.raises(TypeError, match=r"'wrong' must have its parameter `needs` after a `\*`"):
+
+        @tl.op
+        def wrong(x, y, needs):
+            return x * y, lambda g: (g * y, g * x)
+
+    x = tl.tensor(2.0, requires_grad=True)
+
+    @tl.op
+    def turns_complex(x):
+        return x * 2, lambda g: g * 2j
+
+    try:
+        with pytest.raises(TypeError, match="'turns_complex' gave input 0 complex numbers"):
+            turns_complex(x).backward()
+    finally:
+        del tl.OPS["turns_complex"]
+
+
 def test_no_grad():
     x = leaf([1.0, 2.0])
     with tl.no_grad():

@@ -337,7 +337,7 @@ def test_what_fails_at_the_end_is_a_line(part, error, words, text, tmp_path, cap
     assert line.startswith(f"no {missing[part]}: ") and line.endswith(words)
     assert "on the whole split" in stdout
     assert ("a sample" in stdout) == (part != "generate")
-    assert ("more of it: " in stdout) == (part != "command")
+    assert ("\nmore of it: " in stdout) == (part != "command")
 
 
 def test_a_disk_without_room_for_the_picture(text, tmp_path, capsys, monkeypatch):

@@ -10,8 +10,13 @@ written, or as the name of a published vocabulary (gpt2, cl100k_base, o200k_base
 once.
 """
 
-import argparse
 import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no traceback of theirs
+    at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import argparse
 import sys
 import warnings
 from collections.abc import Iterator
@@ -67,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "Train a tokenizer on text files and save it. The same files give the same tokenizer.",
     )
     add("files", nargs="+", type=Path, metavar="FILE", help="text files, or folders of them")
-    add("--out", required=True, metavar="DIR", help="where to save it")
+    add("--out", type=os.path.expanduser, required=True, metavar="DIR", help="where to save it")
     add("--vocab_size", type=int, metavar="N", help="the number of ids (default: 8192)")
     add("--char", action="store_true", help="give each character an id, instead of BPE")
     add(
@@ -91,7 +96,12 @@ def parser() -> argparse.ArgumentParser:
         help="a text file, or a folder of them, if --out is given; else the text or FILE:path; "
         "or - for the input",
     )
-    add("--out", metavar="FILE", help="a .bin file of ids, 2 bytes each (4 beyond 65,536 ids)")
+    add(
+        "--out",
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="a .bin file of ids, 2 bytes each (4 beyond 65,536 ids)",
+    )
     add("--special", action="store_true", help="recognize special tokens in the text")
     add("--workers", type=int, default=1, metavar="N", help="encode a file in N processes")
     add("--encoding", default="utf-8", help=encoding_help)
@@ -257,4 +267,5 @@ def _ids(arguments: list[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, at_interrupt)
     sys.exit(main())

@@ -53,6 +53,8 @@ def looks_like(path: str | os.PathLike, dtype: np.dtype) -> str | None:
             "was written for more than 65,536 ids, name their --tokenizer or give --vocab_size; "
             f"else {_rewrite('<u4', dtype)}"
         )
+    if kind := _other_numbers(head, dtype):
+        return kind
     if dtype.itemsize == 2 and len(head) > 16 * FEW:
         # Ids below 128 that take a byte each: first and second bytes are alike, and not 0.
         first, second = np.frombuffer(head[: len(head) // 2 * 2], np.uint8).reshape(-1, 2).T
@@ -60,6 +62,20 @@ def looks_like(path: str | os.PathLike, dtype: np.dtype) -> str | None:
         alike = np.minimum(*counts).sum() > 0.75 * len(first)
         if alike and first.max() < 128 and 0 < second.max() < 128:
             return f"uint8, for its two halves are alike: {_rewrite('|u1', dtype)}"
+    return None
+
+
+def _other_numbers(head: bytes, dtype: np.dtype) -> str | None:
+    """Floating-point numbers that are all small integers, or ids of the other byte order."""
+    for name, floats in (("float32", "<f4"), ("float64", "<f8")):
+        values = np.frombuffer(head[: len(head) // 8 * 8], floats)
+        with np.errstate(invalid="ignore"):
+            whole = np.all((values == np.trunc(values)) & (values >= 0) & (values < 2**24))
+        if whole and values.max() > 0:
+            return f"numbers of type {name}: {_rewrite(floats, dtype)}"
+    swapped = np.frombuffer(head[: len(head) // 8 * 8], dtype.newbyteorder(">"))
+    if swapped.max() < 2**8 < np.frombuffer(head[: len(head) // 8 * 8], dtype).max():
+        return f"ids of the other byte order: {_rewrite(swapped.dtype.str, dtype)}"
     return None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..graph import Part
 from ..op import op
 from ..ops import getitem, index_array
-from ..tensor import Part
 
 
 def embedding_composed(weight, ids):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..arraylike import is_array, type_name
 from ..device import row_blocks
 from ..numpy_ops import take_along_axis
 from ..op import op
@@ -167,8 +168,9 @@ def _targets(targets, shape, n_classes, ignore_index, like):
     them would wait for the GPU.
     """
     targets = np.asarray(targets) if isinstance(targets, (int, list, tuple)) else targets
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets are integers, not {targets.dtype}")
+    if not is_array(targets) or targets.dtype.kind not in "iu":
+        kind = targets.dtype if is_array(targets) else type_name(targets)
+        raise TypeError(f"targets are integers in NumPy's arrays or lists, not {kind}")
     if targets.shape != shape:
         raise ValueError(f"targets have shape {targets.shape}, but the logits need {shape}")
     t = np.reshape(targets, (math.prod(shape),))

@@ -187,7 +187,10 @@ def _watched(node: Node, vjps, g_order: str) -> Callable:
     def watched(g):
         g = arranged(np.asarray(g), g_order)
         g.flags.writeable = False
+        before = g.copy()
         gradients = call(g)
+        if not np.array_equal(g, before, equal_nan=True):
+            raise AssertionError(f"a vjp of '{node.op}' changes the gradient that it is given")
         if node.fresh:
             _check_fresh(node, g, gradients, call(g))
         return gradients
