@@ -34,6 +34,7 @@ from .numpy_ops import (
     triu,
     var,
 )
+from .op import WAY_OUT
 from .ops import (
     abs,
     add,
@@ -124,8 +125,15 @@ def _one_tuple(values):
     return values[0] if len(values) == 1 and not isinstance(values[0], int) else values
 
 
-Tensor.reshape = lambda x, *shape: reshape(x, _one_tuple(shape))
-Tensor.transpose = lambda x, *axes: transpose(x, _one_tuple(axes) if axes else None)
+def _reshape(x, *shape, **named) -> Tensor:
+    return reshape(x, _one_tuple(shape), **named) if shape else reshape(x, **named)
+
+
+def _transpose(x, *axes, **named) -> Tensor:
+    return transpose(x, _one_tuple(axes), **named) if axes else transpose(x, **named)
+
+
+Tensor.reshape, Tensor.transpose = _reshape, _transpose
 Tensor.T = property(transpose)
 
 
@@ -155,7 +163,7 @@ def _by_numpys_signature(function, ours):
             if parameter is None or not _is_default(value, parameter.default):
                 key = _RENAMED.get(key, key)
                 if key not in known or key in obeyed:
-                    way = _WAY_OUT.get(key, "use .numpy() where no gradient is needed")
+                    way = WAY_OUT.get(key, "use .numpy() where no gradient is needed")
                     raise TypeError(f"{name} does not take {key}= for tensors: {way}")
                 obeyed[key] = value
         return ours(x, **obeyed)
@@ -168,14 +176,6 @@ def _is_default(value, default) -> bool:
 
 
 _RENAMED = {"a_min": "min", "a_max": "max", "correction": "ddof"}
-_WAY_OUT = {
-    "dtype": "convert with .astype(dtype)",
-    "out": "operations give new tensors",
-    "where": "use tl.where(mask, x, number) first",
-    "initial": "combine it with the result",
-    "mode": "apply np.pad or np.clip to indices, and index with the result",
-    "order": "only the order 'C' is supported",
-}
 
 
 def _numpys_where(condition, x=None, y=None) -> Tensor:
@@ -190,7 +190,7 @@ def _numpys_where(condition, x=None, y=None) -> Tensor:
 def _numpys_einsum(subscripts, *operands, optimize=None, **refused) -> Tensor:
     """np.einsum; `optimize` is ignored, because it changes how the sum is computed, not the sum."""
     for key in refused:
-        raise TypeError(f"np.einsum does not take {key}= for tensors: {_WAY_OUT.get(key, key)}")
+        raise TypeError(f"np.einsum does not take {key}= for tensors: {WAY_OUT.get(key, key)}")
     return einsum(subscripts, *operands)
 
 

@@ -20,6 +20,16 @@ from .graph import Node
 from .modes import check_finite, mode
 from .tensor import OPS, Tensor, tensor
 
+# Arguments of NumPy's functions that operations lack, and what to do instead.
+WAY_OUT = {
+    "dtype": "convert with .astype(dtype)",
+    "out": "operations give new tensors",
+    "where": "use tl.where(mask, x, number) first",
+    "initial": "combine it with the result",
+    "mode": "apply np.pad or np.clip to indices, and index with the result",
+    "order": "only the order 'C' is supported",
+}
+
 
 class Op:
     """An operation on tensors, which `@op` makes from a body on arrays.
@@ -188,7 +198,9 @@ class Op:
         try:
             self.__signature__.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.__signature__}: {error}") from None
+            ways = [WAY_OUT[name] for name in kwargs if name in WAY_OUT]
+            words = "; ".join([str(error), *ways])
+            raise TypeError(f"{self.name}{self.__signature__}: {words}") from None
 
     def _no_gradient(self, name: str) -> str:
         return f"{self.name}: no gradient flows into '{name}'; pass it detached"

@@ -127,7 +127,9 @@ def test_arguments_by_position_mean_what_they_mean_in_numpy():
         (lambda: np.einsum(x, [0, 1]), "subscripts first, as a string"),
         (lambda: np.exp(x, where=True), r"np.exp\(..., where=\)"),
         (lambda: np.add.reduce(x), "np.add.reduce"),
-        (lambda: x.sum(dtype=float), r"sum\(x, axis=None, keepdims=False\): .*'dtype'"),
+        (lambda: x.sum(dtype=float), r"sum\(x, axis=None, keepdims=False\): .*'dtype'; .*astype"),
+        (lambda: x.reshape((3, 2), order="F"), r"reshape\(x, shape\): .*'order'; only"),
+        (lambda: tl.pad(x, 1, mode="edge"), r"pad\(.*'mode'; apply np.pad"),
     ]:
         with pytest.raises(TypeError, match=words):
             call()

@@ -1131,3 +1131,12 @@ def test_characters_as_others_read_them(tmp_path):
             warnings.simplefilter("ignore")
             ids = characters.encode(text)
         assert theirs.encode(text).ids == ids and theirs.decode(ids) == characters.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["truncation", "padding"])
+def test_truncation_and_padding_of_a_tokenizer_json_are_named(name, tmp_path):
+    BPETokenizer.train("low lower lowest", 260).export(tmp_path, "huggingface")
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: {"max_length": 1}}))
+    with pytest.warns(UserWarning, match=f"the {name} that tokenizer.json asks for is not done"):
+        assert tokenizer.load(path).encode("low") == [257]

@@ -4,6 +4,7 @@ It describes a pipeline of steps (normalizer, pre_tokenizer, model, post_process
 is read; a pipeline that does anything else with a text raises ValueError. export.py writes it.
 """
 
+import warnings
 from collections.abc import Iterator
 from reprlib import repr as short_repr  # a file may hold values of any size
 
@@ -50,6 +51,9 @@ def read_huggingface(description: dict, about: About = NOTHING) -> BPETokenizer:
         if name in special_tokens:
             raise ValueError(f"added_tokens has {short_repr(name)} twice")
         special_tokens[name] = member(token, "id")
+    for name in ("truncation", "padding"):
+        if description.get(name) is not None:
+            warnings.warn(f"the {name} that tokenizer.json asks for is not done", stacklevel=2)
     pattern = _huggingface_pattern(description.get("pre_tokenizer"))
     around = [*_around(description.get("post_processor")), *about.around]
     about = about._replace(around=around)
