@@ -76,6 +76,8 @@ class Op:
             [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
         )
         self.defaults = {p.name: p.default for p in seen}
+        self.converts = composed is not None or floats
+        self.n_results = 2 if self.joint else 0 if self.variadic else 1 + len(self.arrays)
         # A call with this many arguments, all given by position, needs no binding.
         self.n_plain = -1 if self.variadic else len(self.arrays)
 
@@ -103,10 +105,11 @@ class Op:
             values.append(a)
             parents.append(parent)
         given, stored = values, None
-        if self.composed is not None:
-            values, stored = _of_one_dtype(values, self.floats)
-        elif self.floats:
-            values = [_as_float(v) for v in values]
+        if self.converts:
+            if self.composed is not None:
+                values, stored = _of_one_dtype(values, self.floats)
+            else:
+                values = [_as_float(v) for v in values]
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
@@ -120,7 +123,7 @@ class Op:
             static.pop("needs", None)  # all arguments are Python numbers: make them tensors
             return self(*(v if v is None else tensor(v) for v in values), **static)
 
-        if result.__class__ is not tuple or len(result) < 2:
+        if result.__class__ is not tuple or len(result) != (self.n_results or len(values) + 1):
             raise TypeError(self._wrong_result(result, len(values)))
         value, *vjps = result
         if value.__class__ is not np.ndarray:
@@ -136,8 +139,6 @@ class Op:
         origin = check_finite(value, self.name) if check else ""
         if not needed or dtype.kind != "f":
             return Tensor(value)
-        if len(vjps) != (1 if self.joint else len(parents)):
-            raise TypeError(self._wrong_result(result, len(values)))
         if self.joint:
             (vjps,) = vjps  # one function for all inputs, instead of a list of one per input
         else:
@@ -259,7 +260,7 @@ def operand(value, name: str, beside: Sequence = ()):
         return value
     if isinstance(value, (list, tuple)):
         value = np.asarray(value)
-        if value.dtype == np.float64 and not _has("d", beside):
+        if value.dtype == np.float64 and not _has("d", filter(is_array, beside)):
             value = value.astype(np.float32)
     if not is_array(value) or value.dtype.kind not in "biuf":
         kind = value.dtype if is_array(value) else type_name(value)
@@ -308,6 +309,6 @@ def _check_devices(values: list, name: str) -> None:
 def _has(char: str, values) -> bool:
     """Whether an operand has the dtype with this character code: "d" is float64, "e" float16."""
     for value in values:
-        if hasattr(value, "dtype") and getattr(value.dtype, "char", None) == char:
+        if hasattr(value, "dtype") and value.dtype.char == char:
             return True
     return False

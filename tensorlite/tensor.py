@@ -275,7 +275,9 @@ def run_backward(
     queue = [(-root.serial, root)] if isinstance(root, Node) else []
     while queue:
         _, node = heapq.heappop(queue)
-        g, owned = _stored(*held.pop(node), node)
+        g, owned = held.pop(node)
+        if g.dtype is not node.dtype:  # a sum of float16 in float32
+            g, owned = _stored(g, owned, node)
         if wanted is not None and node in wanted:
             found[node] = g, owned
             if not through:
@@ -287,16 +289,8 @@ def run_backward(
                 together = _recorded_gradients(node, g)
         else:
             together = None if type(vjps) is list else vjps(g)
-        if together is not None and not isinstance(together, (tuple, list)):
-            raise TypeError(
-                f"the vjp of '{node.op}' gave an object of type {type(together).__name__}; it must "
-                "give a tuple of gradients, one for each input, because its body takes `needs`"
-            )
-        if together is not None and len(together) != len(node.parents):
-            raise ValueError(
-                f"the vjp of '{node.op}' gave {len(together)} gradients for "
-                f"{len(node.parents)} inputs"
-            )
+        if together is not None:
+            _check_together(node, together)
         for i, parent in enumerate(node.parents):
             if parent is None or (useful is not None and parent not in useful):
                 continue
@@ -333,6 +327,19 @@ def run_backward(
     return {}
 
 
+def _check_together(node: Node, gradients) -> None:
+    """Raise if what one vjp gave for all inputs is not one gradient for each."""
+    if not isinstance(gradients, (tuple, list)):
+        raise TypeError(
+            f"the vjp of '{node.op}' gave an object of type {type(gradients).__name__}; it must "
+            "give a tuple of gradients, one for each input, because its body takes `needs`"
+        )
+    if len(gradients) != len(node.parents):
+        raise ValueError(
+            f"the vjp of '{node.op}' gave {len(gradients)} gradients for {len(node.parents)} inputs"
+        )
+
+
 # =================================================================================================
 # What happens to a gradient: it is added up, and broadcasting is undone
 # =================================================================================================
@@ -344,14 +351,14 @@ def _accumulate(before, new, parent, node: Node, i: int):
     `before` is the earlier result, or None for the first gradient. The engine adds in place only to
     arrays that it owns; the head of this file says which ones.
     """
-    dtype = np.float32 if parent.dtype == np.float16 else parent.dtype  # of a sum
     if isinstance(new, Part):
+        half = parent.dtype.char == "e"  # float16 is how numbers are stored; sums are float32
         if before is None:
-            total = np.zeros(parent.shape, dtype, like=new.g)
-        elif before[1] and before[0].dtype == dtype:
-            total = before[0]
+            total = np.zeros(parent.shape, np.float32 if half else parent.dtype, like=new.g)
+        elif before[0].dtype.char == "e":
+            total = whole(before[0]).astype(np.float32)
         else:
-            total = whole(before[0]).astype(dtype)
+            total = before[0] if before[1] else whole(before[0].copy())
         new.add_to(total)
         return total, True
     if isinstance(new, Tensor):
@@ -369,13 +376,15 @@ def _accumulate(before, new, parent, node: Node, i: int):
     if before is None:
         return new, fresh
     g, owned = before
-    if owned and g.dtype == dtype:
+    if g.dtype.char == "e":
+        return whole(whole(g).astype(np.float32) + new), True
+    if owned:
         g += new
         return before
-    if fresh and new.dtype == dtype:
+    if fresh:
         new += g
         return new, True
-    total = np.add(g, new, dtype=dtype)
+    total = g + new
     return total, not isinstance(total, np.generic)
 
 
