@@ -62,7 +62,8 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
         model = make_model(run, tokens)
 
         # 4. The task: which windows of the tokens are a batch, what the loss is, what is measured.
-        #    gpt/training/task.py says what a task is; a new objective is a new one.
+        #    `Pretraining.batch` (gpt/training/pretrain.py) draws the batches. gpt/training/task.py
+        #    says what a task is: a new objective is a new one.
         task = Pretraining(run.settings, tokens.train, tokens.val)
 
         # 5. The optimizer, with the state that was saved.
