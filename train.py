@@ -51,10 +51,8 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
         run.check_data(tokens.fingerprint())
         if run.is_finished and not run.settings.eval_only:
             steps = f"{run.settings.max_iters:,}"
-            print(
-                f"the run in {run.out} is finished, at step {steps}, and is left as it is; "
-                "a larger --max_iters goes on, with the settings that are given then"
-            )
+            more = "--max_iters goes on, with the settings that are given then"
+            print(f"the run in {run.out} is finished, at step {steps}; {more}")
             return report(run)
 
         # 3. The model: new, or from a folder, or as it was saved. Other families of models go
