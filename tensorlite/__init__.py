@@ -20,6 +20,7 @@ from .functional import (
     log_softmax,
     logsumexp,
     rms_norm,
+    rope,
     scaled_dot_product_attention,
     silu,
     softmax,

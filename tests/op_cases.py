@@ -378,7 +378,19 @@ def attention(draw):
     }
     if draw(st.booleans()):
         static |= {"keep": draw(arrays((*batch, n_queries, n_keys))) > 0, "dropout_p": 0.25}
+    if draw(st.booleans()):
+        static["offset"] = draw(st.integers(0, 2))
+        if static["is_causal"] and static["offset"] + n_queries <= n_keys:
+            static["window"] = draw(st.sampled_from([None, 1, 2, 5]))
     return [q, k, v], static
+
+
+@case("rope")
+def rope(draw):
+    *batch, T, half = draw(shapes(min_dims=2, max_dims=4))
+    angles = draw(arrays(draw(st.sampled_from([(T, half), (*batch, T, half), (1, half)]))))
+    static = {"cos": np.cos(angles), "sin": np.sin(angles)}
+    return [draw(arrays((*batch, T, 2 * half)))], static
 
 
 @case("packed_attention")

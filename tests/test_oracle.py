@@ -117,6 +117,13 @@ def rms_norm(x, weight=None, eps=1e-5):
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
+def rope(x, cos, sin):
+    """As transformers writes it, with the angles of both halves side by side."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = (torch.cat([angle, angle], dim=-1) for angle in (cos, sin))
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
+
+
 def cross_entropy(logits, targets, **static):
     """torch has the classes on axis 1, so the rows are made one axis."""
     rows = logits.reshape(-1, logits.shape[-1])
@@ -128,9 +135,23 @@ def linear_cross_entropy(x, weight, targets, **static):
     return cross_entropy(F.linear(x, weight), targets, **static)
 
 
-def attention(q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None):
-    if attn_mask is not None and is_causal:  # torch takes only one of them
-        past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+def attention(
+    q,
+    k,
+    v,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    scale=None,
+    keep=None,
+    window=None,
+    offset=0,
+):
+    if is_causal and (attn_mask is not None or offset or window):  # torch takes only one mask
+        past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril(offset)
+        if window:
+            past = past.triu(offset - window + 1)
+        attn_mask = past if attn_mask is None else attn_mask
         if attn_mask.dtype == torch.bool:
             attn_mask = attn_mask & past
         else:
@@ -196,6 +217,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "embedding": lambda weight, ids: F.embedding(ids, weight),
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
+    "rope": rope,
     "cross_entropy": cross_entropy,
     "linear_cross_entropy": linear_cross_entropy,
     "attention": attention,
@@ -352,6 +374,7 @@ def attention_case(draw):
         "attn_mask": draw(st.sampled_from(masks)),
         "is_causal": draw(st.booleans()),
         "scale": draw(st.sampled_from([None, 0.5, 2.0])),
+        "offset": draw(st.integers(0, 3)),
     }
 
 

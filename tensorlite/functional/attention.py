@@ -17,40 +17,83 @@ import numpy as np
 
 from ..arraylike import array_of
 from ..op import op
-from ..ops import broadcast_to, masked_fill, matmul, swapaxes
+from ..ops import broadcast_to, expand_dims, masked_fill, matmul, reshape, swapaxes
 from ..tensor import Tensor
 from .dropout import draw_keep, drop
 from .softmax import softmax
 
 
 def scaled_dot_product_attention(
-    q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, rng=None
+    q,
+    k,
+    v,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    scale=None,
+    rng=None,
+    enable_gqa=False,
+    window=None,
+    offset=0,
 ) -> Tensor:
     """softmax(q @ k.T * scale) @ v: for each query, a mean of the values weighted by its keys.
 
     q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E). `attn_mask` broadcasts to
     (..., T, S): a boolean mask is True where a query may attend to a key, and a floating-point mask
-    is added to the scores. With `is_causal`, query i attends to keys 0 to i only. A query that may
-    attend to no key gets zeros. `scale` defaults to 1 / sqrt(D). Dropout with probability
-    `dropout_p` is applied to the weights; its random numbers come from `rng`, by default a fresh
-    Generator. Raises TypeError for a mask of integers. Vaswani et al., 2017.
+    is added to the scores. With `is_causal`, query i attends to keys 0 to `offset` + i only, and
+    with a `window` only to the last `window` of them. A query that may attend to no key gets zeros.
+    `scale` defaults to 1 / sqrt(D). Dropout with probability `dropout_p` is applied to the weights;
+    its random numbers come from `rng`, by default a fresh Generator. With `enable_gqa`, q has more
+    heads (the third axis from the end) than k and v, and each of their heads serves a group of
+    neighbouring heads of q (Ainslie et al., 2023). Raises TypeError for a mask of integers, and
+    ValueError for a window without `is_causal` and for heads that cannot be grouped.
+    Vaswani et al., 2017.
     """
+    if enable_gqa:
+        return _grouped(q, k, v, attn_mask, is_causal, dropout_p, scale, rng, window, offset)
     keep = None
     attn_mask = np.asarray(attn_mask) if isinstance(attn_mask, (list, tuple)) else attn_mask
     if dropout_p:
         batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
         keep = draw_keep((*batch, q.shape[-2], k.shape[-2]), dropout_p, rng, array_of(q))
-    return attention(q, k, v, attn_mask, is_causal, dropout_p, scale, keep)
+    return attention(q, k, v, attn_mask, is_causal, dropout_p, scale, keep, window, offset)
+
+
+def _grouped(q, k, v, attn_mask, *static) -> Tensor:
+    """Attention of q (..., n_head, T, D) to k and v with fewer heads, (..., n_kv_head, S, D)."""
+    *batch, n_head, T, D = q.shape
+    n_kv_head, S = k.shape[-3:-1]
+    if n_head % n_kv_head:
+        raise ValueError(f"{n_head} heads of queries cannot share {n_kv_head} heads of keys evenly")
+    groups = (*batch, n_kv_head, n_head // n_kv_head)
+    if attn_mask is not None and attn_mask.ndim > 2:  # its heads: one for all, or one for each
+        heads = (1, 1) if attn_mask.shape[-3] == 1 else groups[-2:]
+        attn_mask = np.reshape(attn_mask, (*attn_mask.shape[:-3], *heads, *attn_mask.shape[-2:]))
+    q = reshape(q, (*groups, T, D))
+    k, v = expand_dims(k, -3), expand_dims(v, -3)  # (..., n_kv_head, 1, S, D)
+    y = scaled_dot_product_attention(q, k, v, attn_mask, *static[:4], False, *static[4:])
+    return reshape(y, (*batch, n_head, T, v.shape[-1]))
 
 
 def attention_composed(
-    q, k, v, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None
+    q,
+    k,
+    v,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    scale=None,
+    keep=None,
+    window=None,
+    offset=0,
 ):
     """What attention is, in operations whose gradients the engine derives."""
     T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
     scores = matmul(q, swapaxes(k, -1, -2)) * (D**-0.5 if scale is None else scale)  # (..., T, S)
     # (T, S): the lower triangle, where no key is after its query, or everything.
-    visible = np.tri(T, S, 0 if is_causal else S, dtype=bool, like=q.data)
+    visible = np.tri(T, S, offset if is_causal else S, dtype=bool, like=q.data)
+    if window is not None:
+        visible = visible & ~np.tri(T, S, offset - window, dtype=bool, like=q.data)
     if attn_mask is not None and attn_mask.dtype == bool:
         visible = visible & attn_mask
     elif attn_mask is not None:
@@ -66,12 +109,24 @@ def attention_composed(
 QUERY_BLOCK = 64  # query rows in a block, at least: with fewer, BLAS is slow
 TILE = 2**17  # scores in a tile: these and one temporary array fit into a core's L2 cache
 SHORT = 256  # up to this many keys the weights are kept for backward, instead of computed again
+FEW = 16  # queries for which the scores are shifted without asking whether they need it
 LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
 
 
 @op(composed=attention_composed, fresh=True)
 def attention(
-    q, k, v, *, attn_mask=None, is_causal=False, dropout_p=0.0, scale=None, keep=None, needs
+    q,
+    k,
+    v,
+    *,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    scale=None,
+    keep=None,
+    window=None,
+    offset=0,
+    needs,
 ):
     """`scaled_dot_product_attention` with dropout given by the booleans `keep`, False to drop.
 
@@ -83,6 +138,11 @@ def attention(
     T, S = q.shape[-2], k.shape[-2]
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
         raise TypeError(f"attn_mask is boolean or floating-point, not {attn_mask.dtype}")
+    if offset < 0 or (window is not None and (not is_causal or window < 1 or offset + T > S)):
+        raise ValueError(
+            f"a window is at least 1, with is_causal and a key at each query's place: window "
+            f"{window}, is_causal {is_causal}, {T} queries from place {offset} on, {S} keys"
+        )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     batches = [a.shape[:-2] for a in (q, k, v, attn_mask, keep) if a is not None]
     batch = np.broadcast_shapes(*batches)
@@ -93,25 +153,32 @@ def attention(
         step = max(QUERY_BLOCK, math.ceil(T / 8))
     # A tile: a part of the batch and its heads (a box), some query rows of it, the keys they see.
     per_tile = TILE // (step * S) if S and isinstance(q, np.ndarray) else math.prod(batch)
-    tiles = [
-        (box, slice(start, start + step), slice(0, start + step if is_causal else S))
-        for box in _boxes(batch, per_tile)
-        for start in range(0, T if S else 0, step)
-    ]
+    tiles = []
+    for box in _boxes(batch, per_tile):
+        for start in range(0, T if S else 0, step):
+            first = max(0, offset + start - window + 1) if window else 0
+            last = min(S, offset + start + step) if is_causal else S
+            tiles.append((box, slice(start, start + step), slice(first, last)))
     if attn_mask is not None:
         attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
     if keep is not None:
         keep = np.broadcast_to(keep, (*batch, T, S))
-    future = np.triu(np.full_like(q, -math.inf, shape=(step, step)), 1)  # added to scores
-    # Softmax needs no shift if no score can be large, by the Cauchy-Schwarz inequality.
-    shift = attn_mask is not None or _may_exceed(LARGE, q, k, scale)
+    infinite = np.full_like(q, -math.inf, shape=(step, step))
+    future = np.triu(infinite, 1)  # added to scores
+    # Softmax needs no shift if no score can be large, by the Cauchy-Schwarz inequality. For few
+    # queries, to find that out takes longer than the shift.
+    shift = attn_mask is not None or T < FEW or _may_exceed(LARGE, q, k, scale)
 
     def exponentials(box, rows, keys, largest=None):
         """(exp(scores - largest) (..., r, s), largest): the largest score of each row, or 0."""
         p = np.matmul(q[box][..., rows, :] * scale, np.swapaxes(k[box][..., keys, :], -1, -2))
-        if is_causal:
-            corner = p[..., rows.start :]  # every query of the block sees all keys before it
+        if is_causal:  # every query of the block sees the keys before the block, up to the window
+            corner = p[..., offset + rows.start - keys.start :]
             corner += future[: corner.shape[-2], : corner.shape[-1]]
+            if window:
+                corner = p[..., :step]
+                past = np.tril(infinite, offset + rows.start - window - keys.start)
+                corner += past[: corner.shape[-2], : corner.shape[-1]]
         if attn_mask is not None:
             mask = attn_mask[box][..., rows, keys]
             p = np.where(mask, p, -math.inf) if mask.dtype == bool else p + mask.astype(p.dtype)
