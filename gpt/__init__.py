@@ -1,6 +1,8 @@
-"""A GPT on tensorlite: model, text generation, training."""
+"""Language models on tensorlite: the models, text generation, training."""
 
 from .config import GPTConfig
+from .generate import generate, generate_ids
 from .model import GPT
+from .models import Llama, LlamaConfig, load
 
-__all__ = ["GPT", "GPTConfig"]
+__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate", "generate_ids", "load"]

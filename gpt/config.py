@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,15 @@ class GPTConfig:
     n_embd: int  # C: the width of the residual stream
     dropout: float = 0.0
     bias: bool = True  # in linear layers and layer norms
-    # The ids with which other programs begin, end and pad a text; this one only keeps them.
+    # The ids with which other programs begin, end and pad a text, and their defaults for
+    # generation (generation_config.json); the model only keeps them.
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None  # several in some configurations
     pad_token_id: int | None = None
+    generation: Mapping = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is a positive integer, not {value!r}")
+        self.check_positive("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"n_embd must be divisible by n_head: {self.n_embd} over {self.n_head} heads "
@@ -33,3 +33,25 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+
+    def check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is a positive integer, not {value!r}")
+
+    @property
+    def cache_size(self) -> int:
+        """The longest context whose keys and values can be kept while a text grows."""
+        return self.block_size
+
+    @property
+    def kv_shape(self) -> tuple[int, int]:
+        """How many heads of keys and values a block has, and the size of each."""
+        return self.n_head, self.n_embd // self.n_head
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """All ids that end a text."""
+        ids = self.eos_token_id
+        return frozenset(() if ids is None else ids if isinstance(ids, tuple) else [ids])

@@ -19,7 +19,7 @@ from tensorlite import nn
 from tensorlite.device import random
 
 from .attention import CausalSelfAttention
-from .checkpoint import MODEL, read_gpt2, write_gpt2
+from .checkpoint import read_gpt2, write_gpt2
 from .config import GPTConfig
 
 
@@ -50,8 +50,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, rng=None):
-        x = x + self.attn(self.ln_1(x), rng)  # (B, T, C)
+    def forward(self, x, rng=None, past=None):
+        x = x + self.attn(self.ln_1(x), rng, past)  # (B, T, C)
         x = x + self.mlp(self.ln_2(x), rng)  # (B, T, C)
         return x
 
@@ -60,7 +60,7 @@ class GPT(nn.Module):
     """A language model: ids (B, T) -> logits (B, T, V) for the id that follows each.
 
     The output projection is the token embedding, transposed (tied weights). `seed` fixes the
-    initial weights.
+    initial weights; with None there are none yet, and the arrays hold anything.
 
     >>> model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> logits, loss = model(np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64))
@@ -68,8 +68,15 @@ class GPT(nn.Module):
     ((4, 8, 65), 4.2)
     """
 
-    def __init__(self, config: GPTConfig, seed: int = 1337):
+    def __init__(self, config: GPTConfig, seed: int | None = 1337):
         self.config = config
+        self.recompute = False  # True: compute blocks again in backward, keep no activations
+        with nn.uninitialised():
+            self.build(config)
+        if seed is not None:
+            self.init_weights(seed)
+
+    def build(self, config: GPTConfig) -> None:
         # The names are GPT-2's: the embeddings of tokens and of positions, the blocks (hidden
         # layers), and the last layer norm.
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
@@ -77,8 +84,13 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.recompute = False  # True: compute blocks again in backward, keep no activations
-        self.init_weights(seed)
+
+    residual = ("c_proj.weight",)  # the projections back into the residual stream
+
+    @property
+    def head(self):
+        """The embedding whose weight (V, C) is the output projection."""
+        return self.wte
 
     def init_weights(self, seed: int) -> None:
         """GPT-2's initial weights: normal with standard deviation 0.02; biases are zero.
@@ -89,7 +101,7 @@ class GPT(nn.Module):
         for i, (name, p) in enumerate(self.named_parameters()):
             if p.ndim == 2:
                 std = 0.02
-                if name.endswith("c_proj.weight"):
+                if name.endswith(self.residual):
                     std /= math.sqrt(2 * self.config.n_layer)
                 p.data[...] = random(seed, "init", i).standard_normal(p.shape, np.float32)
                 p.data *= std
@@ -105,19 +117,34 @@ class GPT(nn.Module):
         n = sum(p.size for p in self.parameters())
         return n - self.wpe.weight.size if non_embedding else n
 
-    def hidden(self, idx, rng=None):
-        """The normalised residual stream after the last block: ids (B, T) -> (B, T, C)."""
-        T = idx.shape[1]
-        if T > self.config.block_size:
-            raise ValueError(
-                f"{T} tokens are longer than the model's context of {self.config.block_size}"
-            )
+    def hidden(self, idx, rng=None, cache=None):
+        """The normalised residual stream after the last block: ids (B, T) -> (B, T, C).
+
+        With a `cache` (gpt/generate/cache.py), the ids go on where those that it has seen end.
+        """
         tok = self.wte(idx)  # (B, T) -> (B, T, C)
-        pos = self.wpe(np.arange(T, like=idx))  # (T,) -> (T, C)
+        pos = self.wpe(self.places(idx, cache))  # (T,) -> (T, C)
         x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
-        for block in self.h:
-            x = tl.checkpoint(block, x, rng) if self.recompute else block(x, rng)  # (B, T, C)
+        for i, block in enumerate(self.h):
+            if self.recompute:
+                x = tl.checkpoint(block, x, rng)  # (B, T, C)
+            else:
+                x = block(x, rng, cache and cache[i])  # (B, T, C)
         return self.ln_f(x)  # (B, T, C)
+
+    def places(self, idx, cache=None):
+        """Where in the context the ids (B, T) stand: (T,), or (B, T) if a cache says so.
+
+        Raises ValueError if there is no room for them.
+        """
+        T = idx.shape[1]
+        places = np.arange(T, like=idx) if cache is None else cache.places(T)
+        end = T if cache is None else cache.length + T
+        if end > self.config.block_size:
+            raise ValueError(
+                f"{end} tokens are longer than the model's context of {self.config.block_size}"
+            )
+        return places
 
     def forward(self, idx, targets=None, rng=None):
         """Logits (B, T, V), and the mean cross-entropy in nats if targets (B, T) are given.
@@ -126,14 +153,14 @@ class GPT(nn.Module):
         positions, IndexError for ids outside the vocabulary.
         """
         x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
-        logits = x @ self.wte.weight.T  # (B, T, C) @ (C, V) -> (B, T, V)
+        logits = self.head.unembed(x)  # (B, T, C) @ (C, V) -> (B, T, V)
         loss = None if targets is None else tl.cross_entropy(logits, self.array(targets))
         return logits, loss
 
-    def next_logits(self, idx):
-        """The logits for the id that follows the last position: ids (B, T) -> (B, V)."""
-        x = self.hidden(self.array(idx))[:, -1]  # (B, T) -> (B, T, C) -> (B, C)
-        return x @ self.wte.weight.T  # (B, C) @ (C, V) -> (B, V)
+    def next_logits(self, idx, cache=None, last: int = 1):
+        """The logits for the ids that follow the `last` positions: ids (B, T) -> (B, last, V)."""
+        x = self.hidden(self.array(idx), cache=cache)[:, -last:]  # (B, T) -> (B, last, C)
+        return self.head.unembed(x)  # (B, last, C) @ (C, V) -> (B, last, V)
 
     def loss(self, idx, targets, rng=None):
         """The loss that `model(idx, targets)` gives, without ever holding all logits.
@@ -141,7 +168,7 @@ class GPT(nn.Module):
         Training and evaluation use this one.
         """
         x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
-        return tl.linear_cross_entropy(x, self.wte.weight, self.array(targets))
+        return tl.linear_cross_entropy(x, self.head.weight, self.array(targets))
 
     def array(self, ids):
         """Token ids (a tensor, an array, nested lists) as an array.
@@ -157,21 +184,21 @@ class GPT(nn.Module):
 
         `step` is the number of updates that made the weights; the file keeps it.
         """
-        arrays = {name: p.data for name, p in self.named_parameters()}
-        write_gpt2(directory, self.config, arrays, step)
+        write_gpt2(directory, self.config, self.published(), step)
+
+    def published(self) -> dict[str, np.ndarray]:
+        """The parameters by the names of transformers' GPT2LMHeadModel."""
+        return {f"transformer.{name}": p.data for name, p in self.named_parameters()}
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> GPT:
         """The model in a directory of that layout, whoever wrote it, in eval mode: no dropout.
 
-        Raises as `checkpoint.read_gpt2` does, and ValueError for tensors that do not fit the
-        configuration.
+        Raises FileNotFoundError when there is none, and ValueError for one that is damaged, of
+        another architecture, or whose tensors do not fit the configuration. `gpt.load` opens the
+        other families too.
         """
-        config, arrays = read_gpt2(directory)
-        try:
-            model = GPT(config)
-            model.load_state_dict(arrays)
-        except ValueError as error:
-            path = Path(directory) / MODEL
-            raise ValueError(f"{path} does not fit its config.json: {error}") from None
+        config, tensors = read_gpt2(directory)
+        model = GPT(config, seed=None)
+        tensors.read_into(model.published())
         return model.eval()

@@ -8,6 +8,8 @@ from n to m numbers is (n, m), not (m, n). optim.py, which is next to read, upda
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -143,7 +145,25 @@ class Sequential(ModuleList):
         return x
 
 
+_initialise = contextvars.ContextVar("initialise", default=True)
+
+
+@contextlib.contextmanager
+def uninitialised() -> Iterator[None]:
+    """Layers that are made inside have weights of any value: they are to be set by the caller.
+
+    Drawing numbers takes longer than reading a model's own from a file.
+    """
+    token = _initialise.set(False)
+    try:
+        yield
+    finally:
+        _initialise.reset(token)
+
+
 def _uniform(shape, bound: float, rng) -> Tensor:
+    if not _initialise.get():
+        return Tensor(np.empty(shape, np.float32), requires_grad=True)
     rng = np.random.default_rng() if rng is None else rng
     numbers = rng.random(shape, dtype=np.float32)
     numbers *= 2 * bound
@@ -175,12 +195,19 @@ class Embedding(Module):
     """
 
     def __init__(self, n_ids: int, n: int, rng=None):
-        rng = np.random.default_rng() if rng is None else rng
-        numbers = rng.standard_normal((n_ids, n), dtype=np.float32)
+        if _initialise.get():
+            rng = np.random.default_rng() if rng is None else rng
+            numbers = rng.standard_normal((n_ids, n), dtype=np.float32)
+        else:
+            numbers = np.empty((n_ids, n), np.float32)
         self.weight = Tensor(numbers, requires_grad=True)
 
     def forward(self, ids):
         return embedding(self.weight, ids)
+
+    def unembed(self, x):
+        """The product with the row of each id, as an output projection: x (..., C) -> (..., V)."""
+        return F.linear(x, self.weight.T)
 
 
 class LayerNorm(Module):

@@ -1,4 +1,10 @@
-"""Text from a model: `generate` gives it whole, `stream` piece by piece as it is drawn."""
+"""Text from a model.
 
-from .loop import generate, stream
-from .sampling import keep_top_k, keep_top_p, next_token, penalise
+`generate` gives a text whole, `stream` piece by piece as it is drawn, `complete` those of many
+prompts; `generate_ids` does the same for ids. Read sampling.py (one token), context.py and cache.py
+(what the model reads), ids.py (the loop), text.py; then beam.py, speculative.py, constrain.py.
+"""
+
+from .ids import Writer, generate_ids, nth_seed, write
+from .sampling import Sampling, penalise
+from .text import Completion, complete, generate, stream

@@ -1,0 +1,192 @@
+"""The layouts of the Llama family: the config.json of each model_type, and the tensors' names.
+
+What is read and written are the fields of `LlamaConfig` (gpt/models/config.py) as a dictionary,
+and arrays by the names of Hugging Face's LlamaForCausalLM.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .files import CONFIG, MODEL, write_tensors
+from .layout import TOKEN_IDS, Tensors, check_keys, read_settings, write_settings
+from .tensors import TensorFiles
+
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+SIZES = {  # a size's field and its key
+    "vocab_size": "vocab_size",
+    "block_size": "max_position_embeddings",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_embd": "hidden_size",
+    "n_inner": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+}
+# What transformers takes where a file does not say it.
+ABSENT = {
+    "llama": {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
+    "mistral": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+}
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+WINDOWED, FULL = "sliding_attention", "full_attention"  # entries of layer_types
+ROPE_NAMES = {"type": "rope_type"}  # older names in rope_scaling
+
+
+def read_llama(directory: str | Path) -> tuple[dict, Tensors]:
+    """The fields of a LlamaConfig, and the tensors, of a folder of the Llama family.
+
+    Raises FileNotFoundError when there is none, ValueError for one that is damaged, or says
+    something that is not supported.
+    """
+    fields, path = read_fields(directory), Path(directory)
+    tensors = Tensors(TensorFiles(directory), path)
+    # Frequencies of rotary positions, which older versions of transformers wrote.
+    tensors.drop(*(n for n in list(tensors.theirs) if n.endswith("rotary_emb.inv_freq")))
+    if fields["tied"] and HEAD in tensors:
+        if EMBEDDING in tensors and not tensors.same(HEAD, EMBEDDING):
+            raise ValueError(
+                f"{path}: {HEAD} is another matrix than {EMBEDDING}, though tie_word_embeddings "
+                f"in {CONFIG} is true"
+            )
+        tensors.theirs.setdefault(EMBEDDING, tensors.theirs[HEAD])
+        tensors.drop(HEAD)
+    if fields["n_layer"] > len(tensors.theirs):  # checked before so many layers are made
+        raise ValueError(
+            f"{path} does not fit its {CONFIG}: it holds no {fields['n_layer']} layers"
+        )
+    return fields, tensors
+
+
+def read_fields(directory: str | Path) -> dict:
+    """The fields of a LlamaConfig in a folder's config.json. Raises as `read_llama` does."""
+    path, raw = Path(directory) / CONFIG, read_settings(directory, CLASSES)
+    family = raw["model_type"]
+    known = {*SIZES.values(), "head_dim", "tie_word_embeddings", "layer_types", "sliding_window"}
+    known |= {"rope_theta", "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias"}
+    known |= {"use_sliding_window", "max_window_layers"}
+    only = {"hidden_act": ("silu", "swish"), "partial_rotary_factor": (None, 1.0)}
+    if family not in ("llama", "qwen3"):
+        only["attention_bias"] = (None, False) if family == "mistral" else (None, True)
+    if family != "llama":
+        only["mlp_bias"] = (None, False)
+    check_keys(path, raw, known, only)
+    raw = ABSENT[family] | {key: value for key, value in raw.items() if value is not None}
+    every = bool(raw.get("attention_bias", False))
+    try:
+        fields = {name: raw[key] for name, key in SIZES.items() if name not in ("n_kv_head",)}
+    except KeyError as error:
+        if error.args[0] != "rms_norm_eps":
+            raise ValueError(f"{path} is incomplete: {error} is missing") from None
+        raise ValueError(f"{path} is incomplete: rms_norm_eps is missing") from None
+    rope = read_rope(path, raw, fields["block_size"])
+    if rope.get("rope_type") == "dynamic":  # which reads contexts longer than it was trained on
+        fields["block_size"] = int(fields["block_size"] * rope["factor"])
+    return fields | {
+        "family": family,
+        "n_kv_head": raw.get("num_key_value_heads", raw["num_attention_heads"]),
+        "head_size": raw.get("head_dim"),
+        "dropout": float(raw.get("attention_dropout", 0.0)),
+        "qkv_bias": True if family == "qwen2" else every,
+        "out_bias": False if family == "qwen2" else every,
+        "mlp_bias": bool(raw.get("mlp_bias", False)),
+        "qk_norm": family == "qwen3",
+        "windows": read_windows(path, raw, family),
+        "tied": bool(raw.get("tie_word_embeddings", False)),
+        "rope_parameters": rope,
+        "generation": raw["generation"],
+        **{name: raw.get(name) for name in TOKEN_IDS},
+    }
+
+
+def read_rope(path: Path, raw: dict, context: int) -> dict:
+    """The parameters of rotary positions, under the names that transformers has now."""
+    said = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: rope_parameters are an object, not {said!r}")
+    rope = {"rope_theta": raw.get("rope_theta", 10000.0)}
+    for key, value in said.items():
+        name = ROPE_NAMES.get(key, key)
+        if name == "rope_type" or value is not None:
+            rope[name] = value
+    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(f"{path}: partial_rotary_factor is not supported, only 1.0")
+    kind = rope.get("rope_type", "default")
+    if kind in ("llama3", "yarn", "dynamic"):
+        rope.setdefault("original_max_position_embeddings", context)
+    if kind == "dynamic":  # for transformers, the context is what the file gives
+        rope["original_max_position_embeddings"] = context
+    return rope
+
+
+def read_windows(path: Path, raw: dict, family: str) -> tuple[int | None, ...]:
+    """How far back each layer sees."""
+    n, window = raw["num_hidden_layers"], raw.get("sliding_window")
+    if not isinstance(n, int) or not 0 < n < 10_000:
+        raise ValueError(f"{path}: num_hidden_layers is a positive integer, not {n!r}")
+    types = raw.get("layer_types")
+    if family in ("qwen2", "qwen3"):
+        window = window if raw.get("use_sliding_window") else None
+        first = raw.get("max_window_layers", 28)
+        types = types or [WINDOWED if window and i >= first else FULL for i in range(n)]
+    elif types is None:
+        types = [WINDOWED if window and family == "mistral" else FULL] * n
+    if not isinstance(types, list) or len(types) != n or set(types) - {WINDOWED, FULL}:
+        raise ValueError(
+            f"{path}: layer_types has {WINDOWED!r} or {FULL!r} for each of {n} layers, not {types}"
+        )
+    if family == "mistral" and len(set(types)) > 1:
+        raise ValueError(f"{path}: layer_types that differ are not supported for 'mistral'")
+    return tuple(window if t == WINDOWED else None for t in types)
+
+
+def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> None:
+    """Write `config.json` and `model.safetensors`, which AutoModelForCausalLM reads.
+
+    `config` is a LlamaConfig, `arrays` the parameters by their published names; `step` is the
+    number of updates that made them.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    rope, windows = dict(config.rope_parameters), config.windows
+    settings = {
+        "model_type": config.family,
+        "architectures": [CLASSES[config.family]],
+        **{key: getattr(config, name) for name, key in SIZES.items()},
+        "head_dim": config.head_size,
+        "hidden_act": "silu",
+        "attention_dropout": config.dropout,
+        "tie_word_embeddings": config.tied,
+        # Older versions of transformers read these two, newer ones rope_parameters.
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {k: v for k, v in rope.items() if k != "rope_theta"} or None,
+        "rope_parameters": {"rope_type": "default"} | rope,
+    }
+    if rope.get("rope_type") == "dynamic":
+        settings["max_position_embeddings"] = config.rope_context
+    if config.family in ("llama", "qwen3"):
+        settings["attention_bias"] = config.out_bias
+    if config.family == "llama":
+        settings["mlp_bias"] = config.mlp_bias
+    if config.family != "llama":
+        settings["sliding_window"] = next(filter(None, windows), None)
+        settings["layer_types"] = [WINDOWED if w else FULL for w in windows]
+    if config.family in ("qwen2", "qwen3"):
+        settings["use_sliding_window"] = any(windows)
+    if config.family == "mistral":
+        del settings["layer_types"]
+    write_settings(directory, settings, config)
+    write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})

@@ -1,0 +1,80 @@
+"""The keys and values of the positions that a model has read, so that they are computed once.
+
+A token attends to all positions before it, but their keys and values do not depend on it. So when
+a text grows by a token, the model computes that token's only, and finds the others here.
+
+B texts, nkv heads of keys and values of size hs, S positions of room, T of which are new.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tensorlite as tl
+
+
+class Cache:
+    """Room for the keys and values of `rows` texts of up to `size` positions, allocated once.
+
+    Texts of different lengths end at the same position: `pads` (B,) says how many positions at the
+    left of each are empty. `length` positions are filled; making it smaller forgets the last ones.
+    """
+
+    def __init__(self, model, rows: int, size: int, pads: np.ndarray):
+        config = model.config
+        heads, head_size = config.kv_shape
+        shape = (config.n_layer, rows, heads, size, head_size)
+        like = model.parameters()[0].data
+        self.keys = np.empty_like(like, shape=shape)
+        self.values = np.empty_like(like, shape=shape)
+        self.size, self.length = size, 0
+        self.set_pads(pads)
+
+    def set_pads(self, pads: np.ndarray) -> None:
+        self.pads = np.asarray(pads, like=self.keys)
+        self.mask = None
+        if pads.any():  # -inf is added to the scores of positions that are empty
+            empty = np.arange(self.size, like=self.keys) < self.pads[:, None]  # (B, S)
+            self.mask = np.where(empty, -np.inf, 0).astype(np.float32)[:, None, None]
+
+    def places(self, T: int):
+        """Where in their texts the next T tokens stand: (T,), or (B, T) with pads."""
+        places = np.arange(self.length, self.length + T, like=self.keys)
+        if self.mask is None:
+            return places
+        return np.maximum(places - self.pads[:, None], 0)
+
+    def keep(self, rows: list[int]) -> None:
+        """Keep these texts only, in this order; one may be there several times."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.set_pads(self.pads[rows])
+
+    def __getitem__(self, layer: int) -> Past:
+        return Past(self, layer)
+
+
+class Past:
+    """The part of a cache that belongs to one layer."""
+
+    def __init__(self, cache: Cache, layer: int):
+        self.cache, self.layer = cache, layer
+
+    def attend(self, q, k, v, window: int | None = None):
+        """Attention of new positions to themselves and all before: q (B, nh, T, hs) -> the same.
+
+        k and v (B, nkv, T, hs) are kept. With a `window`, a position sees the last `window` only.
+        """
+        cache, (B, nh, T, hs) = self.cache, q.shape
+        begin, end = cache.length, cache.length + T
+        keys, values = cache.keys[self.layer], cache.values[self.layer]  # (B, nkv, S, hs)
+        keys[:, :, begin:end], values[:, :, begin:end] = k.data, v.data
+        first = max(0, begin - window + 1) if window else 0
+        keys, values = keys[:, :, first:end], values[:, :, first:end]
+        mask = None if cache.mask is None else cache.mask[..., first:end]  # (B, 1, 1, end - first)
+        if T > 1:
+            return tl.scaled_dot_product_attention(
+                q, keys, values, mask, True, 0.0, None, None, True, window, begin - first
+            )  # (B, nh, T, hs)
+        q = q.reshape(B, -1, nh // keys.shape[1], hs)  # (B, nkv, a group of heads, hs)
+        y = tl.scaled_dot_product_attention(q, keys, values, mask)
+        return y.reshape(B, nh, 1, hs)
