@@ -88,7 +88,7 @@ def stream(
     rng = np.random.default_rng() if seed is None else random(seed, "generate")
     # A token may end in the middle of a character, and a piece of text in the middle of a stop
     # string: both are held back until it is clear how they go on.
-    decoder = StreamDecoder(tokenizer, errors="strict")
+    decoder = StreamDecoder(tokenizer, errors="strict", continues=bool(prompt))
     hold = max((len(s) - 1 for s in stop), default=0)
     text = ""
     training = model.training
