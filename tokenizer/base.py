@@ -1,8 +1,7 @@
 """The interface of every tokenizer: text to ids, ids to text, and a file that keeps it.
 
 A tokenizer is a vocabulary (id -> bytes) and a way to cut text into it. The vocabulary, decoding,
-special tokens and saving are the same for all and live here; a subclass adds the cutting,
-`encode_ordinary`.
+special tokens and saving are the same for all and live here; a subclass adds the cutting, `_plain`.
 
 The rules for special tokens are tiktoken's (https://github.com/openai/tiktoken): text can never
 become a special token unless the caller allows it by name, so a user's words cannot end a document
@@ -13,21 +12,22 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
+from .conventions import END_OF_TEXT, Conventions
 from .files import atomic_file, write_atomic
+from .normalizers import Step, check_steps, normalize
 from .processes import in_processes
 from .texts import file_blocks, groups, replace_surrogates, text_files
 
 FILE_NAME = "tensorlite-tokenizer.json"
 FILE_FORMAT = "tensorlite-tokenizer"
 FILE_VERSION = 1
-END_OF_TEXT = "<|endoftext|>"
 
 GROUP = 2**20  # characters of text that are sent to a worker process at a time
 
@@ -50,41 +50,95 @@ class Tokenizer(ABC):
         vocabulary: the bytes of every id, special tokens included.
         vocab_size: the highest id + 1. Some published vocabularies have gaps below it.
         special_tokens: name -> id, {} if there are none.
+        added_tokens: name -> id of tokens that are found in any text, allowed or not, before the
+            text is cut; {} if there are none.
+        normalizer: what is done to a text first; see normalizers.py.
+        normalized_tokens: names of special and added tokens that are looked for in the text that
+            the normalizer has made, and not before.
         eos_token: the name of the special token that ends a text, "<|endoftext|>" by default.
+        bos_token, pad_token, unk_token, chat_template, prefix_ids, suffix_ids: what a model that
+            was trained with this tokenizer expects; see conventions.py. `encode` adds none of it.
         dtype: of ids in arrays and files, uint16 or uint32.
     """
+
+    drops_first_space = False  # whether `decode` leaves out a space at the start of a text
 
     def __init__(
         self,
         tokens: Mapping[int, bytes],
         special_tokens: Mapping[str, int],
         eos_token: str = END_OF_TEXT,
+        added_tokens: Mapping[str, int] | None = None,
+        normalizer: Sequence[Step] = (),
+        normalized_tokens: Collection[str] = (),
     ):
         # A dict, because a list would take id -1 for its last token.
         self.vocabulary: dict[int, bytes] = dict(tokens)
         self.special_tokens = dict(special_tokens)
-        self.eos_token = eos_token
-        for name, token_id in self.special_tokens.items():
+        self.added_tokens = dict(added_tokens or {})
+        self.normalizer = check_steps(normalizer)
+        named = {**self.added_tokens, **self.special_tokens}
+        for name, token_id in named.items():
             self.vocabulary[token_id] = name.encode()
+        self.normalized_tokens = frozenset(normalized_tokens) & named.keys()
+        self._named, self._always = named, frozenset(self.added_tokens)
+        late = {name: normalize(name, self.normalizer) for name in self.normalized_tokens}
+        self._late = {name: made for name, made in sorted(late.items()) if made}
+        self.set_conventions(Conventions(eos_token=eos_token))
         self.vocab_size = max(self.vocabulary, default=-1) + 1
         self.dtype = token_dtype(self.vocab_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.vocabulary):,} tokens>"
 
+    # ---- what a model expects around the vocabulary ----
+
     @property
     def eos_token_id(self) -> int | None:
         """The id of `eos_token`, or None if this vocabulary has no such special token."""
         return self.special_tokens.get(self.eos_token)
 
+    @property
+    def bos_token_id(self) -> int | None:
+        """The id of `bos_token`, or None if this vocabulary has no such special token."""
+        return self.special_tokens.get(self.bos_token)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The id of `pad_token`, or None if this vocabulary has no such special token."""
+        return self.special_tokens.get(self.pad_token)
+
+    @property
+    def conventions(self) -> Conventions:
+        """The names, the template and the ids around a text, together."""
+        return Conventions(*(getattr(self, name) for name in Conventions._fields))
+
+    def set_conventions(self, conventions: Conventions) -> None:
+        """Set them all. Raises ValueError where prefix_ids or suffix_ids are not in the vocabulary."""
+        for name, value in conventions.checked(self.vocabulary)._asdict().items():
+            setattr(self, name, value)
+
     # ---- text to ids ----
 
     @abstractmethod
+    def _plain(self, text: str) -> list[int]:
+        """Ids of a part of a text that is normalized and holds no token that is to be found."""
+
+    def _plain_array(self, text: str) -> np.ndarray:
+        """`_plain` as an array."""
+        return np.array(self._plain(text), self.dtype)
+
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of `text`, all of it taken as plain text. No str raises an error.
 
-        Lone surrogates, which UTF-8 cannot hold, become U+FFFD.
+        >>> BPETokenizer([(108, 111)]).encode_ordinary("lot")
+        [256, 116]
+
+        Only `added_tokens` are found in it, which are part of any text. Lone surrogates, which
+        UTF-8 cannot hold, become U+FFFD.
         """
+        parts = self._cut_out(replace_surrogates(text), frozenset())
+        return list(chain.from_iterable(map(self._encode_part, parts)))
 
     def encode(
         self,
@@ -121,20 +175,16 @@ class Tokenizer(ABC):
         """
         parts = self._parts(text, allowed_special, disallowed_special)
         ids = [
-            np.array([part], self.dtype) if isinstance(part, int) else self._ordinary(part)
+            np.array([part], self.dtype) if isinstance(part, int) else self._plain_array(part)
             for part in parts
         ]
         return np.concatenate(ids) if ids else np.zeros(0, self.dtype)
 
     def _encode_part(self, part: str | int) -> list[int]:
-        return [part] if isinstance(part, int) else self.encode_ordinary(part)
-
-    def _ordinary(self, text: str) -> np.ndarray:
-        """`encode_ordinary` as an array."""
-        return np.array(self.encode_ordinary(text), self.dtype)
+        return [part] if isinstance(part, int) else self._plain(part)
 
     def _parts(self, text: str, allowed, disallowed) -> list[str | int]:
-        """`text` cut at its special tokens: their ids, and the plain texts between them."""
+        """`_cut_out` for the special tokens that are allowed, once the others are refused."""
         everything = isinstance(disallowed, str) and disallowed == "all"
         allowed = self._names(allowed, "allowed_special").intersection(self.special_tokens)
         disallowed = self._names(disallowed, "disallowed_special")
@@ -148,11 +198,25 @@ class Tokenizer(ABC):
                 f"to encode it as a special token, pass allowed_special={{{name!r}}}; "
                 f"to encode it as plain text, use encode_ordinary(text)"
             )
-        if not allowed:
-            return [text]
-        # With a group in the expression, every second part is what the group matched.
-        parts = any_of(allowed).split(text)
-        return [self.special_tokens[part] if i % 2 else part for i, part in enumerate(parts)]
+        return self._cut_out(text, allowed)
+
+    def _cut_out(self, text: str, allowed: frozenset[str]) -> list[str | int]:
+        """`text` cut at its added tokens and at the special tokens in `allowed`.
+
+        These become their ids. The plain texts between them are normalized, each by itself.
+        """
+        names = allowed | self._always
+        parts = _cut_at(text, names - self.normalized_tokens, self._named)
+        if not self.normalizer and not self._late:
+            return parts
+        late = {made: self._named[name] for name, made in self._late.items() if name in names}
+        found: list[str | int] = []
+        for part in parts:
+            if isinstance(part, int):
+                found.append(part)
+            else:
+                found += _cut_at(normalize(part, self.normalizer), frozenset(late), late)
+        return found
 
     def _names(self, names: Collection[str], what: str) -> frozenset[str]:
         """`names` as a set, "all" meaning all special tokens."""
@@ -219,7 +283,7 @@ class Tokenizer(ABC):
 
     def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
         """`encode_ordinary` of each as an array."""
-        return [self._ordinary(text) for text in texts]
+        return [self.encode_to_numpy(text, (), ()) for text in texts]
 
     def encode_file(
         self,
@@ -239,7 +303,7 @@ class Tokenizer(ABC):
 
         A character tokenizer, and BPE with a published pattern, read and write a few megabytes at a
         time. Text that cannot be divided is held in memory whole: megabytes of one word (see
-        `pieces.blocks`), or, with another pattern or none, the file.
+        `pieces.blocks`), or, with another pattern or none and for SentencePiece's BPE, the file.
 
         Raises ValueError if the file is not text in this encoding, or empty.
         """
@@ -257,7 +321,8 @@ class Tokenizer(ABC):
             disable=None,  # no bar where stderr is a file
         )
         with bar, atomic_file(target) as file:
-            texts = file_blocks(files, self._cut, encoding, allowed, bar.update)
+            whole = allowed | self._always
+            texts = file_blocks(files, self._cut, encoding, whole, bar.update)
             for ids in in_processes(self.encode_to_numpy, texts, workers, allowed, ()):
                 file.write(ids.data)
                 total += len(ids)
@@ -301,9 +366,11 @@ class Tokenizer(ABC):
         >>> BPETokenizer.train("", 256).decode([104, 105, 255])
         'hi\\ufffd'
 
+        A tokenizer that puts a space before every text (`drops_first_space`) leaves it out again.
         Raises ValueError on an id outside the vocabulary.
         """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        text = self.decode_bytes(ids).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self.drops_first_space else text
 
     # ---- to a file ----
 
@@ -316,6 +383,25 @@ class Tokenizer(ABC):
     def from_description(cls, description: dict) -> "Tokenizer":
         """The inverse of `describe`. A wrong description raises ValueError or TypeError."""
 
+    def describe_names(self) -> dict:
+        """The part of `describe` that says what is done before a text is cut; {} for nothing."""
+        names = {"added_tokens": self.added_tokens, "normalizer": list(self.normalizer)}
+        names["normalized_tokens"] = sorted(self.normalized_tokens)
+        return {name: value for name, value in names.items() if value}
+
+    @staticmethod
+    def described_names(description: dict):
+        """special_tokens, added_tokens, normalizer and normalized_tokens of a description."""
+        special, added = description["special_tokens"], description.get("added_tokens", {})
+        for what, tokens in (("special_tokens", special), ("added_tokens", added)):
+            if not isinstance(tokens, dict):
+                kind = type(tokens).__name__
+                raise TypeError(f"{what} must be a dict of name: id, not {kind}")
+        late = description.get("normalized_tokens", [])
+        if not isinstance(late, list) or not all(isinstance(name, str) for name in late):
+            raise TypeError("normalized_tokens must be a list of names")
+        return special, added, check_steps(description.get("normalizer", [])), late
+
     def save(self, directory: str | os.PathLike) -> None:
         """Write `directory/tensorlite-tokenizer.json`, which `tokenizer.load` reads back.
 
@@ -323,8 +409,18 @@ class Tokenizer(ABC):
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **self.describe()}
+        described = self.describe() | self.conventions.describe()
+        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **described}
         write_atomic(directory / FILE_NAME, json.dumps(content).encode())
+
+
+def _cut_at(text: str, names: frozenset[str], ids: Mapping[str, int]) -> list[str | int]:
+    """`text` cut at all `names` in it: their ids, and the texts between them."""
+    if not names:
+        return [text]
+    # With a group in the expression, every second part is what the group matched.
+    parts = any_of(names).split(text)
+    return [ids[part] if i % 2 else part for i, part in enumerate(parts)]
 
 
 @lru_cache(maxsize=128)

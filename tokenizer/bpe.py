@@ -17,16 +17,18 @@ export.py writes the files of other projects, and formats.py reads them.
 """
 
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from .base import END_OF_TEXT, Tokenizer
+from .base import END_OF_TEXT, Tokenizer, any_of
 from .checks import (
     BYTES,
+    check_names,
     check_special_ids,
     check_special_names,
     check_tokens,
@@ -37,10 +39,11 @@ from .checks import (
 from .counting import count_pieces
 from .export import export, write_huggingface, write_ranks
 from .fast_bpe import fast_encode, fast_train, short_encode
-from .pieces import BLOCK, PATTERNS, SHORT_TEXT, blocks, next_cut, splitter
+from .normalizers import Step, normalize
+from .pieces import BLOCK, PATTERNS, SHORT_TEXT, Pattern, blocks, next_cut, splitter
 from .simple_bpe import Pair
 from .table import PieceTable
-from .texts import groups, replace_surrogates
+from .texts import groups
 
 
 class JoinRanks:
@@ -93,8 +96,9 @@ class BPETokenizer(Tokenizer):
     Args:
         merges: (left id, right id) in the order of training. One whose bytes are already a token
             makes no new id.
-        pattern: "gpt2", "cl100k", "o200k", a regular expression (as the `regex` module writes
-            them), or None: the whole text is one piece.
+        pattern: "gpt2", "cl100k", "qwen2", "o200k", a regular expression (as the `regex` module
+            writes them), a tuple of these, or None: the whole text is one piece. See
+            `pieces.splitter`.
         special_tokens: name -> id; the ids follow the last token's without a gap.
         tokens: id -> bytes, for a vocabulary from elsewhere that numbers its tokens differently. It
             holds the 256 bytes and what the merges make. If `merges` is None, any two tokens merge
@@ -102,6 +106,8 @@ class BPETokenizer(Tokenizer):
         ignore_merges: if a whole piece is a token, it is encoded to that token without merging, as
             in tiktoken.
         eos_token: the name of the special token that ends a text.
+        added_tokens, normalizer, normalized_tokens: see `Tokenizer`. The id of an added token may
+            be that of the token with the same bytes.
 
     Raises ValueError if the arguments do not fit together, TypeError if one has a wrong type.
     """
@@ -109,26 +115,32 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self,
         merges: Iterable[Pair] | None,
-        pattern: str | None = "gpt2",
+        pattern: Pattern = "gpt2",
         special_tokens: Mapping[str, int] | None = None,
         tokens: Mapping[int, bytes] | None = None,
         ignore_merges: bool = False,
         eos_token: str = END_OF_TEXT,
+        added_tokens: Mapping[str, int] | None = None,
+        normalizer: Sequence[Step] = (),
+        normalized_tokens: Collection[str] = (),
     ):
         self.pattern = pattern
         self._split = splitter(pattern)
         special_tokens = {} if special_tokens is None else special_tokens
+        added_tokens = {} if added_tokens is None else added_tokens
         self._numbered = tokens is None  # as ours are: 256 bytes, merges, special tokens
         if tokens is None:
             tokens, self._ranks, self._merged = grow(merges)
-            check_special_ids(special_tokens, first=len(tokens))
+            named = check_names(special_tokens, added_tokens, tokens)
+            check_special_ids(named, first=len(tokens))
         else:
-            tokens = check_tokens(tokens, special_tokens)
+            tokens = check_tokens(tokens, check_names(special_tokens, added_tokens, tokens))
             if merges is None:
                 self._ranks, self._merged = JoinRanks(tokens), range(max(tokens) + 1)
             else:
                 self._ranks, self._merged = rank_merges(merges, tokens)
-        super().__init__(tokens, special_tokens, eos_token)
+        more = added_tokens, normalizer, normalized_tokens
+        super().__init__(tokens, special_tokens, eos_token, *more)
         self._id_of = {token: i for i, token in tokens.items()}
         self._bytes = [self._id_of[byte] for byte in BYTES]
         self.ignore_merges = ignore_merges or merges is None
@@ -209,24 +221,18 @@ class BPETokenizer(Tokenizer):
             )
         return cls(merges, pattern, {name: found + i for i, name in enumerate(special_tokens)})
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text`, all of it taken as plain text. No str raises an error.
-
-        >>> BPETokenizer([(108, 111)]).encode_ordinary("lot")
-        [256, 116]
-        """
-        text = replace_surrogates(text)
+    def _plain(self, text: str) -> list[int]:
         if self.pattern in PATTERNS and len(text) > SHORT_TEXT:
-            return self._ordinary(text).tolist()
+            return self._plain_array(text).tolist()
         return self._encode_plainly(text)
 
     def _encode_plainly(self, text: str) -> list[int]:
         # For pieces that are in the cache, as most are, this loop runs in C.
         return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
 
-    def _ordinary(self, text: str) -> np.ndarray:
+    def _plain_array(self, text: str) -> np.ndarray:
         ids = [np.zeros(0, self.dtype)]
-        for block in blocks(replace_surrogates(text), BLOCK, self.pattern):
+        for block in blocks(text, BLOCK, self.pattern):
             found = None
             if self._table and len(block) > SHORT_TEXT:
                 found = self._table.ids([block])
@@ -234,13 +240,16 @@ class BPETokenizer(Tokenizer):
         return np.concatenate(ids)
 
     def _ordinary_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """`_ordinary` of each text; short ones are encoded together."""
+        """`encode_ordinary` of each text; short ones are encoded together."""
+        if self._late or self._always and any_of(self._always).search("\0".join(texts)):
+            return super()._ordinary_batch(texts)
+        texts = (normalize(text, self.normalizer) for text in texts)
         answers = []
         for group in groups(texts, BLOCK):
             found, full = None, [text for text in group if text]
             if self._table and len(full) > 1 and SHORT_TEXT < sum(map(len, full)) < 2 * BLOCK:
                 found = self._table.ids(full)
-            found = iter(found or map(self._ordinary, full))
+            found = iter(found or map(self._plain_array, full))
             answers += [next(found) if text else np.zeros(0, self.dtype) for text in group]
         return answers
 
@@ -261,13 +270,20 @@ class BPETokenizer(Tokenizer):
         return encode(ids, self._ranks, self._merged)
 
     def _cut(self, text: str, place: int) -> int:
-        return next_cut(text, place, self.pattern)
+        if not self.normalizer:
+            return next_cut(text, place, self.pattern)
+        if self.pattern not in PATTERNS or self._late or place >= len(text):
+            return len(text)
+        # Before a space, where every pattern begins a piece; and no normal form changes either.
+        found = re.compile("[!-~](?= )").search(text, max(place - 1, 0))
+        return found.end() if found else len(text)
 
     def __reduce__(self):
         # For worker processes: what defines the tokenizer is sent, and not its cache.
         tokens = None if self._numbered else self.tokens
         arguments = self.merges, self.pattern, self.special_tokens, tokens, self.ignore_merges
-        return type(self), (*arguments, self.eos_token)
+        more = self.added_tokens, self.normalizer, self.normalized_tokens
+        return type(self), (*arguments, self.eos_token, *more), self.conventions._asdict()
 
     @property
     def tokens(self) -> dict[int, bytes]:
@@ -293,8 +309,7 @@ class BPETokenizer(Tokenizer):
             "special_tokens": self.special_tokens,
             "merges": self.merges,
         }
-        if self.eos_token != END_OF_TEXT:
-            description["eos_token"] = self.eos_token
+        description |= self.describe_names()
         if self._numbered and not self.ignore_merges:
             return description
         # Bytes as characters of the same number; null for ids that are gaps or special tokens.
@@ -307,19 +322,17 @@ class BPETokenizer(Tokenizer):
         missing = {"pattern", "special_tokens", "merges"} - description.keys()
         if missing:
             raise ValueError(f"the file has no {', '.join(sorted(missing))}")
-        merges, special_tokens = description["merges"], description["special_tokens"]
+        merges, pattern = description["merges"], description["pattern"]
         tokens = description.get("tokens")
         if not isinstance(merges, list) and (merges is not None or tokens is None):
             raise TypeError(f"merges must be a list of pairs, not {type(merges).__name__}")
-        if not isinstance(special_tokens, dict):
-            kind = type(special_tokens).__name__
-            raise TypeError(f"special_tokens must be a dict of name: id, not {kind}")
+        special_tokens, added_tokens, normalizer, late = cls.described_names(description)
         if tokens is not None:
             if not isinstance(tokens, list):
                 raise TypeError(f"tokens must be a list, not {type(tokens).__name__}")
             tokens = {i: token_bytes(i, t) for i, t in enumerate(tokens) if t is not None}
         ignore_merges = description.get("ignore_merges") is True
+        pattern = tuple(pattern) if isinstance(pattern, list) else pattern
         eos_token = description.get("eos_token", END_OF_TEXT)
-        if not isinstance(eos_token, str):
-            raise TypeError(f"eos_token must be a str, not {type(eos_token).__name__}")
-        return cls(merges, description["pattern"], special_tokens, tokens, ignore_merges, eos_token)
+        arguments = merges, pattern, special_tokens, tokens, ignore_merges, eos_token
+        return cls(*arguments, added_tokens, normalizer, late)

@@ -28,6 +28,8 @@ class CharTokenizer(Tokenizer):
     >>> tokenizer = CharTokenizer("abc")
     >>> tokenizer.encode("cab"), tokenizer.vocab_size
     ([2, 0, 1], 4)
+    >>> tokenizer.encode("abx")  # with a warning that "x" is unknown
+    [0, 1, 3]
 
     There are no special tokens, so `eos_token_id` is None.
     Raises ValueError if a character is given twice or cannot be written as UTF-8, TypeError if
@@ -80,13 +82,8 @@ class CharTokenizer(Tokenizer):
         characters = sorted(counts, key=lambda c: (-counts[c], c))
         return cls("".join(sorted(characters[: vocab_size and vocab_size - 1])))
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """One id per character. The first text with unknown characters gives a warning.
-
-        >>> CharTokenizer("abc").encode_ordinary("abx")
-        [0, 1, 3]
-        """
-        text = replace_surrogates(text)
+    def _plain(self, text: str) -> list[int]:
+        """One id per character. The first text with unknown characters gives a warning."""
         if not self._warned:
             self._warn_of_unknown(text)
         return list(map(self._ids.get, text, repeat(self.unknown_id)))  # a loop that runs in C
@@ -100,7 +97,7 @@ class CharTokenizer(Tokenizer):
         warnings.warn(
             f"{len(unknown)} characters are not in the tokenizer's vocabulary and are encoded "
             f"as unknown (id {self.unknown_id}): {first}",
-            stacklevel=3,
+            stacklevel=5,
         )
 
     def export(self, directory: str | os.PathLike, format: str) -> None:

@@ -72,6 +72,20 @@ def _check_pair(rank: int, pair: object, ranks: Mapping[Pair, int]) -> Pair:
     return pair
 
 
+def check_names(
+    special_tokens: Mapping[str, int], added_tokens: Mapping[str, int], tokens: Mapping[int, bytes]
+) -> dict[str, int]:
+    """The special and added tokens, without those added ones that are tokens of plain text too."""
+    for name, token_id in added_tokens.items():
+        if name in special_tokens:
+            raise ValueError(f"{short_repr(name)} is a special token and an added token")
+        if type(token_id) is not int:
+            raise ValueError(f"the id of {short_repr(name)} is {short_repr(token_id)}")
+    check_special_names([*special_tokens, *added_tokens])
+    apart = {n: i for n, i in added_tokens.items() if tokens.get(i) != n.encode()}
+    return {**special_tokens, **apart}
+
+
 def check_tokens(tokens: Mapping[int, bytes], special_tokens: Mapping[str, int]):
     """The tokens in the order of their ids, if they are a vocabulary of bytes."""
     check_special_names(special_tokens)

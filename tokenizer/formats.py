@@ -26,6 +26,7 @@ from reprlib import repr as short_repr  # a file may hold values of any size
 from .base import FILE_FORMAT, FILE_NAME, FILE_VERSION, Tokenizer
 from .bpe import BPETokenizer
 from .char import CharTokenizer
+from .conventions import Conventions
 from .files import read_bytes, read_json
 from .gpt2_files import read_merges
 from .huggingface_files import read_huggingface
@@ -135,4 +136,6 @@ def read_ours(description: dict) -> Tokenizer:
     kind = description.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
         raise ValueError(f"the type is {short_repr(kind)}; it must be one of {', '.join(TYPES)}")
-    return TYPES[kind].from_description(description)
+    tokenizer = TYPES[kind].from_description(description)
+    tokenizer.set_conventions(Conventions.from_description(description))
+    return tokenizer

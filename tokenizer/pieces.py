@@ -7,11 +7,13 @@ equal. `blocks` divides a long text at places where every pattern begins a piece
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import chain
 
 import numpy as np
 
-# As published: GPT-2's in https://github.com/openai/gpt-2 (src/encoder.py), the others in
-# https://github.com/openai/tiktoken (tiktoken_ext/openai_public.py). In all of them a space belongs
+# As published: GPT-2's in https://github.com/openai/gpt-2 (src/encoder.py), cl100k's and o200k's in
+# https://github.com/openai/tiktoken (tiktoken_ext/openai_public.py), Qwen2's in the tokenizer.json
+# of its models (https://huggingface.co/Qwen/Qwen2-0.5B). In all of them a space belongs
 # to the word after it. This is why `\s+(?!\S)` comes before `\s+`: it leaves the last of several.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d"
@@ -24,6 +26,14 @@ PATTERNS = {
     "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+"
     r"|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+"
+    r"|\s+(?!\S)"
+    r"|\s+",
+    # cl100k with each digit by itself.
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+"
+    r"|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+"
     r"|\s+(?!\S)"
@@ -43,21 +53,30 @@ PATTERNS = {
 SHORT_TEXT = 750  # characters; measured: up to this length the regular expression is faster
 BLOCK = 2**16  # characters whose arrays stay in a core's cache
 
+Pattern = str | tuple[str, ...] | None  # see `splitter`
+
 # ---- by regular expressions ----
 
 
-def splitter(pattern: str | None) -> Callable[[str], list[str]]:
+def splitter(pattern: Pattern) -> Callable[[str], list[str]]:
     """A function that cuts a text into pieces, by a name in PATTERNS or a regular expression.
 
     >>> splitter("gpt2")("It's 10  o'clock")
     ['It', "'s", ' 10', ' ', ' o', "'", 'clock']
 
     The pieces joined are the text, whatever the expression is: text that it does not match becomes
-    pieces too. With None, the whole text is one piece.
+    pieces too. With None, the whole text is one piece. With several patterns, each cuts the pieces
+    of the one before it further.
+
+    >>> splitter((r"\\p{N}", "gpt2"))("in 1999")
+    ['in', ' ', '1', '9', '9', '9']
+
     Raises ValueError if it is not a regular expression, TypeError if it is not a str.
     """
     if pattern is None:
         return lambda text: [text] if text else []
+    if isinstance(pattern, tuple):
+        return partial(_split_by_each, [splitter(one) for one in pattern])
     if not isinstance(pattern, str):
         raise TypeError(f"pattern must be a str or None, not {type(pattern).__name__}")
 
@@ -88,7 +107,14 @@ def _split(compiled, text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def blocks(text: str, size: int, pattern: str | None) -> Iterator[str]:
+def _split_by_each(splits, text: str) -> list[str]:
+    pieces = [text] if text else []
+    for split in splits:
+        pieces = list(chain.from_iterable(map(split, pieces)))
+    return pieces
+
+
+def blocks(text: str, size: int, pattern: Pattern) -> Iterator[str]:
     """`text` in blocks of `size` characters or a few more, whose pieces are those of the text.
 
     The text is divided only where all published patterns begin a piece, whatever the text around
@@ -108,7 +134,7 @@ def blocks(text: str, size: int, pattern: str | None) -> Iterator[str]:
         start = end
 
 
-def next_cut(text: str, place: int, pattern: str | None) -> int:
+def next_cut(text: str, place: int, pattern: Pattern) -> int:
     """The first place from `place` on where `blocks` may divide `text`; else its end."""
     if pattern not in PATTERNS or place >= len(text):
         return len(text)
@@ -134,6 +160,7 @@ OTHER, MARK, NUMBER, LOWER, UPPER, LETTER, BLANK, NEWLINE, NOTHING = range(9)
 KINDS = {
     "gpt2": [OTHER, OTHER, NUMBER, LETTER, LETTER, LETTER, BLANK, BLANK],
     "cl100k": [OTHER, OTHER, NUMBER, LETTER, LETTER, LETTER, BLANK, NEWLINE],
+    "qwen2": [OTHER, OTHER, NUMBER, LETTER, LETTER, LETTER, BLANK, NEWLINE],
     "o200k": [OTHER, MARK, NUMBER, LOWER, UPPER, LETTER, BLANK, NEWLINE],
 }
 SPACE, APOSTROPHE, SLASH, LONG_S = map(ord, " '/\u017f")  # LONG_S: an "s" in another case
@@ -220,7 +247,7 @@ def _contractions(codes, quotes, any_case: bool):
 
 
 def _later_starts(codes, kinds, pattern) -> np.ndarray | None:
-    """`_gpt2_starts` for cl100k and o200k.
+    """`_gpt2_starts` for cl100k, qwen2 and o200k.
 
     A line end belongs to the punctuation before it, and the last line end in a run of white space
     ends a piece. A blank or a single sign belongs to the word after it.
@@ -251,9 +278,10 @@ def _later_starts(codes, kinds, pattern) -> np.ndarray | None:
     start[ends[word | ((after == OTHER) & (codes[ends - 1] == SPACE))]] = False
 
     first, past = _runs(kinds, NUMBER)
-    if np.any(past - first > 3):
+    most = 1 if pattern == "qwen2" else 3  # digits in a piece
+    if np.any(past - first > most):
         digits = np.flatnonzero(kinds[1:-1] == NUMBER)
-        start[digits] = (digits - np.repeat(first, past - first)) % 3 == 0
+        start[digits] = (digits - np.repeat(first, past - first)) % most == 0
 
     letter = (kinds[1:-1] >= LOWER) & (kinds[1:-1] <= LETTER)
     quotes = codes[:-2] == APOSTROPHE

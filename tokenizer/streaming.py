@@ -15,10 +15,14 @@ class StreamDecoder:
     All the texts that `push` and `finish` return, joined, are `decode` of all the ids. With
     `errors="strict"`, bytes that cannot be part of UTF-8 raise UnicodeError, and the decoder stays
     as it was before them.
+
+    With `continues`, the ids continue a text, and are not a text of their own: a space at their
+    start is part of it, also where `decode` would leave it out (`Tokenizer.drops_first_space`).
     """
 
-    def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
+    def __init__(self, tokenizer: Tokenizer, errors: str = "replace", continues: bool = False):
         self.tokenizer, self.errors = tokenizer, errors
+        self._at_start = tokenizer.drops_first_space and not continues
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, token_id: int) -> str:
@@ -35,6 +39,8 @@ class StreamDecoder:
         except UnicodeError:
             self._utf8.setstate(state)
             raise
+        if self._at_start and text:
+            self._at_start, text = False, text.removeprefix(" ")
         return text
 
     def finish(self) -> str:

@@ -62,7 +62,7 @@ class TextWriter(Writer):
             raise ValueError(f"{tokenizer!r} has no token that stands for text")
         # A token may end in the middle of a character, and a piece of text in the middle of a stop
         # string: both are held back until it is clear how they go on.
-        self.decoder = StreamDecoder(tokenizer, errors="strict")
+        self.decoder = StreamDecoder(tokenizer, errors="strict", continues=bool(prompt))
         self.stop = [s for s in stop if isinstance(s, str) and s]
         self.hold = max((len(s) - 1 for s in self.stop), default=0)
         self.text, self.told = "", 0  # the continuation, and how much of it `news` has told
