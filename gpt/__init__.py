@@ -1,8 +1,8 @@
 """Language models on tensorlite: the models, text generation, training."""
 
 from .config import GPTConfig
-from .generate import generate, generate_ids
+from .generate import generate_ids
 from .model import GPT
 from .models import Llama, LlamaConfig, load
 
-__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate", "generate_ids", "load"]
+__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate_ids", "load"]

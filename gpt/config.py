@@ -17,6 +17,7 @@ class GPTConfig:
     n_embd: int  # C: the width of the residual stream
     dropout: float = 0.0
     bias: bool = True  # in linear layers and layer norms
+    tied: bool = True  # the output projection is the token embedding
     # The ids with which other programs begin, end and pad a text, and their defaults for
     # generation (generation_config.json); the model only keeps them.
     bos_token_id: int | None = None

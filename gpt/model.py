@@ -59,8 +59,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A language model: ids (B, T) -> logits (B, T, V) for the id that follows each.
 
-    The output projection is the token embedding, transposed (tied weights). `seed` fixes the
-    initial weights; with None there are none yet, and the arrays hold anything.
+    The output projection is the token embedding, transposed (tied weights), unless the
+    configuration says otherwise. `seed` fixes the initial weights; with None there are none yet,
+    and the arrays hold anything.
 
     >>> model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> logits, loss = model(np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64))
@@ -84,13 +85,15 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        if not config.tied:
+            self.lm_head = nn.Embedding(config.vocab_size, config.n_embd)
 
     residual = ("c_proj.weight",)  # the projections back into the residual stream
 
     @property
     def head(self):
         """The embedding whose weight (V, C) is the output projection."""
-        return self.wte
+        return self.wte if self.config.tied else self.lm_head
 
     def init_weights(self, seed: int) -> None:
         """GPT-2's initial weights: normal with standard deviation 0.02; biases are zero.
@@ -188,7 +191,10 @@ class GPT(nn.Module):
 
     def published(self) -> dict[str, np.ndarray]:
         """The parameters by the names of transformers' GPT2LMHeadModel."""
-        return {f"transformer.{name}": p.data for name, p in self.named_parameters()}
+        return {
+            name if name.startswith("lm_head") else f"transformer.{name}": p.data
+            for name, p in self.named_parameters()
+        }
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> GPT:

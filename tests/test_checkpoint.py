@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import gpt
 import tensorlite as tl
 from gpt import GPT, GPTConfig, checkpoint
 
@@ -181,7 +182,10 @@ def test_damaged_files(name, tmp_path):
         ({"model_type": None}, "None"),
         ({"activation_function": "relu"}, "relu"),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"tie_word_embeddings": False}, "lm_head"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"rotary_pct": 0.25}, "rotary_pct 0.25, which is not supported"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"n_inner": 13}, "n_inner"),
         ({"n_head": 5}, "divisible"),
@@ -244,15 +248,15 @@ def set_config(folder, **change) -> None:
     path.write_text(json.dumps({name: v for name, v in config.items() if v is not ...}))
 
 
-@pytest.mark.parametrize("tied", [True, False, ...])
-def test_an_output_layer_of_its_own_is_refused_whatever_the_configuration_says(tied, tmp_path):
+@pytest.mark.parametrize("tied", [True, ...])
+def test_an_output_layer_of_its_own_where_the_configuration_says_there_is_none(tied, tmp_path):
     model = make(True)
     model.save_pretrained(tmp_path)
     set_config(tmp_path, tie_word_embeddings=tied)
     head = model.wte.weight.data.copy()
     head[3, 5] += 1e-3
     rewrite(tmp_path, lambda t: t | {"lm_head.weight": head})
-    with pytest.raises(ValueError, match=r"lm_head\.weight is another matrix.*cannot be loaded"):
+    with pytest.raises(ValueError, match=r"lm_head\.weight is another matrix.*is true"):
         GPT.from_pretrained(tmp_path)
     rewrite(tmp_path, lambda t: t | {"lm_head.weight": model.wte.weight.data.copy()})
     assert_equal(GPT.from_pretrained(tmp_path), model)
@@ -264,7 +268,7 @@ def test_one_matrix_may_be_stored_under_either_of_its_names(tmp_path):
     rewrite(tmp_path, lambda t: {"lm_head.weight" if n == wte else n: a for n, a in t.items()})
     assert_equal(GPT.from_pretrained(tmp_path), model)
     set_config(tmp_path, tie_word_embeddings=False)  # then they are two, and one is lost
-    with pytest.raises(ValueError, match=r"missing wte\.weight"):
+    with pytest.raises(ValueError, match=r"1 tensors are missing: transformer\.wte\.weight"):
         GPT.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     rewrite(tmp_path, lambda t: t | {"wte.weight": t[wte] + 1})
@@ -278,7 +282,7 @@ def test_numbers_of_other_types(dtype, tmp_path):
     model.save_pretrained(tmp_path)
     rewrite(tmp_path, lambda t: {n: a.astype(dtype) for n, a in t.items()})
     if dtype == "int8":
-        with pytest.raises(ValueError, match="type I8; float16, float32 and float64 are read"):
+        with pytest.raises(ValueError, match="it holds numbers of type I8, not floats"):
             GPT.from_pretrained(tmp_path)
     else:
         for name, array in GPT.from_pretrained(tmp_path).state_dict().items():
@@ -289,7 +293,6 @@ def test_numbers_of_other_types(dtype, tmp_path):
 @pytest.mark.parametrize(
     "name, word",
     [
-        ("model.safetensors.index.json", "sharded"),
         ("pytorch_model.bin", "pickled"),
         ("pytorch_model.bin.index.json", "pickled"),
         ("ckpt.pt", "pickled"),
@@ -364,27 +367,30 @@ def of_transformers(dtype="float32", **settings):
 def test_transformers_own_output_layer(tmp_path):
     model = of_transformers(tie_word_embeddings=False)
     model.save_pretrained(tmp_path)
-    for tied in (False, True, ...):
-        set_config(tmp_path, tie_word_embeddings=tied)
-        with pytest.raises(ValueError, match="another matrix"):
-            GPT.from_pretrained(tmp_path)
+    ours = GPT.from_pretrained(tmp_path)
+    ours.save_pretrained(tmp_path / "again")
     import torch
 
     with torch.no_grad():
-        model.lm_head.weight.copy_(model.transformer.wte.weight)
-        model.save_pretrained(tmp_path)
         expected = model(torch.arange(8)[None]).logits.numpy()
-    ours = GPT.from_pretrained(tmp_path).eval()(np.arange(8)[None])[0].numpy()
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+        again = (
+            type(model).from_pretrained(tmp_path / "again")(torch.arange(8)[None]).logits.numpy()
+        )
+    np.testing.assert_allclose(ours(np.arange(8)[None])[0].numpy(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(again, expected, rtol=0, atol=1e-6)
 
 
 def test_forms_that_transformers_saves(tmp_path):
-    of_transformers("bfloat16").save_pretrained(tmp_path / "bfloat16")
-    with pytest.raises(ValueError, match="numbers of type BF16"):
-        GPT.from_pretrained(tmp_path / "bfloat16")
-    of_transformers().save_pretrained(tmp_path / "parts", max_shard_size="5KB")
-    with pytest.raises(ValueError, match="sharded"):
-        GPT.from_pretrained(tmp_path / "parts")
+    import torch
+
+    for form, size in (("bfloat16", "1GB"), ("float16", "5KB"), ("float32", "5KB")):
+        theirs = of_transformers(form)
+        theirs.save_pretrained(tmp_path / form, max_shard_size=size)
+        assert (size == "5KB") == (tmp_path / form / "model.safetensors.index.json").exists()
+        with torch.no_grad():
+            expected = theirs.float()(torch.arange(8)[None]).logits.numpy()
+        ours = gpt.load(tmp_path / form)(np.arange(8)[None])[0].numpy()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_transformers_stops_where_the_model_does(tmp_path):

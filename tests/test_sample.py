@@ -17,7 +17,10 @@ import tensorlite as tl
 import tokenizer as tokenizers
 import train
 from gpt import GPT, GPTConfig, data
-from gpt.generate import generate, keep_top_k, keep_top_p, next_token, penalise, stream
+from gpt import generate as texts
+from gpt.generate import Sampling, penalise
+from gpt.generate.context import window_start
+from gpt.generate.sampling import top_k_ids, top_p_ids
 from tokenizer import BPETokenizer, CharTokenizer
 
 from .test_resume import damaged
@@ -44,10 +47,10 @@ class Script:
         self.ids, self.contexts = iter(ids), []
         self.config = GPTConfig(vocab_size, 8, 1, 1, 1)
 
-    def next_logits(self, idx):
+    def next_logits(self, idx, cache=None, last=1):
         self.contexts.append(np.asarray(idx)[0].tolist())
-        logits = np.zeros((1, self.config.vocab_size), np.float32)
-        logits[0, next(self.ids)] = 50
+        logits = np.zeros((1, 1, self.config.vocab_size), np.float32)
+        logits[0, 0, next(self.ids)] = 50
         return tl.tensor(logits)
 
     def train(self, mode=True):
@@ -56,6 +59,18 @@ class Script:
 
     def eval(self):
         return self.train(False)
+
+
+def generate(model, *args, **settings) -> str:
+    return texts.generate(model, *args, **script_settings(model), **settings)
+
+
+def stream(model, *args, **settings):
+    return texts.stream(model, *args, **script_settings(model), **settings)
+
+
+def script_settings(model) -> dict:
+    return {"use_cache": False} if isinstance(model, Script) else {}
 
 
 def say(text: str, **settings) -> str:
@@ -71,19 +86,9 @@ def say(text: str, **settings) -> str:
 logits_arrays = st.lists(st.floats(-8, 8), min_size=1, max_size=12).map(np.array)
 
 
-class At:
-    """A generator that says one number."""
-
-    def __init__(self, u: float):
-        self.u = u
-
-    def random(self) -> float:
-        return self.u
-
-
 def probabilities(logits, **settings) -> np.ndarray:
-    """How often next_token draws each id, from 2000 evenly spaced random numbers."""
-    draws = [next_token(logits, At((i + 0.5) / 2000), **settings) for i in range(2000)]
+    """How often `Sampling` draws each id, from 2000 evenly spaced random numbers."""
+    draws = [Sampling(**settings).draw(logits, (i + 0.5) / 2000) for i in range(2000)]
     return np.bincount(draws, minlength=len(logits)) / 2000
 
 
@@ -131,16 +136,17 @@ def test_tokens_are_drawn_as_the_definitions_say(settings):
 
 @given(logits_arrays, st.integers(1, 15))
 def test_top_k_keeps_the_k_likeliest(logits, k):
-    kept = keep_top_k(logits, k)
-    assert np.isfinite(kept).sum() == min(k, len(logits))
-    assert sorted(kept)[::-1][:k] == sorted(logits)[::-1][:k]
-    assert all(a == b or a == -np.inf for a, b in zip(kept, logits))
+    kept = top_k_ids(logits, k)
+    assert kept.tolist() == sorted(set(kept.tolist())) and len(kept) == min(k, len(logits))
+    assert sorted(logits[kept])[::-1] == sorted(logits)[::-1][:k]
+    # Of equally likely ones, the first.
+    assert kept.tolist() == sorted(np.argsort(-logits, kind="stable")[:k].tolist())
 
 
 @given(logits_arrays, st.floats(0.01, 1))
 def test_top_p_keeps_the_fewest_that_reach_p(logits, p):
-    kept = np.isfinite(keep_top_p(logits, p))
     weights = np.exp(logits) / np.exp(logits).sum()
+    kept = np.isin(np.arange(len(logits)), top_p_ids(weights, p))
     assert weights[kept].sum() >= p - 1e-9
     assert weights[kept].sum() - weights[kept].min() < p + 1e-9
     assert weights[kept].min() >= weights[~kept].max(initial=0)
@@ -158,8 +164,8 @@ def test_the_penalty_makes_seen_ids_less_likely_once(logits, seen, penalty):
 
 def test_the_last_random_number_does_not_fall_off_the_end():
     logits = np.array([1.0, 2.0, -np.inf], np.float32)
-    assert next_token(logits, At(np.nextafter(1.0, 0.0)), top_p=0.9) in (0, 1)
-    assert next_token(logits, At(0.0), top_k=1) == 1
+    assert Sampling(top_p=0.9).draw(logits, np.nextafter(1.0, 0.0)) in (0, 1)
+    assert Sampling(top_k=1).draw(logits, 0.0) == 1
 
 
 # ---- a text --------------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ def test_greedy_is_the_likeliest_token_each_time():
     text = generate(model, CHARS, "abc", max_new_tokens=20, temperature=0)
     ids = CHARS.encode("abc")
     for _ in range(20):
-        logits, _ = model.eval()(np.array([ids[-8:]]))
+        logits, _ = model.eval()(np.array([ids[window_start(len(ids), 8) :]]))
         ids.append(int(logits.numpy()[0, -1, : CHARS.unknown_id].argmax()))
     assert text == CHARS.decode(ids)
     assert text == generate(model, CHARS, "abc", 20, 0, seed=5)
@@ -194,11 +200,12 @@ def test_repetition_penalty_reaches_the_text():
     assert len(set(seldom)) > len(set(often))
 
 
-def test_the_context_is_the_last_block():
+def test_the_context_loses_its_older_half_when_it_is_full():
     script = Script(CHARS.encode("abcdefgh" * 2), CHARS.vocab_size)
     generate(script, CHARS, "ha", max_new_tokens=16, temperature=0)
     everything = CHARS.encode("ha" + "abcdefgh" * 2)
-    assert script.contexts == [everything[max(0, n - 8) : n] for n in range(2, 18)]
+    starts = [0] * 7 + [4] * 4 + [8] * 4 + [12]
+    assert script.contexts == [everything[start:n] for start, n in zip(starts, range(2, 18))]
 
 
 def test_a_long_prompt_is_cropped_and_said_so():

@@ -17,7 +17,7 @@ from .layout import TOKEN_IDS, Tensors, check_keys, read_settings, write_setting
 from .tensors import TensorFiles
 
 PREFIX = "transformer."
-WTE, HEAD = PREFIX + "wte.weight", "lm_head.weight"
+WTE, WPE, HEAD = PREFIX + "wte.weight", PREFIX + "wpe.weight", "lm_head.weight"
 
 
 def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0) -> None:
@@ -41,14 +41,14 @@ def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied,
         "bias": config.bias,
     }
     write_settings(directory, settings, config)
     tensors = dict(arrays)
     if not config.bias:  # GPT-2 has biases everywhere: zeros mean the same as none
-        for name in [n for n in tensors if n.endswith(".weight") and ".wte." not in n]:
-            if ".wpe." not in name:
+        for name in [n for n in tensors if n.endswith(".weight")]:
+            if not name.endswith((WTE, WPE, HEAD)):
                 bias = np.zeros(tensors[name].shape[-1], np.float32)
                 tensors[name.removesuffix("weight") + "bias"] = bias
     write_tensors(directory / MODEL, tensors, {"format": "pt", "step": str(step)})
@@ -58,27 +58,14 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, Tensors]:
     """The shape and the tensors of a model in GPT-2's layout, whoever wrote it.
 
     Raises FileNotFoundError when there is none, ValueError for one that is damaged, of another
-    architecture or in another form (pickled, quantised), or whose output layer is a matrix of its
-    own: here it is the token embedding.
+    architecture or in another form (pickled, quantised).
     """
     config, path = read_config(directory), Path(directory)
     files = TensorFiles(directory)
     tensors = Tensors(files, path, _prefixed)
     masks = (".attn.bias", ".attn.masked_bias")  # buffers of older versions of transformers
     tensors.drop(*(name for name in list(tensors.theirs) if name.endswith(masks)))
-    tied = config_says_tied(path)
-    if HEAD in tensors:
-        if WTE in tensors and not tensors.same(HEAD, WTE) or not (tied or WTE in tensors):
-            raise ValueError(
-                f"{path}: {HEAD} is another matrix than {WTE}. A GPT-2 with an output layer of "
-                "its own (tie_word_embeddings false) cannot be loaded: here the token embedding is "
-                "the output layer"
-            )
-        # Of two names for one matrix, a file may hold either.
-        tensors.theirs.setdefault(WTE, tensors.theirs[HEAD])
-        tensors.drop(HEAD)
-    elif not tied:
-        raise ValueError(f"{path} holds no {HEAD}, though tie_word_embeddings in {CONFIG} is false")
+    tensors.tie(config.tied, HEAD, WTE)
     if not config.bias:
         biases = [n for n in tensors.theirs if n.endswith(".bias")]
         if any(tensors.read(n).any() for n in biases):
@@ -94,10 +81,6 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, Tensors]:
 def _prefixed(name: str) -> str:
     """The name with the prefix that the files of GPT2Model lack."""
     return name if name == HEAD or name.startswith(PREFIX) else PREFIX + name
-
-
-def config_says_tied(directory: Path) -> bool:
-    return read_settings(directory, ["gpt2"]).get("tie_word_embeddings", True)
 
 
 def read_config(directory: str | Path) -> GPTConfig:
@@ -127,6 +110,7 @@ def read_config(directory: str | Path) -> GPTConfig:
             n_embd=raw["n_embd"],
             dropout=float(raw.get("resid_pdrop", 0.0)),
             bias=raw.get("bias", True),
+            tied=raw.get("tie_word_embeddings", True),
             generation=raw["generation"],
             **{name: raw.get(name, defaults[name]) for name in TOKEN_IDS},
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import CONFIG, missing, read_json, write_json
-from .tensors import TensorFiles
+from .tensors import FLOATS, TensorFiles
 
 GENERATION = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of a model's configuration
@@ -145,9 +145,20 @@ class Tensors:
     def read(self, name: str) -> np.ndarray:
         return self.files.read(self.theirs[name])
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether two tensors hold equal numbers."""
-        return np.array_equal(self.read(one), self.read(other))
+    def tie(self, tied: bool, head: str, embedding: str) -> None:
+        """Where the output projection is the token embedding, take one matrix of these names.
+
+        Raises ValueError where there are two that differ.
+        """
+        if not tied or head not in self.theirs:
+            return
+        if embedding in self.theirs and not np.array_equal(self.read(head), self.read(embedding)):
+            raise ValueError(
+                f"{self.path}: {head} is another matrix than {embedding}, though "
+                f"tie_word_embeddings in {CONFIG} is true"
+            )
+        self.theirs.setdefault(embedding, self.theirs[head])  # a file may hold it under either
+        self.drop(head)
 
     def read_into(self, arrays: dict[str, np.ndarray]) -> None:
         """Read every tensor into the array of its name, one after another.
@@ -155,6 +166,8 @@ class Tensors:
         Raises ValueError for tensors that are missing, unknown or of another shape.
         """
         faults = []
+        if others := {self.files.dtype(name) for name in self.theirs.values()} - FLOATS.keys():
+            faults.append(f"it holds numbers of type {', '.join(sorted(others))}, not floats")
         if lost := arrays.keys() - self.theirs.keys():
             faults.append(f"{len(lost)} tensors are missing: {_first(lost)}")
         if more := self.theirs.keys() - arrays.keys():

@@ -56,14 +56,7 @@ def read_llama(directory: str | Path) -> tuple[dict, Tensors]:
     tensors = Tensors(TensorFiles(directory), path)
     # Frequencies of rotary positions, which older versions of transformers wrote.
     tensors.drop(*(n for n in list(tensors.theirs) if n.endswith("rotary_emb.inv_freq")))
-    if fields["tied"] and HEAD in tensors:
-        if EMBEDDING in tensors and not tensors.same(HEAD, EMBEDDING):
-            raise ValueError(
-                f"{path}: {HEAD} is another matrix than {EMBEDDING}, though tie_word_embeddings "
-                f"in {CONFIG} is true"
-            )
-        tensors.theirs.setdefault(EMBEDDING, tensors.theirs[HEAD])
-        tensors.drop(HEAD)
+    tensors.tie(fields["tied"], HEAD, EMBEDDING)
     if fields["n_layer"] > len(tensors.theirs):  # checked before so many layers are made
         raise ValueError(
             f"{path} does not fit its {CONFIG}: it holds no {fields['n_layer']} layers"

@@ -34,7 +34,6 @@ class LlamaConfig(GPTConfig):
     mlp_bias: bool | None = None
     qk_norm: bool = False  # q and k are normalised, as in Qwen3
     windows: tuple[int | None, ...] | None = None  # each layer's; None: it sees all before it
-    tied: bool = True  # the output projection is the token embedding
     norm_eps: float = 1e-6
     rope_parameters: Mapping = field(default_factory=lambda: {"rope_theta": 10000.0})
     family: str | None = None  # the model_type to save as (the first that can say all this)

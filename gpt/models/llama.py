@@ -22,7 +22,6 @@ import numpy as np
 
 import tensorlite as tl
 from tensorlite import nn
-from tensorlite.device import random
 
 from ..checkpoint import read_llama, write_llama
 from ..model import GPT
@@ -109,13 +108,13 @@ class Llama(GPT):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
         if not config.tied:
-            self.lm_head = nn.Embedding(config.vocab_size, config.n_embd)  # its rows: (V, C)
+            self.lm_head = nn.Embedding(config.vocab_size, config.n_embd)
 
     residual = ("o_proj.weight", "down_proj.weight")  # the projections back into the stream
 
     @property
     def head(self):
-        return self.embed_tokens if self.config.tied else self.lm_head  # its weight is (V, C)
+        return self.embed_tokens if self.config.tied else self.lm_head
 
     def num_params(self, non_embedding: bool = False) -> int:
         """The number of parameters. There are no position embeddings to leave out."""
