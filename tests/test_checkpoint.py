@@ -315,9 +315,11 @@ def test_checkpoints_in_other_forms_are_called_what_they_are(name, word, tmp_pat
 def test_the_ids_that_begin_and_end_texts_are_kept(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
 
-    def again(**change):
+    def again(generation=None, **change):
         make(True).save_pretrained(a)
         set_config(a, **change)
+        if generation:
+            (a / "generation_config.json").write_text(json.dumps(generation))
         GPT.from_pretrained(a).save_pretrained(b)
         config = json.loads((b / "config.json").read_text())
         return [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")]
@@ -327,8 +329,13 @@ def test_the_ids_that_begin_and_end_texts_are_kept(tmp_path):
     assert again(eos_token_id=[10, 3]) == [None, [10, 3], None]
     # Where nothing is said, transformers takes GPT-2's, which this vocabulary does not have.
     assert again(bos_token_id=..., eos_token_id=...) == [None, None, None]
-    (a / "generation_config.json").write_text('{"eos_token_id": 7}')
-    assert again(bos_token_id=9, eos_token_id=10) == [9, 7, None]
+    assert again({"eos_token_id": 7}, bos_token_id=9, eos_token_id=10) == [9, 7, None]
+    assert not (b / "generation_config.json").exists()  # it says nothing more
+    said = {"do_sample": True, "top_k": 3, "eos_token_id": [7, 8]}
+    assert again(said) == [None, [7, 8], None]
+    assert json.loads((b / "generation_config.json").read_text()) == said
+    assert again() == [None, None, None]
+    assert not (b / "generation_config.json").exists()  # one of another model would count
 
 
 # ---- the oracle ----------------------------------------------------------------------------------
