@@ -20,9 +20,10 @@ from tensorlite.device import place
 from tokenizer.base import write_atomic
 
 MODEL, CONFIG = "model.safetensors", "config.json"
+INDEX = "model.safetensors.index.json"  # of a model in several files
 # Files of checkpoints in other formats, which are not read, and what they hold.
 OTHER_CHECKPOINTS = {
-    "model.safetensors.index.json": "a checkpoint in several parts (sharded)",
+    INDEX: "a checkpoint in several parts (sharded)",
     "adapter_model.*": "an adapter (LoRA), which is only the changes to a model",
     "pytorch_model*.bin*": "a pickled checkpoint, which could run code when it is read",
     "*.pt": "a pickled checkpoint, which could run code when it is read",
@@ -100,9 +101,10 @@ def missing(path: Path) -> FileNotFoundError | ValueError:
     for pattern, what in OTHER_CHECKPOINTS.items():
         for other in sorted(path.parent.glob(pattern)):
             return ValueError(
-                f"{other} is {what}. Only {MODEL} beside {CONFIG} is read: with transformers, "
+                f"{other} is {what}, and there is no {path.name} beside it. {MODEL}, or {INDEX} "
+                f"and the files that it names, is read together with {CONFIG}: with transformers, "
                 "load the model where it was made and write it again by "
-                "model.float().save_pretrained(FOLDER, max_shard_size='100GB')"
+                "model.save_pretrained(FOLDER)"
             )
     return FileNotFoundError(f"{path.parent} holds no checkpoint: there is no {path.name} in it")
 
