@@ -47,15 +47,18 @@ def fetch(
                 f"the answer ({len(data)} bytes) has SHA-256 {digest}, and the file has {sha256}"
             )
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # A bare URLError is a wrapper: its reason says it better.
-        why = error.reason if type(error) is urllib.error.URLError else error
         raise ConnectionError(
-            f"{damaged}could not fetch {url}: {why}. Download that file by hand, once there is a "
-            f"connection, and put it at {path}"
+            f"{damaged}could not fetch {url}: {reason(error)}. Download that file by hand, "
+            f"once there is a connection, and put it at {path}"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
     return data
+
+
+def reason(error: Exception) -> object:
+    """What an error says. A bare URLError is a wrapper: its reason says it better."""
+    return error.reason if type(error) is urllib.error.URLError else error
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -1,12 +1,14 @@
 """What is saved of a model and of a run, so that nothing is lost and everybody can read it.
 
-`files` writes files that appear whole or not at all, `tensors` reads the weights of others,
-`layout` says how their folders are checked, `gpt2` and `llama` know the layouts of the families,
-and `run` keeps the state of a run. None of them knows a model: they handle files, arrays and names.
+`files` writes files that appear whole or not at all, `tensors` reads weights in one file or
+several, `hub` fetches them, `layout` checks the folders of others, `gpt2` and `llama` know the
+names and settings in them, and `run` keeps the state of a run. None of them knows a model: they
+handle files, arrays and names.
 """
 
 from .files import CONFIG, MODEL, open_tensors, read_json, write_json, write_tensors
 from .gpt2 import read_config, read_gpt2, write_gpt2
+from .hub import fetch_model, local_folder
 from .layout import TOKEN_IDS, model_type
 from .llama import read_fields, read_llama, write_llama
 from .run import (
@@ -19,3 +21,4 @@ from .run import (
     save_run,
     save_tokenizer,
 )
+from .tensors import TensorFiles
