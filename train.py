@@ -55,8 +55,8 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             print(f"the run in {run.out} is finished, at step {steps}; {more}")
             return report(run)
 
-        # 3. The model: new, or from a folder, or as it was saved. Other families of models go
-        #    beside gpt/model.py, and are made here.
+        # 3. The model: new, or from a folder, or as it was saved. gpt/model.py has the simplest
+        #    one, gpt/models/ other families.
         model = make_model(run, tokens)
 
         # 4. The task: which windows of the tokens are a batch, what the loss is, what is measured.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checkpoint import model_type
+from .. import checkpoint
+from ..config import GPTConfig
 from ..model import GPT
 from .config import FAMILIES, LlamaConfig
 from .llama import Llama
@@ -18,5 +19,21 @@ def load(directory: str | Path) -> GPT | Llama:
     one that is damaged, of another family, or whose config.json says something that is not
     supported, by its name.
     """
-    family = Llama if model_type(directory) in FAMILIES else GPT
-    return family.from_pretrained(directory)
+    return class_of(directory).from_pretrained(directory)
+
+
+def class_of(directory: str | Path) -> type[GPT]:
+    """The class of the model in a folder. Raises as `load` does."""
+    return Llama if checkpoint.model_type(directory) in FAMILIES else GPT
+
+
+def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
+    """The shape of the model in a folder. Raises as `load` does."""
+    if class_of(directory) is GPT:
+        return checkpoint.read_config(directory)
+    return LlamaConfig(**checkpoint.read_fields(directory))
+
+
+def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
+    """A new model of this shape; see `GPT` for the seed."""
+    return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)

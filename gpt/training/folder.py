@@ -24,9 +24,11 @@ FIXED = (
     "tokenizer",
     "separator",
     "vocab_size",
+    "model",
     "block_size",
     "n_layer",
     "n_head",
+    "n_kv_head",
     "n_embd",
     "bias",
 )

@@ -14,10 +14,11 @@ import tokenizer as tokenizers
 from tokenizer import BPETokenizer, CharTokenizer, Tokenizer
 from tokenizer.base import END_OF_TEXT, FILE_NAME
 
-from .. import checkpoint, data
+from .. import checkpoint, data, models
 from ..config import GPTConfig
 from ..evaluate import holds_unknown
 from ..model import GPT
+from ..models import LlamaConfig
 from .run import Run
 from .settings import NO_MODEL, Settings, is_model
 
@@ -151,7 +152,7 @@ def count_ids(settings: Settings, tokenizer) -> int:
     if tokenizer:
         return tokenizer.vocab_size
     if is_model(settings.init_from):
-        return checkpoint.read_config(settings.init_from).vocab_size
+        return models.read_config(settings.init_from).vocab_size
     return 50304
 
 
@@ -187,7 +188,7 @@ def make_model(run: Run, tokens: Tokens) -> GPT:
     model, run.settings = first_model(run.settings, run.given, tokens.vocab_size, run.start)
     run.load_weights(model)
     if run.start:
-        model.config = with_token_ids(model.config, vars(checkpoint.read_config(run.out)))
+        model.config = with_token_ids(model.config, vars(models.read_config(run.out)))
     if tokens.tokenizer:
         end = tokens.tokenizer.eos_token_id  # as with GPT-2, it begins a text too
         model.config = with_token_ids(model.config, {"bos_token_id": end, "eos_token_id": end})
@@ -197,42 +198,52 @@ def make_model(run: Run, tokens: Tokens) -> GPT:
 
 
 def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple[GPT, Settings]:
-    """A new model for `size` ids, or the one in the folder --init_from; settings of its shape.
-
-    After step 0 a run does not need that folder any more: it has the shape and the weights itself.
-    """
+    """A new model for `size` ids, or the one in the folder --init_from; settings of its shape."""
     s = settings
-    if start or s.init_from in NO_MODEL:
-        shape = GPTConfig(size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
-        return GPT(shape, seed=s.seed), settings
+    if start:  # the run has the shape and the weights itself
+        shape = dataclasses.replace(models.read_config(s.out_dir), dropout=s.dropout)
+        return models.make(shape, seed=None), settings
+    if s.init_from in NO_MODEL:
+        sizes = (size, s.block_size, s.n_layer, s.n_head, s.n_embd, s.dropout, s.bias)
+        if s.model == "llama":
+            return models.make(LlamaConfig(*sizes, n_kv_head=s.n_kv_head), s.seed), settings
+        return models.make(GPTConfig(*sizes), s.seed), settings
     if not is_model(s.init_from):
         raise FileNotFoundError(
-            f"--init_from is scratch, resume, auto or the folder of a model; there is no folder "
-            f"{s.init_from!r} with a config.json"
+            f"--init_from is scratch, resume, auto, hf:OWNER/NAME or the folder of a model; there "
+            f"is no folder {s.init_from!r} with a config.json"
         )
-    model = GPT.from_pretrained(s.init_from)
-    for name in ("n_layer", "n_head", "n_embd", "bias"):
-        own = getattr(model.config, name)
-        if name in given and given[name] != own:
+    model = models.load(s.init_from)
+    own = {name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd", "bias")}
+    if isinstance(model.config, LlamaConfig):
+        own |= {"model": "llama", "n_kv_head": model.config.n_kv_head}
+    else:
+        own |= {"model": "gpt2", "n_kv_head": None}
+    for name, value in own.items():
+        if name in given and given[name] != value:
             raise ValueError(
-                f"the model in {s.init_from} has --{name} {own}, which cannot be {given[name]} now"
+                f"the model in {s.init_from} has --{name} {value}, which cannot be {given[name]} "
+                "now"
             )
     if size > model.config.vocab_size:
         raise ValueError(
             f"the data has {size} ids, the model in {s.init_from} knows {model.config.vocab_size}"
         )
-    block_size = model.config.block_size
+    own |= {"vocab_size": model.config.vocab_size, "block_size": model.config.block_size}
     if "block_size" in given:
-        if s.block_size > block_size:
-            raise ValueError(f"--block_size {s.block_size} is beyond the model's {block_size}")
-        block_size = s.block_size
-    shape = dataclasses.replace(model.config, block_size=block_size, dropout=s.dropout)
-    smaller = GPT(shape, seed=s.seed)
-    state = model.state_dict()
-    state["wpe.weight"] = state["wpe.weight"][:block_size]
-    smaller.load_state_dict(state)
-    names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
-    return smaller, dataclasses.replace(s, **{name: getattr(shape, name) for name in names})
+        if s.block_size > own["block_size"]:
+            raise ValueError(
+                f"--block_size {s.block_size} is beyond the model's {own['block_size']}"
+            )
+        own["block_size"] = s.block_size
+    shape = dataclasses.replace(model.config, block_size=own["block_size"], dropout=s.dropout)
+    if shape != model.config:
+        state = model.state_dict()
+        if "wpe.weight" in state:  # of the positions, those in the shorter context
+            state["wpe.weight"] = state["wpe.weight"][: shape.block_size]
+        model = models.make(shape, seed=None)
+        model.load_state_dict(state)
+    return model, dataclasses.replace(s, **own)
 
 
 def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:

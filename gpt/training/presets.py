@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import local_folder
 from .commandline import Parser
 from .settings import NO_MODEL, Settings
 
@@ -107,7 +108,9 @@ presets (parameters, and the time on 2 cores):
 """
 
 # Settings of a preset that are for new models, and not for one that --init_from names
-OF_A_NEW_MODEL = "tokenizer vocab_size block_size n_layer n_head n_embd bias".split()
+OF_A_NEW_MODEL = (
+    "model tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
+)
 
 # nanoGPT's flags that have no meaning here, and why
 IGNORED = {
@@ -142,6 +145,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
+    if "init_from" in given:  # hf:OWNER/NAME becomes the folder of the model, once it is fetched
+        given["init_from"] = str(local_folder(given["init_from"]))
 
     name, values = given.pop("preset", None), {}
     if (config := given.pop("config", None)) is not None:

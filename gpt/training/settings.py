@@ -36,9 +36,11 @@ class Settings:
     )
     vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
+    model: str = option("gpt2", "gpt2, or llama: rotary positions, RMSNorm, SwiGLU, grouped heads")
     block_size: int = option(64, "the context, in tokens")
     n_layer: int = option(4, "blocks")
     n_head: int = option(4, "attention heads in a block")
+    n_kv_head: int | None = option(None, "heads of keys and values, in a llama (n_head)")
     n_embd: int = option(128, "width")
     dropout: float = option(0.0, "probability of dropping an activation in training")
     bias: bool = option(False, "biases in linear layers and layer norms")
@@ -98,7 +100,11 @@ class Settings:
         for name in ("max_iters", "warmup_iters", "weight_decay", "grad_clip", "seed"):
             if not getattr(self, name) >= 0:  # NaN too
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}")
-        for name in ("lr_decay_iters", "save_interval", "vocab_size"):
+        if self.model not in ("gpt2", "llama"):
+            raise ValueError(f"--model is gpt2 or llama, not {self.model!r}")
+        if self.n_kv_head is not None and self.model == "gpt2":
+            raise ValueError("--n_kv_head is for --model llama: a gpt2 has as many as --n_head")
+        for name in ("lr_decay_iters", "save_interval", "vocab_size", "n_kv_head"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
         for name in ("beta1", "beta2", "dropout"):
