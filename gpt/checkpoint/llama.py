@@ -77,20 +77,23 @@ def read_fields(directory: str | Path) -> dict:
     if family != "llama":
         only["mlp_bias"] = (None, False)
     check_keys(path, raw, known, only)
+    ids = {name: raw[name] if name in raw else ABSENT[family].get(name) for name in TOKEN_IDS}
     raw = ABSENT[family] | {key: value for key, value in raw.items() if value is not None}
     every = bool(raw.get("attention_bias", False))
-    try:
-        fields = {name: raw[key] for name, key in SIZES.items() if name not in ("n_kv_head",)}
-    except KeyError as error:
-        if error.args[0] != "rms_norm_eps":
-            raise ValueError(f"{path} is incomplete: {error} is missing") from None
-        raise ValueError(f"{path} is incomplete: rms_norm_eps is missing") from None
+    raw.setdefault("num_key_value_heads", raw.get("num_attention_heads"))
+    raw.setdefault("rms_norm_eps", 1e-6)
+    if missing := [key for key in SIZES.values() if raw.get(key) is None]:
+        raise ValueError(f"{path} is incomplete: {', '.join(missing[:5])} is missing")
+    fields = {name: raw[key] for name, key in SIZES.items()}
+    if type(fields["block_size"]) is not int:
+        raise ValueError(
+            f"{path}: max_position_embeddings is an integer, not {fields['block_size']!r}"
+        )
     rope = read_rope(path, raw, fields["block_size"])
     if rope.get("rope_type") == "dynamic":  # which reads contexts longer than it was trained on
         fields["block_size"] = int(fields["block_size"] * rope["factor"])
     return fields | {
         "family": family,
-        "n_kv_head": raw.get("num_key_value_heads", raw["num_attention_heads"]),
         "head_size": raw.get("head_dim"),
         "dropout": float(raw.get("attention_dropout", 0.0)),
         "qkv_bias": True if family == "qwen2" else every,
@@ -101,7 +104,7 @@ def read_fields(directory: str | Path) -> dict:
         "tied": bool(raw.get("tie_word_embeddings", False)),
         "rope_parameters": rope,
         "generation": raw["generation"],
-        **{name: raw.get(name) for name in TOKEN_IDS},
+        **ids,
     }
 
 
@@ -154,7 +157,8 @@ def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> N
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    rope, windows = dict(config.rope_parameters), config.windows
+    rope, windows = {"rope_type": "default"} | config.rope_parameters, config.windows
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     settings = {
         "model_type": config.family,
         "architectures": [CLASSES[config.family]],
@@ -165,11 +169,12 @@ def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> N
         "tie_word_embeddings": config.tied,
         # Older versions of transformers read these two, newer ones rope_parameters.
         "rope_theta": rope["rope_theta"],
-        "rope_scaling": {k: v for k, v in rope.items() if k != "rope_theta"} or None,
-        "rope_parameters": {"rope_type": "default"} | rope,
+        "rope_scaling": None if rope["rope_type"] == "default" else scaling,
+        "rope_parameters": rope,
     }
-    if rope.get("rope_type") == "dynamic":
+    if rope["rope_type"] == "dynamic":
         settings["max_position_embeddings"] = config.rope_context
+        del rope["original_max_position_embeddings"]
     if config.family in ("llama", "qwen3"):
         settings["attention_bias"] = config.out_bias
     if config.family == "llama":
