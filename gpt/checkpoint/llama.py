@@ -158,11 +158,15 @@ def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> N
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     rope, windows = {"rope_type": "default"} | config.rope_parameters, config.windows
+    context = config.block_size
+    if rope["rope_type"] == "dynamic":
+        context = rope.pop("original_max_position_embeddings")
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     settings = {
         "model_type": config.family,
         "architectures": [CLASSES[config.family]],
         **{key: getattr(config, name) for name, key in SIZES.items()},
+        "max_position_embeddings": context,
         "head_dim": config.head_size,
         "hidden_act": "silu",
         "attention_dropout": config.dropout,
@@ -172,9 +176,6 @@ def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> N
         "rope_scaling": None if rope["rope_type"] == "default" else scaling,
         "rope_parameters": rope,
     }
-    if rope["rope_type"] == "dynamic":
-        settings["max_position_embeddings"] = config.rope_context
-        del rope["original_max_position_embeddings"]
     if config.family in ("llama", "qwen3"):
         settings["attention_bias"] = config.out_bias
     if config.family == "llama":

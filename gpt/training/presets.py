@@ -108,8 +108,7 @@ presets (parameters, and the time on 2 cores):
 """
 
 # Settings of a preset that are for new models, and not for one that --init_from names
-OF_A_NEW_MODEL = "tokenizer vocab_size model block_size n_layer n_head n_kv_head n_embd".split()
-OF_A_NEW_MODEL += ["bias"]
+OF_A_NEW_MODEL = (
     "model tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
 )
 
