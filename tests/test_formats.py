@@ -286,10 +286,10 @@ def test_special_tokens_of_the_vocabulary_that_only_a_file_beside_it_names(tmp_p
         (
             {
                 "tokenizer_config": {
-                    "added_tokens_decoder": {"9": {"content": "y", "special": False}}
+                    "added_tokens_decoder": {"9": {"content": "y", "single_word": True}}
                 }
             },
-            "added token 'y' is not special",
+            "added token 'y' has single_word, .* where no word goes on beside it",
         ),
         ({"added_tokens": {"<m>": "290"}}, "an id must be from 0 to 16,777,215, not '290'"),
         ({"added_tokens": {"<m>": 3}}, "id 3 is given to"),
@@ -324,41 +324,76 @@ def test_a_space_that_the_file_beside_a_tokenizer_json_adds(tmp_path, trained):
         tokenizer.load(tmp_path)
 
 
-TEMPLATE = {
-    "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
-}
-CLS_SEP = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}
+def template(*pieces, **ids) -> dict:
+    """A TemplateProcessing; None in `pieces` is where the text goes."""
+    single = [
+        {"Sequence": {"id": "A", "type_id": 0}}
+        if piece is None
+        else {"SpecialToken": {"id": piece, "type_id": 0}}
+        for piece in pieces
+    ]
+    tokens = {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in ids.items()}
+    return {"type": "TemplateProcessing", "single": single, "special_tokens": tokens}
+
+
+CLS_SEP = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]}
 LEVEL_ONLY = {"type": "ByteLevel", "trim_offsets": False}
+BEGIN = template("b", None, b=7)
 
 
 @pytest.mark.parametrize(
-    "processor, around",
+    "processor, prefix, suffix",
     [
-        (TEMPLATE, "'<s>'"),
-        (CLS_SEP, "'<s>', '</s>'"),
-        (CLS_SEP | {"type": "BertProcessing"}, "'<s>', '</s>'"),
-        ({"type": "Sequence", "processors": [LEVEL_ONLY, TEMPLATE]}, "'<s>'"),
-        (LEVEL_ONLY, None),
-        ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}, None),
-        (None, None),
+        (BEGIN, [7], []),
+        (template("b", "b", None, "e", b=7, e=8), [7, 7], [8]),
+        (CLS_SEP, [1], [2]),
+        (CLS_SEP | {"type": "BertProcessing"}, [1], [2]),
+        ({"type": "Sequence", "processors": [LEVEL_ONLY, BEGIN]}, [7], []),
+        ({"type": "Sequence", "processors": [BEGIN, CLS_SEP]}, [1, 7], [2]),
+        (LEVEL_ONLY, [], []),
+        (template(None), [], []),
+        (None, [], []),
     ],
 )
-def test_tokens_that_are_put_around_a_text_are_named(processor, around):
+def test_ids_that_are_put_around_a_text_are_kept_and_not_added(processor, prefix, suffix):
     description = json.loads(huggingface(post_processor=processor))
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        ids = huggingface_files.read_huggingface(description).encode("low")
-    assert ids == huggingface_files.read_huggingface(json.loads(huggingface())).encode("low")
-    messages = [str(warning.message) for warning in said]
-    assert len(messages) == (around is not None)
-    if around:
-        assert messages[0].startswith(f"Hugging Face's libraries put {around} around every text;")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokens = huggingface_files.read_huggingface(description)
+    assert (tokens.prefix_ids, tokens.suffix_ids) == (prefix, suffix)
+    plain = huggingface_files.read_huggingface(json.loads(huggingface()))
+    assert tokens.encode("low") == plain.encode("low")
 
 
-def test_a_token_that_the_config_puts_around_a_text_is_named(tmp_path):
+def test_a_token_that_the_config_puts_around_a_text(tmp_path):
     pair(tmp_path, added_tokens={EOS: 290}, tokenizer_config={"add_bos_token": True})
-    with pytest.warns(UserWarning, match=r"put '<\|endoftext\|>' around every text"):
+    tokens = tokenizer.load(tmp_path)
+    assert (tokens.prefix_ids, tokens.suffix_ids) == ([290], [])
+    assert tokens.bos_token_id == 290 and tokens.pad_token_id is None
+
+
+def test_the_chat_template_is_read_wherever_it_stands(tmp_path, trained):
+    trained.export(tmp_path, "huggingface")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    several = [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(config | {"chat_template": several}))
+    with pytest.warns(UserWarning, match="only the one named default is kept, and not 'tool_use'"):
+        assert tokenizer.load(tmp_path).chat_template == "d"
+    path.write_text(json.dumps(config | {"chat_template": 3}))
+    with pytest.raises(ValueError, match="chat_template must be a str, not 3"):
+        tokenizer.load(tmp_path)
+    path.write_text(json.dumps(config | {"chat_template": "c"}))
+    assert tokenizer.load(tmp_path).chat_template == "c"
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "json"}))
+    assert tokenizer.load(tmp_path).chat_template == "json"
+    (tmp_path / "chat_template.jinja").write_text("{{ 語 }}", encoding="utf-8")
+    tokens = tokenizer.load(tmp_path)
+    assert tokens.chat_template == "{{ 語 }}"
+    tokens.save(tmp_path / "ours")
+    assert tokenizer.load(tmp_path / "ours").chat_template == "{{ 語 }}"
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="chat_template.jinja beside it"):
         tokenizer.load(tmp_path)
 
 
@@ -474,6 +509,13 @@ def vocabulary(**changes) -> dict:
 
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 SPLIT = {"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed", "invert": True}
+
+
+def cut(expression) -> dict:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}
+    return {"type": "Sequence", "pretokenizers": [split | {"invert": False}, LEVEL]}
+
+
 HOSTILE = [
     # .tiktoken
     ("a.tiktoken", b"", "holds no tokens"),
@@ -522,9 +564,46 @@ HOSTILE = [
     ),
     ("tokenizer.json", huggingface(model__byte_fallback=True), "byte_fallback True"),
     ("tokenizer.json", huggingface(model__end_of_word_suffix="</w>"), "end_of_word_suffix '</w>'"),
-    ("tokenizer.json", huggingface(normalizer={"type": "NFC"}), "changes the text first .*'NFC'"),
+    ("tokenizer.json", huggingface(normalizer={"type": "Nmt"}), "changes the text first .*'Nmt'"),
+    ("tokenizer.json", huggingface(normalizer={"type": "Prepend"}), "a step of a normalizer must"),
+    (
+        "tokenizer.json",
+        huggingface(normalizer={"type": "Replace", "pattern": {"Regex": "a"}, "content": "b"}),
+        "changes the text first .*'Replace'",
+    ),
+    ("tokenizer.json", huggingface(decoder={"type": "WordPiece"}), "decoder .*WordPiece.* cannot"),
+    ("tokenizer.json", huggingface(post_processor={"type": "X"}), "post_processor 'X' cannot be"),
+    (
+        "tokenizer.json",
+        huggingface(post_processor=template("b", None)),
+        "the post_processor has .* which has no ids",
+    ),
+    (
+        "tokenizer.json",
+        huggingface(post_processor=template("b", None, b=999)),
+        "prefix_ids has id 999, which is not in the vocabulary",
+    ),
+    (
+        "tokenizer.json",
+        huggingface(post_processor=template(None, None)),
+        "puts 2 texts in place of one",
+    ),
+    *(
+        ("tokenizer.json", huggingface(pre_tokenizer=cut(regex)), message)
+        for regex, message in [
+            ("^a", "means something else"),
+            (r"a{1,3}+", "means something else"),
+            (r"(?=\d)", "matches the empty text"),
+            ("(", "not a regular expression"),
+            (7, "the pattern .* of a Split cannot be read"),
+        ]
+    ),
     ("tokenizer.json", huggingface(pre_tokenizer=None), "pre_tokenizer .* cannot be read"),
-    ("tokenizer.json", huggingface(pre_tokenizer={"type": "Metaspace"}), "'Metaspace'.* cannot"),
+    (
+        "tokenizer.json",
+        huggingface(pre_tokenizer={"type": "Metaspace"}),
+        "decoder .'ByteLevel'. cannot",
+    ),
     (
         "tokenizer.json",
         huggingface(pre_tokenizer=LEVEL | {"add_prefix_space": True}),
@@ -533,7 +612,7 @@ HOSTILE = [
     (
         "tokenizer.json",
         huggingface(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT, LEVEL]}),
-        "only ByteLevel, or one Split",
+        "a Split with behavior 'Removed' and invert True cannot be read; only Isolated",
     ),
     ("tokenizer.json", huggingface(pre_tokenizer={"type": "Sequence"}), "cannot be read"),
     ("tokenizer.json", huggingface(added_tokens=[{"id": 3}]), "which has no name"),
@@ -547,8 +626,8 @@ HOSTILE = [
     ("tokenizer.json", huggingface(added_tokens=[{"id": 5, "content": EOS}]), "has ids 269, 5"),
     (
         "tokenizer.json",
-        huggingface(added_tokens=[{"id": 270, "content": "  ", "special": False}]),
-        "the added token '  ' is not special",
+        huggingface(added_tokens=[{"id": 270, "content": "  ", "rstrip": True}]),
+        "the added token '  ' has rstrip, .* take the white space behind it",
     ),
     (
         "tokenizer.json",

@@ -114,7 +114,7 @@ class Tokenizer(ABC):
         return Conventions(*(getattr(self, name) for name in Conventions._fields))
 
     def set_conventions(self, conventions: Conventions) -> None:
-        """Set them all. Raises ValueError where prefix_ids or suffix_ids are not in the vocabulary."""
+        """Set them all. Raises ValueError for prefix_ids or suffix_ids outside the vocabulary."""
         for name, value in conventions.checked(self.vocabulary)._asdict().items():
             setattr(self, name, value)
 

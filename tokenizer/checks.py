@@ -160,3 +160,38 @@ def token_bytes(i: int, token: object) -> bytes:
         raise ValueError(
             f"token {i} must be a str of characters up to U+00FF, not {short_repr(token)}"
         ) from None
+
+
+def check_pieces(tokens: Mapping[int, str], named: Mapping[str, int]) -> dict[str, int]:
+    """The ids of the tokens, if they are a vocabulary of characters.
+
+    A name in `named`, special and added tokens, may be one of the tokens, with the same id.
+    """
+    for token_id in chain(tokens, named.values()):
+        if type(token_id) is not int or not 0 <= token_id < MAX_ID:
+            raise ValueError(f"an id must be from 0 to {MAX_ID - 1:,}, not {short_repr(token_id)}")
+    id_of: dict[str, int] = {}
+    for token_id, token in tokens.items():
+        if not isinstance(token, str) or not token or replace_surrogates(token) != token:
+            raise ValueError(
+                f"token {token_id} must be a str of at least one character, without surrogates, "
+                f"not {short_repr(token)}"
+            )
+        if token in id_of:
+            raise ValueError(f"{short_repr(token)} is token {id_of[token]} and token {token_id}")
+        id_of[token] = token_id
+    if not id_of:
+        raise ValueError("there are no tokens")
+    if sum(map(len, id_of)) > MAX_VOCABULARY_BYTES:
+        raise ValueError(f"the tokens have more than {MAX_VOCABULARY_BYTES:,} characters together")
+    taken: dict[int, str] = {}
+    for name, token_id in named.items():
+        other = tokens.get(token_id, taken.get(token_id, name))
+        if other != name:
+            raise ValueError(
+                f"id {token_id} is given to {short_repr(other)} and {short_repr(name)}"
+            )
+        if id_of.get(name, token_id) != token_id:
+            raise ValueError(f"{short_repr(name)} has ids {id_of[name]}, {token_id}")
+        taken[token_id] = name
+    return id_of

@@ -7,12 +7,14 @@ ValueError. formats.py reads these files back.
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .base import Tokenizer
 from .byte_characters import to_bytes, to_characters
+from .conventions import ROLES
 from .files import write_atomic
+from .normalizers import Step
 from .pieces import PATTERNS
 
 ABOUT_RANKS = "tiktoken.json"  # the pattern and special tokens of the `.tiktoken` file beside it
@@ -46,7 +48,11 @@ def write_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
     """
     tokens = tokenizer.tokens
     characters = {i: to_characters(token) for i, token in tokens.items()}
-    for name in tokenizer.special_tokens.keys() & characters.values():
+    named = {**tokenizer.special_tokens, **tokenizer.added_tokens}
+    written = {text: i for i, text in characters.items()}
+    for name in named.keys() & written.keys():
+        if named[name] == written[name]:
+            continue
         raise ValueError(
             f"the special token {name!r} is also how these files write the token "
             f"{to_bytes(name)!r}: they cannot hold both"
@@ -55,47 +61,146 @@ def write_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
     if merges is None:
         merges = joins(tokens)
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-    if tokenizer.pattern == "gpt2":
-        pre_tokenizer = level | {"use_regex": True}
+    patterns = tokenizer.pattern if isinstance(tokenizer.pattern, tuple) else (tokenizer.pattern,)
+    steps = [_split(pattern) for pattern in patterns if pattern is not None]
+    if patterns[-1] == "gpt2":
+        steps[-1] = level | {"use_regex": True}
     else:
-        pre_tokenizer = level = level | {"use_regex": False}
-    if tokenizer.pattern not in ("gpt2", None):
-        pattern = {"Regex": PATTERNS.get(tokenizer.pattern) or _plain(tokenizer.pattern)}
-        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, level]}
-    flags = ("single_word", "lstrip", "rstrip", "normalized")
-    by_id = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+        level |= {"use_regex": False}
+        steps.append(level)
+    one = len(steps) == 1
+    pre_tokenizer = steps[0] if one else {"type": "Sequence", "pretokenizers": steps}
+    model = {
+        "ignore_merges": tokenizer.ignore_merges,
+        "vocab": {characters[i]: i for i in sorted(tokens)} | _apart(tokenizer, tokens),
+        "merges": [[characters[left], characters[right]] for left, right in merges],
+    }
+    decoder = level | {"use_regex": True}
+    return _huggingface_files(tokenizer, pre_tokenizer, decoder, model)
+
+
+def write_sentencepiece(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files of a `SentencePieceBPE` that `tokenizers` and `transformers` read."""
+    tokens, metaspace = tokenizer.tokens, None
+    if tokenizer.metaspace:
+        scheme, split = tokenizer.metaspace
+        metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme}
+        metaspace["split"] = split
+    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
+    decoders += [{"type": "ByteFallback"}] if tokenizer.byte_fallback else []
+    decoders.append({"type": "Fuse"})
+    if tokenizer.drops_first_space:
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    model = {
+        "unk_token": tokenizer.unknown,
+        "fuse_unk": tokenizer.fuse_unknown,
+        "byte_fallback": tokenizer.byte_fallback,
+        "ignore_merges": tokenizer.ignore_merges,
+        "vocab": {token: i for i, token in tokens.items()} | _apart(tokenizer, tokens),
+        "merges": [[tokens[left], tokens[right]] for left, right in tokenizer.merges],
+    }
+    decoder = {"type": "Sequence", "decoders": decoders}
+    return _huggingface_files(tokenizer, metaspace, decoder, model)
+
+
+def _apart(tokenizer: Tokenizer, tokens: Mapping[int, object]) -> dict[str, int]:
+    """The special and added tokens that are no tokens of plain text, in the order of their ids."""
+    named = {**tokenizer.special_tokens, **tokenizer.added_tokens}
+    return {name: i for name, i in sorted(named.items(), key=_second) if i not in tokens}
+
+
+def _second(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _split(pattern: str) -> dict:
+    """The step that cuts at a pattern as we do."""
+    expression = PATTERNS.get(pattern) or _plain(pattern)
+    step = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}
+    return step | {"invert": False}
+
+
+BPE_DEFAULTS = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+}
+
+
+def _huggingface_files(
+    tokenizer: Tokenizer, pre_tokenizer: dict | None, decoder: dict, model: dict
+) -> dict[str, bytes]:
+    """`tokenizer.json` and `tokenizer_config.json`, with what both kinds of BPE have in common."""
+    named = {**tokenizer.special_tokens, **tokenizer.added_tokens}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    added_tokens = [
+        {
+            "id": i,
+            "content": name,
+            **flags,
+            "normalized": name in tokenizer.normalized_tokens,
+            "special": name in tokenizer.special_tokens,
+        }
+        for name, i in sorted(named.items(), key=_second)
+    ]
     tokenizer_json = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": i, "content": name, **dict.fromkeys(flags, False), "special": True}
-            for name, i in by_id
-        ],
-        "normalizer": None,
+        "added_tokens": added_tokens,
+        "normalizer": _normalizer(tokenizer.normalizer),
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": level | {"use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": tokenizer.ignore_merges,
-            "vocab": {characters[i]: i for i in sorted(tokens)} | dict(by_id),
-            "merges": [[characters[left], characters[right]] for left, right in merges],
-        },
+        "post_processor": _template(tokenizer, {i: name for name, i in model["vocab"].items()}),
+        "decoder": decoder,
+        "model": BPE_DEFAULTS | model,
     }
+    # A name that is no special token here would become one there, with an id of its own.
+    roles = tokenizer.conventions._asdict().items()
     config = dict(HUGGINGFACE_CONFIG)
-    if tokenizer.eos_token_id is not None:
-        config["eos_token"] = tokenizer.eos_token
+    config |= {role: name for role, name in roles if role in ROLES and name in named}
+    if tokenizer.chat_template is not None:
+        config["chat_template"] = tokenizer.chat_template
     return {
         "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
         "tokenizer_config.json": json.dumps(config, indent=2).encode(),
+    }
+
+
+def _normalizer(steps: Sequence[Step]) -> dict | None:
+    written = []
+    for step in steps:
+        if isinstance(step, str):
+            written.append({"type": step})
+        elif step[0] == "prepend":
+            written.append({"type": "Prepend", "prepend": step[1]})
+        else:
+            written.append({"type": "Replace", "pattern": {"String": step[1]}, "content": step[2]})
+    return {"type": "Sequence", "normalizers": written} if written else None
+
+
+def _template(tokenizer: Tokenizer, names: Mapping[int, str]) -> dict | None:
+    """The post_processor that puts the tokenizer's ids around a text."""
+    prefix, suffix = tokenizer.prefix_ids, tokenizer.suffix_ids
+    if not prefix and not suffix:
+        return None
+
+    def around(sequence: str, type_id: int) -> list[dict]:
+        def written(ids: list[int]) -> list[dict]:
+            return [{"SpecialToken": {"id": names[i], "type_id": type_id}} for i in ids]
+
+        text = {"Sequence": {"id": sequence, "type_id": type_id}}
+        return [*written(prefix), text, *written(suffix)]
+
+    tokens = {names[i]: i for i in (*prefix, *suffix)}
+    return {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": around("A", 0) + around("B", 1),
+        "special_tokens": {n: {"id": n, "ids": [i], "tokens": [n]} for n, i in tokens.items()},
     }
 
 
@@ -176,6 +281,11 @@ def write_ranks(tokenizer: Tokenizer) -> dict[str, bytes]:
     to give that token. Both hold for every tokenizer that `train` has made.
     """
     tokens = tokenizer.tokens
+    for name in ("normalizer", "added_tokens"):
+        if getattr(tokenizer, name):
+            raise ValueError(f"tiktoken has no {name}, which this tokenizer has")
+    if isinstance(tokenizer.pattern, tuple):
+        raise ValueError("tiktoken cuts by one pattern, this tokenizer by several")
     if list(tokens) != list(range(len(tokens))):
         raise ValueError("tiktoken numbers tokens by their ranks, from 0 on; these have gaps")
     if tokenizer.merges is not None:

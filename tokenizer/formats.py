@@ -30,10 +30,15 @@ from .conventions import Conventions
 from .files import read_bytes, read_json
 from .gpt2_files import read_merges
 from .huggingface_files import read_huggingface
+from .sentencepiece_bpe import SentencePieceBPE
 from .tiktoken_files import read_ranks
 from .transformers_config import read_about
 
-TYPES: dict[str, type[Tokenizer]] = {"char": CharTokenizer, "bpe": BPETokenizer}
+TYPES: dict[str, type[Tokenizer]] = {
+    "char": CharTokenizer,
+    "bpe": BPETokenizer,
+    "sentencepiece-bpe": SentencePieceBPE,
+}
 
 # A vocabulary and its merges: names, or endings of names, that belong together.
 VOCABULARIES, MERGES = ("vocab.json", "encoder.json"), ("merges.txt", "vocab.bpe")
@@ -57,7 +62,7 @@ def load(path: str | Path) -> Tokenizer:
     counts them.
 
     Raises FileNotFoundError if there is no tokenizer at `path`, and ValueError, with the name of
-    the file, if it has none of these formats, is not whole, or is not byte-level BPE.
+    the file, if it has none of these formats, is not whole, or is no BPE that can be read.
     """
     path = Path(path)
     file = _of_folder(path) if path.is_dir() else path
@@ -105,7 +110,7 @@ def _load(file: Path) -> Tokenizer:
     if file.suffix == ".model":
         raise ValueError(
             "it is not a rank file of tiktoken, the only kind of .model file that can be read "
-            "(SentencePiece's models are not byte-level BPE)"
+            "(SentencePiece's models can be read from the tokenizer.json that transformers writes)"
         )
     description = read_json(file)
     if isinstance(description, dict) and description.get("format") == FILE_FORMAT:

@@ -6,13 +6,25 @@ see byte_characters.py.
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short_repr  # a file may hold values of any size
 
+from .base import END_OF_TEXT
 from .bpe import BPETokenizer
 from .byte_characters import BYTE_OF, to_bytes, to_characters
 from .files import read_bytes, read_json
-from .transformers_config import read_about
+from .normalizers import Step
+from .pieces import Pattern
+from .transformers_config import (
+    About,
+    Added,
+    Ids,
+    check_same_id,
+    conventions_of,
+    name_tokens,
+    read_about,
+)
 
 # The classes of transformers whose rules for a vocab.json and merges.txt are GPT-2's.
 GPT2_CLASSES = {"GPT2Tokenizer", "CodeGenTokenizer"}
@@ -57,72 +69,81 @@ def read_merges(vocabulary: Path, merges: Path) -> BPETokenizer:
         if isinstance(ids, dict)
         else []
     )
-    special_tokens = {name: ids[name] for name in names if name not in made and len(name) > 1}
-    return from_names(ids, pairs, "gpt2", special_tokens, False, about)
+    added = {name: Added(ids[name]) for name in names if name not in made and len(name) > 1}
+    if about.adds and about.roles.bos_token is None:  # the default of these classes
+        about = about._replace(roles=about.roles._replace(bos_token=END_OF_TEXT))
+    if about.adds_space:
+        raise ValueError(
+            "tokenizer_config.json beside it adds a space before the text (add_prefix_space), "
+            "which is not supported"
+        )
+    return from_names(ids, pairs, "gpt2", added, about)
 
 
-def from_names(ids, pairs, pattern, special_tokens, ignore_merges, about) -> BPETokenizer:
+def from_names(
+    ids: object,
+    pairs: Sequence[Sequence[str]],
+    pattern: Pattern,
+    added: Mapping[str, Added],
+    about: About,
+    ignore_merges: bool = False,
+    normalizer: Sequence[Step] = (),
+    put_around: Ids | None = None,
+) -> BPETokenizer:
     """The tokenizer of a vocabulary (token -> id) and merges that write bytes as characters."""
     if not isinstance(ids, dict):
         raise ValueError(f"a vocabulary is an object of token: id, not {short_repr(ids)}")
-    special_tokens, made = dict(special_tokens), {left + right for left, right in pairs}
-    for name, token_id in about.added.items():
-        if special_tokens.setdefault(name, token_id) != token_id:
-            raise ValueError(
-                f"{short_repr(name)} has ids {short_repr(special_tokens[name])}, "
-                f"{short_repr(token_id)}"
-            )
-    for name in about.names:
-        if name in ids:
-            special_tokens.setdefault(name, ids[name])
-    if unknown := [name for name in about.names if name not in special_tokens]:
-        warnings.warn(
-            f"{', '.join(map(short_repr, unknown))}: named as a special token by a file beside the "
-            "vocabulary, but the vocabulary has no id for it, so it is left out",
-            stacklevel=5,
-        )
-    for name in special_tokens:
-        if name in made or name in BYTE_OF:
+    made = {left + right for left, right in pairs}
+    named = name_tokens(ids, added, about)
+    for name, token in named.items():
+        if token.special and (name in made or name in BYTE_OF):
             raise ValueError(
                 f"the special token {short_repr(name)} is a token of plain text too: it would be "
                 "cut out of any text, which is not supported"
             )
+    apart = {name for name in named if name not in made and name not in BYTE_OF}
     tokens = {}
     for token, token_id in ids.items():
         if type(token_id) is not int:
             raise ValueError(f"the id of {short_repr(token)} is {short_repr(token_id)}")
-        if token in special_tokens:
-            if special_tokens[token] != token_id:
-                raise ValueError(f"{short_repr(token)} has ids {token_id}, {special_tokens[token]}")
-        elif token.endswith("</w>"):
+        if token in named:
+            check_same_id(token, token_id, named[token].id)
+        if token in apart:
+            continue
+        if token.endswith("</w>"):
             raise ValueError(
                 f"{short_repr(token)} ends a word: this is not a byte-level vocabulary"
             )
-        elif token_id in tokens:
+        if token_id in tokens:
             other = to_characters(tokens[token_id])
             raise ValueError(f"id {token_id} is given to {other!r} and {short_repr(token)}")
-        else:
-            tokens[token_id] = to_bytes(token)
+        tokens[token_id] = to_bytes(token)
     for rank, pair in enumerate(pairs):
         for part in pair:
-            if part not in ids or part in special_tokens:
+            if part not in ids or part in apart:
                 raise ValueError(f"merge {rank} has {short_repr(part)}, which is not a token")
-    merges = [(ids[left], ids[right]) for left, right in pairs]
     tokenizer = BPETokenizer(
-        merges, pattern, special_tokens, tokens, ignore_merges, about.eos_token
+        [(ids[left], ids[right]) for left, right in pairs],
+        pattern,
+        {name: token.id for name, token in named.items() if token.special},
+        tokens,
+        ignore_merges,
+        added_tokens={name: token.id for name, token in named.items() if not token.special},
+        normalizer=normalizer,
+        normalized_tokens={name for name, token in named.items() if token.normalized},
     )
-    never = [t for t in ids if len(t) > 1 and t not in made and t not in special_tokens]
+    tokenizer.set_conventions(conventions_of(about, named, put_around))
+    never = [t for t in ids if len(t) > 1 and t not in made and t not in named]
     if never and not ignore_merges:
-        warnings.warn(
-            f"{len(never):,} of the {len(ids):,} tokens are made by no merge, "
-            f"{short_repr(never[0])} for example, so no text is encoded to them: the file "
-            f"of merges, which has {len(pairs):,}, may be cut short",
-            stacklevel=5,
-        )
-    if around := list(dict.fromkeys(about.around)):
-        warnings.warn(
-            f"Hugging Face's libraries put {', '.join(map(repr, around))} around every text; here "
-            "a text's ids are those of the text alone",
-            stacklevel=5,
-        )
+        warn_of_lost_merges(never, len(ids), len(pairs))
     return tokenizer
+
+
+def warn_of_lost_merges(never: Sequence[str], n_tokens: int, n_merges: int) -> None:
+    """Warn of the tokens `never`, which no text is encoded to."""
+    warnings.warn(
+        f"{len(never):,} of the {n_tokens:,} tokens are made by no merge, "
+        f"{short_repr(never[0])} for example, so no text is encoded to them: the file "
+        f"of merges, which has {n_merges:,}, may be cut short",
+        stacklevel=6,
+    )

@@ -1,34 +1,50 @@
-"""The files that transformers writes beside a vocabulary, and what they say about special tokens.
+"""The files that transformers writes beside a vocabulary, and what they say about its tokens.
 
-They are `added_tokens.json`, `tokenizer_config.json` and `special_tokens_map.json`. `read_about`
-gathers what they say in an `About`. What would change a text's ids in a way that is not done here
-raises ValueError.
+They are `added_tokens.json`, `tokenizer_config.json`, `special_tokens_map.json`, and
+`chat_template.jinja` or `chat_template.json`. `read_about` gathers what they say in an `About`.
+What would change a text's ids in a way that is not done here raises ValueError.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from reprlib import repr as short_repr  # a file may hold values of any size
 from typing import NamedTuple
 
-from .base import END_OF_TEXT
-from .files import member, read_json
+from .conventions import ROLES, Conventions
+from .files import member, read_bytes, read_json
+
+
+class Added(NamedTuple):
+    """A token that is found in a text before the text is cut into pieces.
+
+    special: whether it is a special token; others are found in any text.
+    normalized: whether it is looked for in the text that the normalizer has made.
+    """
+
+    id: object  # an int, if the file is right, which is checked where tokenizers are made
+    special: bool = True
+    normalized: bool = False
 
 
 class About(NamedTuple):
     """What the files beside a vocabulary of transformers say about it.
 
-    added: name -> id of special tokens, which need not be in the vocabulary.
+    added: tokens by their names, which need not be in the vocabulary.
     names: the names of special tokens.
-    eos_token: the special token that ends a text.
-    around: the special tokens that transformers puts around every text.
+    roles: the names of the tokens that begin, end and pad a text, and the chat template.
+    adds: whether bos_token is put before every text and eos_token after it; None if the files do
+        not say.
+    adds_space: whether a space is put before a text; None if the files do not say.
     kind: the class of transformers that reads the vocabulary, or None if the files do not say.
     """
 
-    added: dict[str, int] = {}
+    added: dict[str, Added] = {}
     names: list[str] = []
-    eos_token: str = END_OF_TEXT
-    around: list[str] = []
+    roles: Conventions = Conventions()
+    adds: tuple[bool, bool] | None = None
+    adds_space: bool | None = None
     kind: str | None = None
 
 
@@ -38,20 +54,17 @@ def read_about(file: Path) -> About:
         _beside(file, f"{name}.json")
         for name in ("added_tokens", "tokenizer_config", "special_tokens_map")
     )
-    if config.get("add_prefix_space"):
-        raise ValueError(
-            "tokenizer_config.json beside it adds a space before the text (add_prefix_space), "
-            "which is not supported"
-        )
+    added = {name: Added(token_id) for name, token_id in added.items()}
     decoder = config.get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
         raise ValueError(f"added_tokens_decoder must be an object, not {short_repr(decoder)}")
     for token_id, token in decoder.items():
-        name = added_name(token)
         if not (token_id.isascii() and token_id.isdigit() and len(token_id) < 10):
-            raise ValueError(f"the id of {short_repr(name)} is {short_repr(token_id)}")
-        if added.setdefault(name, int(token_id)) != int(token_id):
-            raise ValueError(f"{short_repr(name)} has ids {short_repr(added[name])}, {token_id}")
+            name = short_repr(member(token, "content"))
+            raise ValueError(f"the id of {name} is {short_repr(token_id)}")
+        name, token = added_token(token, int(token_id))
+        check_same_id(name, added.get(name, token).id, token.id)
+        added[name] = token
     roles = {}
     for name, token in chain(names.items(), config.items()):
         if name.endswith("_token") and (text := _name(token)):
@@ -62,17 +75,15 @@ def read_about(file: Path) -> About:
         for name in ("additional_special_tokens", "extra_special_tokens")
     )
     listed = [_name(token) for tokens in more for token in items(tokens)]
-    around = [
-        roles.get(f"{end}_token", END_OF_TEXT)
-        for end in ("bos", "eos")
-        if config.get(f"add_{end}_token") is True
-    ]
-    kind = config.get("tokenizer_class")
+    adds = [config.get(f"add_{end}_token") for end in ("bos", "eos")]
+    space, kind = config.get("add_prefix_space"), config.get("tokenizer_class")
+    named = {name: roles[name] for name in ROLES if name in roles}
     return About(
         added,
         list(dict.fromkeys(name for name in chain(roles.values(), listed) if name)),
-        roles.get("eos_token", END_OF_TEXT),
-        around,
+        Conventions(**named, chat_template=_chat_template(file, config)),
+        (adds[0] is True, adds[1] is True) if any(type(a) is bool for a in adds) else None,
+        space if isinstance(space, bool) else None,
         kind if isinstance(kind, str) else None,
     )
 
@@ -91,10 +102,34 @@ def _beside(file: Path, name: str) -> dict:
     return content
 
 
+def _chat_template(file: Path, config: dict) -> str | None:
+    """The template beside `file`; of several with names, the one that is named default."""
+    jinja = file.with_name("chat_template.jinja")
+    if jinja.exists():
+        try:
+            return read_bytes(jinja).decode()
+        except ValueError as error:  # UnicodeDecodeError too
+            raise ValueError(f"{jinja.name} beside it: {error}") from None
+    template = _beside(file, "chat_template.json").get("chat_template")
+    template = config.get("chat_template") if template is None else template
+    if isinstance(template, list):
+        named = {str(member(t, "name")): member(t, "template") for t in template}
+        if left := sorted(named.keys() - {"default"}):
+            warnings.warn(
+                f"of several chat templates only the one named default is kept, and not "
+                f"{', '.join(map(short_repr, left))}",
+                stacklevel=5,
+            )
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"chat_template must be a str, not {short_repr(template)}")
+    return template
+
+
 def _name(token: object) -> str | None:
     """The name of a token, which may be a str, or an object that has flags too."""
     if isinstance(token, dict):
-        return added_name(token)
+        return added_token(token)[0]
     return token if isinstance(token, str) and token else None
 
 
@@ -104,19 +139,77 @@ def items(tokens: object) -> Iterable:
     return tokens if isinstance(tokens, Iterable) and not isinstance(tokens, str) else ()
 
 
-def added_name(token: object) -> str:
-    """The name of an added token. Raises ValueError if it has flags that are not supported."""
+FLAGS = {
+    "lstrip": "it would take the white space before it too",
+    "rstrip": "it would take the white space behind it too",
+    "single_word": "it would be found only where no word goes on beside it",
+}
+
+
+def added_token(token: object, token_id: object = None) -> tuple[str, Added]:
+    """The name of an added token and what it is. Raises ValueError for flags not supported."""
     name = member(token, "content")
     if not isinstance(name, str):
         raise ValueError(f"added_tokens has {short_repr(token)}, which has no name")
-    for flag in ("lstrip", "rstrip", "single_word"):
+    for flag, meaning in FLAGS.items():
         if token.get(flag):
             raise ValueError(
-                f"the added token {short_repr(name)} has {flag}, which is not supported"
+                f"the added token {short_repr(name)} has {flag}, which is not supported: {meaning}"
             )
-    if token.get("special") is False:
-        raise ValueError(
-            f"the added token {short_repr(name)} is not special: it would be cut out of any text, "
-            f"which is not supported"
+    special = token.get("special") is not False
+    return name, Added(token_id, special, token.get("normalized") is True)
+
+
+def check_same_id(name: str, first: object, second: object) -> None:
+    if first != second:
+        raise ValueError(f"{short_repr(name)} has ids {short_repr(first)}, {short_repr(second)}")
+
+
+def name_tokens(
+    ids: Mapping[str, int], added: Mapping[str, Added], about: About
+) -> dict[str, Added]:
+    """All special and added tokens of a vocabulary (token -> id), by their names.
+
+    `added` are those that the vocabulary's own file names. Where a file beside it says something
+    else of a token, that counts, as in transformers.
+    """
+    named = dict(added)
+    for name, token in about.added.items():
+        check_same_id(name, named.get(name, token).id, token.id)
+        named[name] = token
+    for name in about.names:
+        if name in named:
+            named[name] = named[name]._replace(special=True)
+        elif name in ids:
+            named[name] = Added(ids[name])
+    if unknown := [name for name in about.names if name not in named]:
+        warnings.warn(
+            f"{', '.join(map(short_repr, unknown))}: named as a special token by a file beside the "
+            "vocabulary, but the vocabulary has no id for it, so it is left out",
+            stacklevel=6,
         )
-    return name
+    return named
+
+
+Ids = tuple[list[int], list[int]]  # what stands before every text, and what stands after it
+
+
+def conventions_of(about: About, named: Mapping[str, Added], around: Ids | None) -> Conventions:
+    """The conventions of `about`, with the ids around a text.
+
+    `around` is what a tokenizer.json says of them, and counts as it does in transformers 5,
+    whatever add_bos_token and add_eos_token in tokenizer_config.json are. Without a tokenizer.json
+    `around` is None, and these two say it.
+    """
+    ends = about.roles.bos_token, about.roles.eos_token
+    adds = about.adds or (False, False)
+    said = tuple([named[end].id] if add and end in named else [] for add, end in zip(adds, ends))
+    around = said if around is None else around
+    if about.adds is not None and around != said:
+        warnings.warn(
+            f"tokenizer.json puts the ids {around[0]} before and {around[1]} after every text, "
+            "which is what counts; by add_bos_token and add_eos_token in tokenizer_config.json "
+            f"beside it, it would be {said[0]} and {said[1]}",
+            stacklevel=6,
+        )
+    return about.roles._replace(prefix_ids=around[0], suffix_ids=around[1])
