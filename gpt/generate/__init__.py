@@ -7,4 +7,5 @@ prompts; `generate_ids` does the same for ids. Read sampling.py (one token), con
 
 from .ids import Writer, generate_ids, nth_seed, write
 from .sampling import Sampling, penalise
-from .text import Completion, complete, generate, stream
+from .speculative import NGRAMS
+from .text import Completion, TextWriter, complete, generate, stream

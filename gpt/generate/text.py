@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tensorlite.parallel import ALONE, Team
 from tokenizer import StreamDecoder
 
 from .beam import beam_search
@@ -206,20 +208,28 @@ def complete(
     batch_size: int = 8,
     seed: int | None = None,
     use_cache: bool = True,
+    team: Team = ALONE,
     **settings,
 ) -> Iterator[Completion]:
     """The continuations of several prompts, in order, `batch_size` of them written together.
 
     The arguments are those of `stream`; text number i has the seed `nth_seed(seed, i)`, whatever
-    else is in its batch.
+    else is in its batch. The processes of a team write a batch each, and all get all continuations.
     """
-    for start in range(0, len(prompts), batch_size):
+    batches = [
+        range(i, min(i + batch_size, len(prompts))) for i in range(0, len(prompts), batch_size)
+    ]
+    for start in range(0, len(batches), team.size):
+        mine = batches[start + team.rank : start + team.rank + 1]  # none, for some at the end
         writers = [
-            TextWriter(model, tokenizer, prompt, *args, seed=nth_seed(seed, i), **settings)
-            for i, prompt in enumerate(prompts[start : start + batch_size], start)
+            TextWriter(model, tokenizer, prompts[i], *args, seed=nth_seed(seed, i), **settings)
+            for i in (mine[0] if mine else ())
         ]
         for _ in write(model, writers, use_cache):
             pass
+        done = []
         for w in writers:
             logprobs = w.logprobs and w.logprobs[: len(w.new_ids)]
-            yield Completion(w.prompt, w.text, w.new_ids, w.finish, logprobs)
+            done.append([w.prompt, w.text, w.new_ids, w.finish, logprobs])
+        for fields in itertools.chain.from_iterable(team.gather(done)):
+            yield Completion(*fields)
