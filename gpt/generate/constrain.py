@@ -111,9 +111,10 @@ class Constraint:
         self.finished = self.complete and not self.allowed.any()
         self.allowed[self.eos] = self.complete
         if not self.complete and not self.allowed.any():
+            reason = self.matcher.get_error().partition("\n")[0]
             raise ValueError(
                 f"no token of the tokenizer can follow {place} in a text that matches the "
-                f"constraint ({self.matcher.stop_reason()})"
+                f"constraint (llguidance: {reason or 'no token'})"
             )
 
 
