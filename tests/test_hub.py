@@ -177,6 +177,25 @@ def test_a_download_that_is_cut_goes_on(server, ranges):
         assert begins == [None, "bytes=1000-", "bytes=1000-", "bytes=6000-"]
 
 
+def test_as_many_tries_as_bring_something(server):
+    server.cut = [1000] * 12
+    assert_whole(fetch())
+    shutil.rmtree(hub.cache_folder())
+    server.cut, server.ranges, server.asked = [5000, 2000] * 12, False, []
+    with pytest.raises(ConnectionError, match="ended after"):  # it begins again each time
+        fetch()
+    assert [path for path, _, _ in server.asked].count(WEIGHTS) == download.TRIES + 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_progress_counts_what_is_there(server, tmp_path, ranges):
+    server.cut, server.ranges = [1000, 7000], ranges
+    told, file = [], hub.checked("model.safetensors", len(BIG), hashlib.sha256(BIG).hexdigest())
+    download.download(server.url + WEIGHTS, tmp_path / "a", file, told.append)
+    assert (tmp_path / "a").read_bytes() == BIG
+    assert sum(told) == len(BIG) and (min(told) < 0) == (not ranges)
+
+
 def test_what_has_come_is_kept_for_the_next_call(server, monkeypatch):
     server.cut = [300_000, 0, 0, 0, 0, 0]
     with pytest.raises(ConnectionError, match=r"after 300000 of 1048576 bytes.*goes on where") as e:
