@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt import generate, generate_ids
+from gpt import generate_ids
+from gpt.generate import generate
 from gpt.generate.beam import beam_search
 from gpt.generate.sampling import Sampling
 from tokenizer import BPETokenizer, CharTokenizer
