@@ -1,4 +1,4 @@
-"""What sample.py does beyond one text: batches, workers, drafts, log-probabilities, typed prompts."""
+"""What sample.py does beyond one text: batches, workers, drafts, log-probabilities, prompts."""
 
 import json
 import os
