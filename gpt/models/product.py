@@ -1,0 +1,82 @@
+"""The product of vectors with a matrix that is kept in few bits, on all cores.
+
+NumPy multiplies no integers fast. So blocks of the matrix are converted to float32 where the cache
+holds them, and multiplied there: of the whole matrix, only the few bits come from memory, and
+memory is what a product with a single vector waits for. Several threads take the blocks in turn
+(NumPy lets them run at once while it converts and multiplies), each with BLAS on one thread.
+
+docs/log.md has what was tried: other sizes of blocks, layouts and ways to convert.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+BLOCK = 2**19  # weights that a thread converts at a time: 2 MB of float32
+ONE_AT_A_TIME = threading.Lock()  # products: each sets BLAS's threads, and uses all cores
+scratch = threading.local()
+
+
+@functools.cache
+def blas_libraries() -> list:
+    libraries = ThreadpoolController().lib_controllers
+    return [library for library in libraries if library.user_api == "blas"]
+
+
+@functools.cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "product")
+
+
+os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not live on in another process
+
+
+def product(
+    x: np.ndarray, shape: tuple[int, int], unpack: Callable[[slice, np.ndarray], None]
+) -> np.ndarray:
+    """x @ W.T for a W that `unpack` gives in blocks: x (R, n), W (m, n) -> (R, m), float32.
+
+    `unpack(rows, out)` writes W[rows] into `out`, float32. As many threads work as BLAS would use.
+    """
+    m, n = shape
+    y = np.empty((len(x), m), np.float32)
+    with ONE_AT_A_TIME:
+        before = [library.get_num_threads() for library in blas_libraries()]
+        threads = max(before, default=1)
+        step = max(1, min(BLOCK // max(1, n), math.ceil(m / threads)))
+        blocks = iter([slice(i, min(i + step, m)) for i in range(0, m, step)])
+
+        def work() -> None:
+            for rows in blocks:  # an iterator of a list gives each block to one thread
+                block = buffer((rows.stop - rows.start) * n).reshape(-1, n)
+                unpack(rows, block)
+                np.matmul(x, block.T, out=y[:, rows])
+
+        try:
+            for library in blas_libraries():
+                library.set_num_threads(1)
+            others = [pool(threads - 1).submit(work) for _ in range(threads - 1)]
+            try:
+                work()
+            finally:
+                for other in others:
+                    other.result()
+        finally:
+            for library, number in zip(blas_libraries(), before):
+                library.set_num_threads(number)
+    return y
+
+
+def buffer(size: int) -> np.ndarray:
+    """Memory of this thread for `size` numbers, the same at every call: new pages are slow."""
+    if getattr(scratch, "array", np.empty(0)).size < size:
+        scratch.array = np.empty(size, np.float32)
+    return scratch.array[:size]
