@@ -231,6 +231,7 @@ def test_logprobs_are_those_without_the_constraint():
         (lambda: Grammar.regex("(?=a)b"), "look-ahead and look-behind, is not supported"),
         (lambda: Grammar.regex(r"(a)\1"), "backreferences are not supported"),
         (lambda: Grammar.regex("a^b"), "not supported"),
+        (lambda: Grammar.regex("a\\"), "lexer error"),
         (lambda: Grammar.json_schema("{bad"), "a schema is a dict, or a JSON object as str"),
         (lambda: Grammar.json_schema("[1]"), "a schema is a dict, or a JSON object as str"),
         (lambda: Grammar.json_schema({"type": "nonsense"}), "Invalid type: nonsense"),
@@ -246,6 +247,22 @@ def test_logprobs_are_those_without_the_constraint():
 def test_grammars_that_cannot_be(make_grammar, words):
     with pytest.raises(ValueError, match=words):
         make_grammar()
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "/", "\\", "\\/", "//", "a/i", "\r\t\x00\u2028", "(?x) #-{}[]&~"]
+)
+def test_escaped_text_is_itself(text):
+    tokenizer = TOKENIZERS["bytes"]
+    patterns = {re.escape(text), "".join(f"\\u{{{ord(c):x}}}" for c in text)}
+    if "\\" not in text and "(" not in text:
+        patterns.add(text)
+    for pattern in patterns:
+        constraint = Grammar.regex(pattern).constraint(tokenizer, 256)
+        for byte in text.encode():
+            assert np.flatnonzero(constraint.allowed).tolist() == [byte]
+            constraint.take(byte)
+        assert constraint.finished
 
 
 def test_texts_that_no_tokens_can_make():
