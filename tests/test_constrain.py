@@ -241,6 +241,8 @@ def test_logprobs_are_those_without_the_constraint():
             "Unsatisfiable schema",
         ),
         (lambda: Grammar.choices([]), "choices are a list of answers"),
+        (lambda: Grammar.choices([1, 2]), "choices are a list of answers"),
+        (lambda: Grammar.json_schema({"$ref": "file:///etc/hosts"}), "does not fetch"),
         (lambda: Grammar.choices("yes"), "choices are a list of answers, not 'yes'"),
     ],
 )
@@ -286,6 +288,20 @@ def test_what_does_not_go_with_a_constraint():
         next(stream(model, tokenizer, "a", 5, stop=["b"], constraint=grammar))
     with pytest.raises(ValueError, match="go with num_beams 1"):
         generate(model, tokenizer, "a", 5, num_beams=2, constraint=grammar)
+
+    with pytest.raises(TypeError, match=r"a constraint is a Grammar .*, not '\[0-9\]'"):
+        generate(model, tokenizer, "a", 5, constraint="[0-9]")
+
+
+def test_a_space_at_the_start_counts():
+    """Also with a tokenizer that leaves it out where a text begins."""
+    tokenizer = BPETokenizer([])
+    tokenizer.drops_first_space = True
+    for prompt in ("", "a"):
+        text = generate(
+            MODELS["bytes"][0], tokenizer, prompt, 5, constraint=Grammar.regex(" [0-9]{2}")
+        )
+        assert re.fullmatch(prompt + " [0-9]{2}", text)
 
 
 def test_without_the_library(monkeypatch):

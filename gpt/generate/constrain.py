@@ -77,7 +77,7 @@ class Grammar:
     @staticmethod
     def choices(answers: Sequence[str]) -> Grammar:
         """One of these answers. Raises ValueError where there are none."""
-        if isinstance(answers, str) or not answers:
+        if isinstance(answers, str) or not answers or not all(isinstance(a, str) for a in answers):
             raise ValueError(f"choices are a list of answers, not {answers!r}")
         escaped = ("".join(f"\\x{{{ord(c):x}}}" for c in answer) for answer in answers)
         return Grammar.regex("|".join(escaped))
