@@ -169,8 +169,11 @@ def test_numbers_out_of_range(change, words):
 def test_no_new_tokens_and_no_finite_score():
     model = make("gpt2")
     assert beam_search(model, [1], 0, num_beams=3) == []
-    model.wte.weight.data[...] = np.nan
-    with pytest.raises(FloatingPointError, match="not finite"):
+    never = Sampling(logit_bias=dict.fromkeys(range(29), -math.inf))
+    with pytest.raises(FloatingPointError, match="the best score is -inf: no token can be chosen"):
+        beam_search(model, [1], 2, num_beams=3, sampling=never)
+    model.wte.weight.data[4] = np.nan
+    with pytest.raises(FloatingPointError, match="the best score is nan: no token can be chosen"):
         beam_search(model, [1], 2, num_beams=3)
     for how in ({"return_logprobs": True}, {"draft": "ngrams"}):
         with pytest.raises(ValueError, match="go with num_beams 1"):
