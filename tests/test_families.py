@@ -220,7 +220,7 @@ def test_ids_and_texts_are_those_of_hugging_face(name):
     sentencepiece = isinstance(ours, SentencePieceBPE)
     assert sentencepiece or isinstance(ours, BPETokenizer)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(texts)
     @example("")
     @example("<o\u0304> a<\u014d><s> </s><unk>  <s>")
@@ -245,7 +245,7 @@ def test_they_come_back_from_our_file_and_from_exported_ones(name, tmp_path):
         assert other.conventions == ours.conventions
         assert other.describe() == ours.describe() or name in ("gemma", "smollm")
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(texts)
     def same(text):
         check_same(exported, ours, text)
@@ -309,7 +309,7 @@ def test_ids_that_come_one_at_a_time(name):
     """A whole text loses the space at its start as `decode` does; a continuation keeps it."""
     _, ours = family(name)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(texts, texts)
     @example("low", " 語😀 x")
     def same(text, more):
