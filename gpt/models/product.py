@@ -51,7 +51,7 @@ def product(
     with ONE_AT_A_TIME:
         before = [library.get_num_threads() for library in blas_libraries()]
         threads = max(before, default=1)
-        step = max(1, min(BLOCK // max(1, n), math.ceil(m / threads)))
+        step = max(1, min(BLOCK // n, math.ceil(m / threads)))
         blocks = iter([slice(i, min(i + step, m)) for i in range(0, m, step)])
 
         def work() -> None:
