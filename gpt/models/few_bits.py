@@ -108,10 +108,10 @@ class Int4:
 
 def unpack4(values: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
     """Fill out (..., N) from the values (..., N / 2) and scales (..., groups) of an Int4."""
-    low, high = np.split(out, 2, axis=-1)
-    np.copyto(low, values & 15)
-    np.copyto(high, values >> 4)
-    out -= 8
+    halves = np.split(out, 2, axis=-1)
+    for half, integers in zip(halves, (values & 15, values >> 4)):
+        integers -= 8  # as int8: 255 is -1
+        np.copyto(half, integers.view(np.int8))
     groups = out.reshape(*scale.shape, -1)
     groups *= scale[..., None]
 
