@@ -1,10 +1,13 @@
-"""Write text with a model that train.py made.
+"""Write text with a model: one that train.py made, or one of another project.
 
     python sample.py                                  from the run in out/
     python sample.py --start "def " --num_samples 3
     python sample.py --start FILE:prompt.txt --temperature 0
     python sample.py --special --start "<|endoftext|>The"   the token, not its name
+    python sample.py --out_dir hf:HuggingFaceTB/SmolLM-135M --start "A cache is"
     python sample.py --interactive                    prompts from the keyboard
+    python sample.py --batch prompts.txt > answers.jsonl    a prompt a line
+    python sample.py --start "Is it so? " --choice yes --choice no
 
 What it writes appears token by token; gpt/generate/ draws it.
 """
@@ -18,17 +21,23 @@ if __name__ == "__main__":  # Ctrl-C while the modules below are loaded: no trac
     at_interrupt = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
+import json
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import tokenizer as tokenizers
-from gpt import GPT
-from gpt.generate import stream
+from gpt import load
+from gpt.checkpoint import local_folder
+from gpt.generate import NGRAMS, Grammar, TextWriter, complete, generate, nth_seed, write
 from gpt.training.commandline import Parser
-from gpt.training.output import print_anything
-from tensorlite.device import keep_freed_memory, random
+from gpt.training.output import only_rank_0_prints, print_anything
+from tensorlite import parallel
+from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 
@@ -36,22 +45,34 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
     print_anything()
     warnings.showwarning = lambda message, *_: print(f"sample.py: {message}", file=sys.stderr)
+    argv = sys.argv[1:] if argv is None else argv
+    team = parallel.ALONE
     try:
-        return run(parse(sys.argv[1:] if argv is None else argv))
+        options = parse(argv)
+        team = parallel.join()
+        if options.workers > team.size and not parallel.launched():
+            if fault := parallel.fault():
+                raise ValueError(f"--workers {options.workers} does not work here: {fault}")
+            return parallel.start(options.workers, [__file__, *argv])
+        if team.size == 1:
+            return run(options, team)
+        with only_rank_0_prints(team):
+            return run(options, team)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
-        return 0
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return team.end(0)
+    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
+        team.give_way()
         print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return team.end(2)
     except KeyboardInterrupt:
-        return 130
+        return team.end(130)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="sample.py",
-        description="Write text with a model that train.py made.",
+        description="Write text with a model: one that train.py made, or one of another project.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -60,9 +81,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--out_dir",
         type=os.path.expanduser,
         default="out",
-        help="the folder of the run; OUT/best has its best checkpoint",
+        help="the folder of the run (OUT/best has its best checkpoint), or of another project's "
+        "model, or hf:OWNER/NAME, which is fetched",
     )
     add("--start", default="", metavar="TEXT", help="the prompt, or FILE:path to read it from")
+    add("--batch", metavar="FILE", help="a prompt a line; answers as JSON, one a line")
+    add("--batch_size", type=int, default=8, metavar="N", help="prompts that are read together")
+    add("--workers", type=int, default=1, metavar="N", help="processes that share a --batch")
+    add("--interactive", action="store_true", help="read prompts from the keyboard")
     add("--num_samples", type=int, default=1, metavar="N", help="how many texts")
     add("--max_new_tokens", type=int, default=500, metavar="N", help="the length of each")
     add("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
@@ -70,10 +96,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--top_p", type=float, metavar="P", help="draw from those that reach probability P")
     add("--min_p", type=float, metavar="P", help="draw from those P times as likely as the first")
     add("--repetition_penalty", type=float, default=1.0, help="above 1: repeat less")
-    add("--special", action="store_true", help="special tokens in the prompt count as such")
-    add("--encoding", default="utf-8", help="of a prompt's file")
+    add("--presence_penalty", type=float, default=0.0, help="off the logit of tokens written")
+    add("--frequency_penalty", type=float, default=0.0, help="the same, each time it was written")
     add("--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated")
     add("--seed", type=int, default=1337, help="the same seed gives the same texts")
+    add("--num_beams", type=int, default=1, metavar="N", help="above 1: beam search, no drawing")
+    add("--length_penalty", type=float, default=1.0, help="of beam search: above 0 favours long")
+    add("--regex", metavar="PATTERN", help="the text matches this regular expression")
+    add("--json_schema", metavar="FILE", help="the text is JSON that is valid for this schema")
+    add("--choice", action="append", metavar="TEXT", help="one of these; repeat it for each")
+    add("--logprobs", action="store_true", help="show the log-probability of each token")
+    add(
+        "--draft",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help=f"a smaller model that guesses ahead, or {NGRAMS}: the same text sooner",
+    )
+    add("--special", action="store_true", help="special tokens in the prompt count as such")
+    add("--encoding", default="utf-8", help="of a prompt's file")
     add(
         "--tokenizer",
         type=os.path.expanduser,
@@ -81,92 +121,146 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="gpt2, or a path: for a model trained on .bin files",
     )
     add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--interactive", action="store_true", help="read prompts from the keyboard")
     # nanoGPT's command lines
     add("--init_from", type=os.path.expanduser, default="resume", help=argparse.SUPPRESS)
     for ignored in ("--dtype", "--compile"):
         add(ignored, nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.num_samples < 1:
-        parser.error(f"--num_samples is at least 1, not {options.num_samples}")
+    for name in ("num_samples", "batch_size", "workers", "num_beams"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} is at least 1, not {getattr(options, name)}")
     if options.seed < 0:
         parser.error(f"--seed is at least 0, not {options.seed}")
+    if options.workers > 1 and not options.batch:
+        parser.error("--workers is for a --batch: one text is written by one process")
+    if options.num_beams > 1 and (options.logprobs or options.draft or options.batch):
+        parser.error("--num_beams does not go with --logprobs, --draft or --batch")
+    if sum(map(bool, (options.regex, options.json_schema, options.choice))) > 1:
+        parser.error("--regex, --json_schema and --choice each say all of the text: give one")
+    if options.draft and options.batch:
+        parser.error("--draft is for one text at a time, not for a --batch")
     return options
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, team: parallel.Team) -> int:
     keep_freed_memory()
-    out = Path(options.out_dir if options.init_from == "resume" else options.init_from)
-    model = GPT.from_pretrained(out).to(options.device)
+    out = options.out_dir if options.init_from == "resume" else options.init_from
+    model = load(local_folder(out)).to(options.device)
+    tokenizer = find_tokenizer(options.tokenizer, out)
+    draft = options.draft
+    if draft is not None and draft != NGRAMS:
+        draft = load(local_folder(draft)).to(options.device)
+    if options.special and not tokenizer.special_tokens:
+        nothing = "--special changes nothing: this tokenizer has no special tokens"
+        warnings.warn(nothing, stacklevel=1)
+    if options.batch:
+        return answer_all(model, tokenizer, options, team)
+    if options.interactive:
+        return interact(model, tokenizer, options, draft)
+    prompt = options.start
+    if prompt.startswith("FILE:"):  # as training text is read
+        prompt = read_text(Path(prompt[5:]).expanduser(), options.encoding)
+    for i in range(options.num_samples):
+        if i:
+            print("\n---------------")
+        answer(model, tokenizer, prompt, options, nth_seed(options.seed, i), draft)
+    return 0
+
+
+def find_tokenizer(name: str | None, out: str):
     try:
-        tokenizer = tokenizers.find(options.tokenizer or str(out))
+        return tokenizers.find(name or str(local_folder(out)))
     except FileNotFoundError:
-        if options.tokenizer is not None:
+        if name is not None:
             raise
         raise FileNotFoundError(
             f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer"
         ) from None
-    prompt = options.start
-    if prompt.startswith("FILE:"):
-        prompt = read_text(
-            Path(prompt[5:]).expanduser(), options.encoding
-        )  # as training text is read
-    if options.special and not tokenizer.special_tokens:
-        nothing = "--special changes nothing: this tokenizer has no special tokens"
-        warnings.warn(nothing, stacklevel=1)
-    if options.interactive:
-        return interact(model, tokenizer, options)
-    for i in range(options.num_samples):
-        if i:
-            print("\n---------------")
-        write(model, tokenizer, prompt, options, nth_seed(options.seed, i))
-    return 0
 
 
-def nth_seed(seed: int, i: int) -> int:
-    """The seed of text number `i`: that of the command line for the first, derived for others.
-
-    (seed + i would make the second text of one seed the first text of the next.)
-    """
-    return seed if i == 0 else int(random(seed, "sample", i).integers(2**62))
-
-
-def interact(model, tokenizer, options) -> int:
-    """A prompt, its continuation, the next prompt; ends with an empty line or the end of input."""
-    for i in itertools.count():
-        try:
-            prompt = input("prompt> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return 0
-        if not prompt:
-            return 0
-        write(model, tokenizer, prompt, options, nth_seed(options.seed, i))
+def settings(options: argparse.Namespace) -> dict:
+    """What the options say about drawing, as `gpt.generate.stream` names it."""
+    names = "max_new_tokens temperature top_p min_p repetition_penalty presence_penalty "
+    names += "frequency_penalty stop"
+    return {name: getattr(options, name) for name in names.split()} | {
+        "top_k": options.top_k or None,
+        "allowed_special": "all" if options.special else (),
+        "constraint": constraint(options),
+    }
 
 
-def write(model, tokenizer, prompt: str, options, seed: int) -> None:
+def constraint(options: argparse.Namespace) -> Grammar | None:
+    if options.regex:
+        return Grammar.regex(options.regex)
+    if options.json_schema:
+        return Grammar.json_schema(read_text(Path(options.json_schema).expanduser(), "utf-8"))
+    return Grammar.choices(options.choice) if options.choice else None
+
+
+def answer(model, tokenizer, prompt: str, options, seed: int, draft=None) -> None:
     """Print the prompt, and the tokens that follow it as they are drawn."""
     named = [name for name in tokenizer.special_tokens if name in prompt]
     if named and not options.special:
         hint = f"{named[0]} in the prompt is plain text; --special makes it a token"
         warnings.warn(hint, stacklevel=1)
     print(prompt, end="", flush=True)
-    pieces = stream(
-        model,
-        tokenizer,
-        prompt,
-        options.max_new_tokens,
-        options.temperature,
-        options.top_k or None,
-        options.top_p,
-        options.min_p,
-        options.repetition_penalty,
-        seed,
-        options.stop,
-        "all" if options.special else (),
-    )
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    if options.num_beams > 1:
+        beams = {"num_beams": options.num_beams, "length_penalty": options.length_penalty}
+        how = settings(options) | beams
+        print(generate(model, tokenizer, prompt, return_full_text=False, **how))
+        return
+    how = settings(options) | {"seed": seed, "logprobs": options.logprobs}
+    writer = TextWriter(model, tokenizer, prompt, **how)
+    began = time.perf_counter()
+    for _ in write(model, [writer], draft=draft):
+        print(writer.news(), end="", flush=True)
+    print(writer.news())
+    for i, logprob in zip(writer.new_ids, writer.logprobs or []):
+        print(f"{logprob:9.4f}  {tokenizer.decode([i])!r}")
+    tell_speed(len(writer.new_ids), began)
+
+
+def tell_speed(n: int, began: float) -> None:
+    seconds = time.perf_counter() - began
+    if n:
+        print(f"{n} tokens, {n / seconds:,.1f} a second", file=sys.stderr, flush=True)
+
+
+def interact(model, tokenizer, options, draft) -> int:
+    """A prompt, its continuation, the next prompt; ends with an empty line or the end of input.
+
+    Ctrl-C ends the answer that is being written, or clears the line.
+    """
+    with contextlib.suppress(ImportError):  # which some Pythons lack
+        import readline  # noqa: F401 - it makes `input` edit lines and remember them
+    for i in itertools.count():
+        try:
+            prompt = input("prompt> " if sys.stdin.isatty() else "")
+            if not prompt:
+                return 0
+            answer(model, tokenizer, prompt, options, nth_seed(options.seed, i), draft)
+        except EOFError:
+            return 0
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            print()
+
+
+def answer_all(model, tokenizer, options, team: parallel.Team) -> int:
+    """Answer the prompts in a file, a line each; the answers are JSON, a line each, in order."""
+    text = read_text(Path(options.batch).expanduser(), options.encoding)
+    prompts = text.removesuffix("\n").split("\n")
+    how = settings(options) | {"batch_size": options.batch_size, "logprobs": options.logprobs}
+    began, n = time.perf_counter(), 0
+    for done in complete(model, tokenizer, prompts, seed=options.seed, team=team, **how):
+        line = dataclasses.asdict(done)
+        if done.logprobs is None:
+            del line["logprobs"]
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+        n += len(done.ids)
+    tell_speed(n, began)
+    return 0
 
 
 if __name__ == "__main__":

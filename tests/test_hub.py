@@ -156,6 +156,9 @@ def test_shards_are_those_that_the_index_names(server):
     server.files |= {a: b"1", b: b"22", "model-00001-of-00009.safetensors": b"old"}
     server.files |= {"model.safetensors.index.json": index}
     names = {"config.json", "tokenizer.json", "model.safetensors.index.json", a, b}
+    part = hub.cache_folder() / "models/me/tiny/model.safetensors.index.json.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"of another commit")
     assert_whole(fetch(), names, server.files)
     server.files["model.safetensors"] = b"3"  # counts before the index, as in transformers
     folder = fetch("hf:me/tiny@main")
@@ -175,6 +178,25 @@ def test_a_download_that_is_cut_goes_on(server, ranges):
     begins = [r for path, r, _ in server.asked if path == WEIGHTS]
     if ranges:
         assert begins == [None, "bytes=1000-", "bytes=1000-", "bytes=6000-"]
+
+
+def test_as_many_tries_as_bring_something(server):
+    server.cut = [1000] * 12
+    assert_whole(fetch())
+    shutil.rmtree(hub.cache_folder())
+    server.cut, server.ranges, server.asked = [5000, 2000] * 12, False, []
+    with pytest.raises(ConnectionError, match="ended after"):  # it begins again each time
+        fetch()
+    assert [path for path, _, _ in server.asked].count(WEIGHTS) == download.TRIES + 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_progress_counts_what_is_there(server, tmp_path, ranges):
+    server.cut, server.ranges = [1000, 7000], ranges
+    told, file = [], hub.checked("model.safetensors", len(BIG), hashlib.sha256(BIG).hexdigest())
+    download.download(server.url + WEIGHTS, tmp_path / "a", file, told.append)
+    assert (tmp_path / "a").read_bytes() == BIG
+    assert sum(told) == len(BIG) and (min(told) < 0) == (not ranges)
 
 
 def test_what_has_come_is_kept_for_the_next_call(server, monkeypatch):
@@ -441,7 +463,8 @@ def test_two_processes_fetch_one_after_the_other(server):
         thread = threading.Thread(target=fetch_model, args=("hf:me/tiny", say))
         thread.start()
         assert waits.wait(10)
-        assert server.asked == []
+        thread.join(0.2)
+        assert thread.is_alive() and server.asked == []
     thread.join()
     assert said[0] == f"waiting for another process, which fetches files into {folder}"
     assert_whole(folder)

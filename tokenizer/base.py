@@ -78,15 +78,19 @@ class Tokenizer(ABC):
         self.added_tokens = dict(added_tokens or {})
         self.normalizer = check_steps(normalizer)
         named = {**self.added_tokens, **self.special_tokens}
-        for name, token_id in named.items():
-            self.vocabulary[token_id] = name.encode()
         self.normalized_tokens = frozenset(normalized_tokens) & named.keys()
         self._named, self._always = named, frozenset(self.added_tokens)
         late = {name: normalize(name, self.normalizer) for name in self.normalized_tokens}
         self._late = {name: made for name, made in sorted(late.items()) if made}
+        for name, token_id in named.items():
+            self.vocabulary[token_id] = self._named_bytes(self._late.get(name, name))
         self.set_conventions(Conventions(eos_token=eos_token))
         self.vocab_size = max(self.vocabulary, default=-1) + 1
         self.dtype = token_dtype(self.vocab_size)
+
+    def _named_bytes(self, name: str) -> bytes:
+        """What a special or added token stands for in a text."""
+        return name.encode()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.vocabulary):,} tokens>"
@@ -111,7 +115,7 @@ class Tokenizer(ABC):
     @property
     def conventions(self) -> Conventions:
         """The names, the template and the ids around a text, together."""
-        return Conventions(*(getattr(self, name) for name in Conventions._fields))
+        return Conventions.of(self)
 
     def set_conventions(self, conventions: Conventions) -> None:
         """Set them all. Raises ValueError for prefix_ids or suffix_ids outside the vocabulary."""

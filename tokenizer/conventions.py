@@ -31,6 +31,11 @@ class Conventions(NamedTuple):
     prefix_ids: list[int] = []
     suffix_ids: list[int] = []
 
+    @classmethod
+    def of(cls, tokenizer: object) -> "Conventions":
+        """Those of a tokenizer."""
+        return cls(*(getattr(tokenizer, name) for name in cls._fields))
+
     def checked(self, vocabulary: Container[int]) -> "Conventions":
         """A copy. Raises ValueError for a wrong type, or an id that `vocabulary` does not have."""
         for name in (*ROLES, "chat_template"):

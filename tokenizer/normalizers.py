@@ -20,7 +20,7 @@ from reprlib import repr as short_repr  # a file may hold values of any size
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 SIZES = {"prepend": 2, "replace": 3}
 MOST = 16  # steps; a text may grow at each
-LONGEST = 16  # characters that a step puts into a text at one place
+GROWTH = 64  # by how much all replacements together may lengthen a text
 
 Step = str | tuple[str, ...]
 
@@ -30,6 +30,7 @@ def check_steps(steps: object) -> tuple[Step, ...]:
     if not isinstance(steps, (list, tuple)) or len(steps) > MOST:
         raise ValueError(f"a normalizer is a list of at most {MOST} steps, not {short_repr(steps)}")
     checked: list[Step] = []
+    growth = 1
     for step in steps:
         if isinstance(step, str) and step in FORMS:
             checked.append(step)
@@ -37,15 +38,17 @@ def check_steps(steps: object) -> tuple[Step, ...]:
             isinstance(step, (list, tuple))
             and all(isinstance(part, str) for part in step)
             and SIZES.get(step[0] if step else "") == len(step)
-            and 0 < len(step[1])
-            and len(step[-1]) <= LONGEST
+            and 0 < len(step[1]) <= GROWTH
         ):
             checked.append(tuple(step))
+            growth *= max(1, len(step[2])) if step[0] == "replace" else 1
         else:
             raise ValueError(
                 f"a step of a normalizer must be one of {', '.join(FORMS)}, "
                 f'["prepend", TEXT] or ["replace", OLD, NEW], not {short_repr(step)}'
             )
+    if growth > GROWTH:
+        raise ValueError(f"the normalizer could make a text {growth} times as long")
     return tuple(checked)
 
 

@@ -119,14 +119,12 @@ class SentencePieceBPE(Tokenizer):
         # words of a text may be encoded one by one.
         self.by_words = MARK in self._plain_ids and not any(map(CROSSING.search, made))
         self._cache = PieceCache(self._merge)
-        written = {i: self._bytes(token) for token, i in self._id_of.items()}
+        written = {i: self._named_bytes(token) for token, i in self._id_of.items()}
         more = added_tokens, normalizer, normalized_tokens
         super().__init__(written, special_tokens, eos_token, *more)
-        for name, i in named.items():
-            self.vocabulary[i] = self._bytes(name)
 
-    def _bytes(self, token: str) -> bytes:
-        """What a token stands for in a text."""
+    def _named_bytes(self, token: str) -> bytes:
+        """What any token stands for in a text."""
         if self.byte_fallback and (byte := BYTE.fullmatch(token)):
             return bytes.fromhex(byte[1])
         return token.replace(MARK, " ").encode()

@@ -36,14 +36,15 @@ def download(
     number where it begins again. Raises ValueError for another size or hash, ConnectionError where
     several tries in succession bring nothing, FileNotFoundError and PermissionError.
     """
-    part, tries = part_of(path), 0
+    part, tries, furthest = part_of(path), 0, 0
     part.touch()
-    while (size := part.stat().st_size) != file["size"]:
+    while (have := part.stat().st_size) != file["size"]:
+        tries, furthest = (0, have) if have > furthest else (tries, furthest)
         try:
             append(url, part, file["size"], progress)
         except ConnectionError:
-            tries = 1 if part.stat().st_size > size else tries + 1
-            if tries == TRIES:
+            tries += 1
+            if tries == TRIES and part.stat().st_size <= furthest:
                 raise
             time.sleep(WAIT * 2 ** (tries - 1))
     kind = "sha256" if "sha256" in file else "git"

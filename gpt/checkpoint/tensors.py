@@ -271,7 +271,7 @@ def read_matrix(file, source: np.dtype, out: np.ndarray, convert) -> None:
     """
     R, C = out.shape
     width = max(1, min(C, BLOCK // source.itemsize))
-    height = max(1, BLOCK // source.itemsize // width) if width == C else 1
+    height = max(1, BLOCK // source.itemsize // width)  # 1 where a row is longer than a block
     transposed = abs(out.strides[0]) < abs(out.strides[1])
     step = COLUMNS if transposed else width
     for r in range(0, R, height):

@@ -5,6 +5,8 @@ prompts; `generate_ids` does the same for ids. Read sampling.py (one token), con
 (what the model reads), ids.py (the loop), text.py; then beam.py, speculative.py, constrain.py.
 """
 
+from .constrain import Grammar
 from .ids import Writer, generate_ids, nth_seed, write
 from .sampling import Sampling, penalise
-from .text import Completion, complete, generate, stream
+from .speculative import NGRAMS
+from .text import Completion, TextWriter, complete, generate, stream

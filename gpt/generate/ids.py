@@ -54,7 +54,7 @@ class Writer:
 
     def take(self, model_logits: np.ndarray) -> None:
         """Choose the next token from the logits (V,) for it."""
-        logits = self.sampling.logits(model_logits, self.ids, self.begin)
+        logits = self.sampling.logits(self.possible(model_logits), self.ids, self.begin)
         rng = self.random(len(self.ids))
         while not self.accept(new := self.sampling.draw(logits, rng.random())):
             logits[new] = -np.inf  # it cannot follow: draw another one
@@ -68,6 +68,10 @@ class Writer:
             self.ids.append(new)
             if len(self.ids) >= self.end and self.finish is None:
                 self.finish = "length"
+
+    def possible(self, logits: np.ndarray) -> np.ndarray:
+        """The logits (n_ids,) of the ids that may be drawn; -inf for others."""
+        return logits
 
     def accept(self, new: int) -> bool:
         """Whether the text may go on with this token; if so, it does."""
@@ -89,7 +93,7 @@ def write(
     active = [writer for writer in writers if writer.finish is None]
     if draft is not None and len(writers) > 1:
         raise ValueError(f"a draft helps one text at a time, not {len(writers)} together")
-    with evaluating(model):
+    with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
         context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
         ahead = guesses_ahead(model, draft, n_guesses, use_cache)
         while active:
@@ -106,14 +110,16 @@ def write(
 
 
 @contextlib.contextmanager
-def evaluating(model) -> Iterator[None]:
-    """The model in evaluation mode, without dropout, and afterwards as it was."""
-    training = model.training
-    model.eval()
+def evaluating(*models) -> Iterator[None]:
+    """The models in evaluation mode, without dropout, and afterwards as they were."""
+    training = [model.training for model in models]
+    for model in models:
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for model, mode in zip(models, training):
+            model.train(mode)
 
 
 def nth_seed(seed: int | None, i: int) -> int | None:
@@ -178,13 +184,11 @@ def generate_ids(
     for prompt in prompts:
         check_ids(model, prompt)
     if num_beams != 1:
-        if return_logprobs:
-            raise ValueError("return_logprobs goes with num_beams 1: beams have a score for all")
+        if return_logprobs or draft is not None:
+            raise ValueError("return_logprobs and draft go with num_beams 1: beams are not drawn")
+        more = max_new_tokens, num_beams, eos, length_penalty, sampling, use_cache
         with evaluating(model):
-            return [
-                beam_search(model, prompt, max_new_tokens, num_beams, eos, length_penalty, sampling)
-                for prompt in prompts
-            ]
+            return [beam_search(model, prompt, *more) for prompt in prompts]
     one = seed is None or isinstance(seed, (int, np.integer))
     seeds = [nth_seed(seed, i) for i in range(len(prompts))] if one else list(seed)
     if len(seeds) != len(prompts):

@@ -71,15 +71,15 @@ class Sampling:
 
         Every filter keeps the likeliest id.
         """
+        largest = logits.max()
+        if not math.isfinite(largest):
+            raise FloatingPointError(f"the largest logit is {largest}: no token can be drawn")
         if self.temperature == 0:
             return np.array([np.argmax(logits)]), np.ones(1)
         ids = np.arange(len(logits))
         if self.top_k is not None:
             ids = top_k_ids(logits, self.top_k)
             logits = logits[ids]
-        largest = logits.max()
-        if not math.isfinite(largest):
-            raise FloatingPointError(f"the largest logit is {largest}: no token can be drawn")
         p = np.exp((logits - largest) / self.temperature)
         if self.top_p is not None:
             kept = top_p_ids(p, self.top_p)

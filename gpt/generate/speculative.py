@@ -24,6 +24,8 @@ def guesses_ahead(model, draft, n: int, use_cache: bool) -> Callable:
     """The function writer -> up to n ids that a draft guesses: a model, NGRAMS or None."""
     if draft is None or draft == NGRAMS:
         return lambda writer: from_ngrams(writer.ids, n)
+    if not hasattr(draft, "config"):
+        raise ValueError(f"a draft is a model or {NGRAMS!r}, not {draft!r}")
     if draft.config.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"the draft knows {draft.config.vocab_size} ids, the model {model.config.vocab_size}: "
@@ -33,7 +35,7 @@ def guesses_ahead(model, draft, n: int, use_cache: bool) -> Callable:
 
     def from_model(writer) -> list[int]:
         if not contexts:
-            contexts.append(Context(draft.eval(), writer.end + n, use_cache))
+            contexts.append(Context(draft, writer.end + n, use_cache))
         ids = list(writer.ids)
         while len(ids) < min(len(writer.ids) + n, writer.end - 1):
             logits = contexts[0].read([ids])[0, -1]  # (V,)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tensorlite.parallel import ALONE, Team
 from tokenizer import StreamDecoder
 
 from .beam import beam_search
+from .constrain import Grammar
 from .ids import Writer, evaluating, nth_seed, write
 from .sampling import Sampling
 
@@ -35,7 +39,7 @@ class TextWriter(Writer):
         presence_penalty: float = 0.0,
         frequency_penalty: float = 0.0,
         logit_bias: Mapping[int, float] | None = None,
-        constraint=None,
+        constraint: Grammar | None = None,
         logprobs: bool = False,
     ):
         sampling = Sampling(
@@ -53,28 +57,35 @@ class TextWriter(Writer):
         eos |= {tokenizer.eos_token_id} - {None}
         ids = encode_prompt(model, tokenizer, prompt, allowed_special)
         super().__init__(ids, max_new_tokens, sampling, seed, eos, logprobs)
-        self.prompt, self.constraint = prompt, constraint
+        self.prompt = prompt
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
         self.n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
-        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
+        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)} | self.eos
         self.never = [i for i in range(self.n_ids) if i not in text_ids]
         if len(self.never) == self.n_ids:
             raise ValueError(f"{tokenizer!r} has no token that stands for text")
         # A token may end in the middle of a character, and a piece of text in the middle of a stop
         # string: both are held back until it is clear how they go on.
-        self.decoder = StreamDecoder(tokenizer, errors="strict", continues=bool(prompt))
+        continues = bool(prompt) or constraint is not None
+        self.decoder = StreamDecoder(tokenizer, errors="strict", continues=continues)
         self.stop = [s for s in stop if isinstance(s, str) and s]
         self.hold = max((len(s) - 1 for s in self.stop), default=0)
         self.text, self.told = "", 0  # the continuation, and how much of it `news` has told
+        self.constraint = None
+        if constraint is not None:
+            if not isinstance(constraint, Grammar):
+                raise TypeError(f"a constraint is a Grammar (Grammar.regex...), not {constraint!r}")
+            if self.stop:
+                raise ValueError("a text with a constraint ends where it matches, not at `stop`")
+            self.constraint = constraint.constraint(tokenizer, self.n_ids, self.eos)
+            self.finish_where_complete(n_ids=len(self.ids))
 
-    def take(self, model_logits: np.ndarray) -> None:
-        logits = model_logits[: self.n_ids].copy()
+    def possible(self, logits: np.ndarray) -> np.ndarray:
+        logits = logits[: self.n_ids].copy()
         logits[self.never] = -np.inf
         if self.constraint is not None:
-            logits[~self.constraint.allowed(self.n_ids)] = -np.inf
-        super().take(logits)
-        if self.constraint is not None and self.constraint.finished and self.finish is None:
-            self.finish = "stop"
+            logits[~self.constraint.allowed] = -np.inf
+        return logits
 
     def accept(self, new: int) -> bool:
         if new in self.eos:
@@ -85,10 +96,16 @@ class TextWriter(Writer):
             return False
         if self.constraint is not None:
             self.constraint.take(new)
+            self.finish_where_complete(n_ids=len(self.ids) + 1)
         found = [self.text.index(s) for s in self.stop if s in self.text]
         if found:
             self.text, self.finish = self.text[: min(found)], "stop"
         return True
+
+    def finish_where_complete(self, n_ids: int) -> None:
+        """A text that matches its constraint ends where nothing, or no more token, can follow."""
+        if self.constraint.finished or (self.constraint.complete and n_ids >= self.end):
+            self.finish = "stop"
 
     def news(self) -> str:
         """The text since the last call, as far as no stop string can begin in it."""
@@ -138,7 +155,8 @@ def stream(
     stop             strings, before the first of which the text ends, and ids, which end it
     allowed_special  names of special tokens that are tokens in the prompt, or "all"; others in the
                      prompt are text
-    constraint       what the text must be; see `Grammar` in constrain.py
+    constraint       what the text must be: a `Grammar` (constrain.py), for which there are no stop
+                     strings
     draft            a smaller model, or "ngrams": the same text sooner; see speculative.py
 
     The text ends at the tokenizer's end-of-text token, or one that the model's configuration names,
@@ -147,7 +165,12 @@ def stream(
     unfinished at the end is dropped. So the result is always valid text. An empty prompt stands for
     what begins a text (see `encode_prompt`). A prompt longer than the model's context is cropped
     from the left, with a warning; when the text grows beyond it, the model sees the end of the text
-    (`window_start` in context.py). Raises ValueError for arguments out of range.
+    (`window_start` in context.py).
+
+    A text with a constraint ends as soon as nothing can follow, or at an end token, which can only
+    be drawn where the text matches. Where there is no end token, it goes on as long as it can.
+    Raises ValueError for arguments out of range, and, with a constraint, if max_new_tokens are
+    written and the text does not match, or if no token of the tokenizer can follow.
     """
     writer = TextWriter(model, tokenizer, prompt, *args, **settings)
     for _ in write(model, [writer], use_cache, draft):
@@ -155,6 +178,11 @@ def stream(
             yield piece
     if piece := writer.news():
         yield piece
+    if writer.constraint is not None and writer.finish == "length":
+        raise ValueError(
+            f"{writer.end - writer.begin} new tokens are too few for this constraint: the "
+            f"text is not complete: {writer.text!r}; give a larger max_new_tokens"
+        )
 
 
 def generate(
@@ -175,21 +203,27 @@ def generate(
     if num_beams == 1:
         text = "".join(stream(model, tokenizer, prompt, *args, **settings))
     else:
-        settings.pop("use_cache", None)
+        use_cache, draft = settings.pop("use_cache", True), settings.pop("draft", None)
         w = TextWriter(model, tokenizer, prompt, *args, **settings)
-        if w.stop or w.constraint is not None or settings.get("draft") is not None:
+        if w.stop or w.constraint is not None or draft is not None:
             raise ValueError("stop strings, constraints and drafts go with num_beams 1")
+        never = [*w.never, *range(w.n_ids, model.config.vocab_size)]
+        bias = {**w.sampling.logit_bias, **dict.fromkeys(never, -math.inf)}
+        sampling = replace(w.sampling, logit_bias=bias)
+        more = w.end - w.begin, num_beams, w.eos, length_penalty, sampling, use_cache
         with evaluating(model):
-            ids = beam_search(
-                model, w.ids, w.end - w.begin, num_beams, w.eos, length_penalty, w.sampling
-            )
-        text = tokenizer.decode(ids)
+            ids = beam_search(model, w.ids, *more)
+        decoder = StreamDecoder(tokenizer, continues=bool(prompt))
+        text = "".join(map(decoder.push, ids))
     return prompt + text if return_full_text else text
 
 
 @dataclass
 class Completion:
-    """A prompt's continuation, its ids, and why it ended: "eos", "stop" or "length"."""
+    """A prompt's continuation, its ids, and why it ended: "eos", "stop" or "length".
+
+    A text with a constraint matches it, except where it ended by "length".
+    """
 
     prompt: str
     text: str
@@ -206,20 +240,28 @@ def complete(
     batch_size: int = 8,
     seed: int | None = None,
     use_cache: bool = True,
+    team: Team = ALONE,
     **settings,
 ) -> Iterator[Completion]:
     """The continuations of several prompts, in order, `batch_size` of them written together.
 
     The arguments are those of `stream`; text number i has the seed `nth_seed(seed, i)`, whatever
-    else is in its batch.
+    else is in its batch. The processes of a team write a batch each, and all get all continuations.
     """
-    for start in range(0, len(prompts), batch_size):
+    batches = [
+        range(i, min(i + batch_size, len(prompts))) for i in range(0, len(prompts), batch_size)
+    ]
+    for start in range(0, len(batches), team.size):
+        mine = batches[start + team.rank : start + team.rank + 1]  # none, for some at the end
         writers = [
-            TextWriter(model, tokenizer, prompt, *args, seed=nth_seed(seed, i), **settings)
-            for i, prompt in enumerate(prompts[start : start + batch_size], start)
+            TextWriter(model, tokenizer, prompts[i], *args, seed=nth_seed(seed, i), **settings)
+            for i in (mine[0] if mine else ())
         ]
         for _ in write(model, writers, use_cache):
             pass
+        done = []
         for w in writers:
             logprobs = w.logprobs and w.logprobs[: len(w.new_ids)]
-            yield Completion(w.prompt, w.text, w.new_ids, w.finish, logprobs)
+            done.append([w.prompt, w.text, w.new_ids, w.finish, logprobs])
+        for fields in itertools.chain.from_iterable(team.gather(done)):
+            yield Completion(*fields)

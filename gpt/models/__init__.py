@@ -29,7 +29,13 @@ def load(directory: str | Path) -> GPT | Llama:
 
 def class_of(directory: str | Path) -> type[GPT]:
     """The class of the model in a folder. Raises as `load` does."""
-    return Llama if checkpoint.model_type(directory) in FAMILIES else GPT
+    kind = checkpoint.model_type(directory)
+    if kind not in ("gpt2", *FAMILIES):
+        known = ", ".join(map(repr, ("gpt2", *FAMILIES)))
+        raise ValueError(
+            f"{directory} holds a model of type {kind!r}; the types that can be loaded are {known}"
+        )
+    return GPT if kind == "gpt2" else Llama
 
 
 def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:

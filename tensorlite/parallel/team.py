@@ -36,6 +36,10 @@ class Team:
         """
         return x
 
+    def gather(self, x) -> list:
+        """The JSON values `x` of all ranks, in their order, on every rank. All must call this."""
+        return [x]
+
     def wait(self) -> None:
         """Return when all ranks have called this."""
 
@@ -97,6 +101,14 @@ class MPITeam(Team):
             across.Bcast(array.view(np.uint8))
         self.wait()
         return np.reshape(array, shape)
+
+    def gather(self, x) -> list:
+        mine = np.frombuffer(json.dumps(x).encode(), np.uint8)
+        sizes = np.empty(self.size, np.int64)
+        self.world.Allgather(np.array([len(mine)]), sizes)
+        texts = np.empty(sizes.sum(), np.uint8)
+        self.world.Allgatherv(mine, (texts, sizes))
+        return [json.loads(t.tobytes()) for t in np.split(texts, np.cumsum(sizes)[:-1])]
 
     def wait(self) -> None:
         self.world.Barrier()
