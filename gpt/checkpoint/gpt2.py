@@ -83,7 +83,7 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, Tensors]:
 
 def _prefixed(name: str) -> str:
     """The name with the prefix that the files of GPT2Model lack."""
-    return name if name == HEAD or name.startswith(PREFIX) else PREFIX + name
+    return name if name.startswith((HEAD, PREFIX)) else PREFIX + name
 
 
 def read_config(directory: str | Path) -> GPTConfig:

@@ -13,7 +13,7 @@ import numpy as np
 from ..checkpoint import check_bits
 from .product import product
 
-ROWS = 2**20  # weights that are quantised at a time
+WEIGHTS = 2**20  # that are quantised at a time
 SHRINK = np.linspace(0.7, 1.05, 15)  # of the range of 4 bits: clipping a few can help the others
 
 
@@ -61,7 +61,7 @@ class Int4:
 
     bits = 4
 
-    def __init__(self, m: int, n: int, group_size: int = 32):
+    def __init__(self, m: int, n: int, group_size: int):
         self.shape, self.group_size = (m, n), group_size
         self.groups = -(-n // group_size)
         self.values = np.empty((m, self.groups * group_size // 2), np.uint8)
@@ -108,24 +108,24 @@ class Int4:
 
 def unpack4(values: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
     """Fill out (..., N) from the values (..., N / 2) and scales (..., groups) of an Int4."""
-    low, high = np.split(out, 2, axis=-1)
-    np.copyto(low, values & 15)
-    np.copyto(high, values >> 4)
-    out -= 8
+    halves = np.split(out, 2, axis=-1)
+    for half, integers in zip(halves, (values & 15, values >> 4)):
+        integers -= 8  # as int8: 255 is -1
+        np.copyto(half, integers.view(np.int8))
     groups = out.reshape(*scale.shape, -1)
     groups *= scale[..., None]
 
 
-def quantize_matrix(weight: np.ndarray, bits: int, group_size: int | None = None) -> Int8 | Int4:
+def quantize_matrix(weight: np.ndarray, bits: int, group_size: int | None) -> Int8 | Int4:
     """A matrix (m, n) of 8 or 4 bits a weight. Raises ValueError for weights that are not finite.
 
-    >>> matrix = quantize_matrix(np.array([[1, 0.5, -1.27]]), 8)
+    >>> matrix = quantize_matrix(np.array([[1, 0.5, -1.27]]), 8, None)
     >>> matrix.values, matrix.take(0).round(3)
     (array([[ 100,   50, -127]], dtype=int8), array([ 1.  ,  0.5 , -1.27], dtype=float32))
     """
     matrix = empty_matrix(*weight.shape, bits, group_size)
     m, n = weight.shape
-    step = max(1, ROWS // max(1, n))
+    step = max(1, WEIGHTS // n)
     for rows in (slice(i, i + step) for i in range(0, m, step)):
         block = np.asarray(weight[rows], np.float32)
         if not np.isfinite(block).all():
@@ -134,7 +134,7 @@ def quantize_matrix(weight: np.ndarray, bits: int, group_size: int | None = None
     return matrix
 
 
-def empty_matrix(m: int, n: int, bits: int, group_size: int | None = None) -> Int8 | Int4:
+def empty_matrix(m: int, n: int, bits: int, group_size: int | None) -> Int8 | Int4:
     """A matrix (m, n) of any value. Raises ValueError for bits or groups that are not supported."""
     check_bits(bits, group_size)
-    return Int8(m, n) if bits == 8 else Int4(m, n, group_size or 32)
+    return Int8(m, n) if bits == 8 else Int4(m, n, group_size)

@@ -31,8 +31,7 @@ class QuantizedLinear(nn.Module):
         self.matrix, self.bias = matrix, bias
 
     def forward(self, x):
-        y = times(x, self.matrix)  # (..., n) -> (..., m)
-        return y if self.bias is None else y + self.bias
+        return times(x, self.matrix, self.bias)  # (..., n) -> (..., m)
 
 
 class QuantizedEmbedding(nn.Module):
@@ -57,16 +56,18 @@ class QuantizedEmbedding(nn.Module):
         return tl.tensor(self.matrix.take(slice(None)))
 
 
-def times(x, matrix: Int8 | Int4):
-    """x @ matrix.T: x (..., n) -> (..., m). Raises ValueError where x needs a gradient."""
+def times(x, matrix: Int8 | Int4, bias: tl.Tensor | None = None):
+    """x @ matrix.T + bias: x (..., n) -> (..., m). Raises ValueError where x needs a gradient."""
     if x.requires_grad or not isinstance(x.data, np.ndarray):
         raise ValueError(
             "quantised weights pass no gradient on, and are multiplied on the CPU alone: train the "
             "model that they were made from"
         )
     m, n = matrix.shape
-    rows = x.data.reshape(-1, n).astype(np.float32, copy=False)
-    return tl.tensor(matrix.times(rows).reshape(*x.shape[:-1], m))
+    y = matrix.times(x.data.reshape(-1, n).astype(np.float32, copy=False))
+    if bias is not None:
+        y += bias.data
+    return tl.Tensor(y.reshape(*x.shape[:-1], m))
 
 
 class Quantized:
