@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -145,7 +146,8 @@ class Sequential(ModuleList):
         return x
 
 
-_initialise = contextvars.ContextVar("initialise", default=True)
+# What the arrays of new layers hold: "drawn" or "any" numbers, or "shapes" alone, without memory.
+_holds = contextvars.ContextVar("holds", default="drawn")
 
 
 @contextlib.contextmanager
@@ -154,16 +156,45 @@ def uninitialised() -> Iterator[None]:
 
     Drawing numbers takes longer than reading a model's own from a file.
     """
-    token = _initialise.set(False)
+    token = _holds.set("any" if _holds.get() == "drawn" else _holds.get())
     try:
         yield
     finally:
-        _initialise.reset(token)
+        _holds.reset(token)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Layers that are made inside take no memory, and are there to ask for their shapes only.
+
+    A model that is described in a file can so be compared with what the file holds first. Raises
+    ValueError for a weight that no memory could hold.
+    """
+    token = _holds.set("shapes")
+    try:
+        yield
+    finally:
+        _holds.reset(token)
+
+
+def _empty(shape) -> Tensor:
+    if _holds.get() != "shapes":
+        return Tensor(np.empty(shape, np.float32), requires_grad=True)
+    if math.prod(shape) >= 2**60:
+        raise ValueError(f"a weight of shape {shape} is too large for any memory")
+    return Tensor(np.broadcast_to(np.float32(0), shape), requires_grad=True)
+
+
+def _full(n: int, value: float) -> Tensor:
+    weight = _empty((n,))
+    if _holds.get() != "shapes":
+        weight.data[...] = value
+    return weight
 
 
 def _uniform(shape, bound: float, rng) -> Tensor:
-    if not _initialise.get():
-        return Tensor(np.empty(shape, np.float32), requires_grad=True)
+    if _holds.get() != "drawn":
+        return _empty(shape)
     rng = np.random.default_rng() if rng is None else rng
     numbers = rng.random(shape, dtype=np.float32)
     numbers *= 2 * bound
@@ -195,12 +226,12 @@ class Embedding(Module):
     """
 
     def __init__(self, n_ids: int, n: int, rng=None):
-        if _initialise.get():
+        if _holds.get() == "drawn":
             rng = np.random.default_rng() if rng is None else rng
             numbers = rng.standard_normal((n_ids, n), dtype=np.float32)
+            self.weight = Tensor(numbers, requires_grad=True)
         else:
-            numbers = np.empty((n_ids, n), np.float32)
-        self.weight = Tensor(numbers, requires_grad=True)
+            self.weight = _empty((n_ids, n))
 
     def forward(self, ids):
         return embedding(self.weight, ids)
@@ -214,8 +245,8 @@ class LayerNorm(Module):
     """Layer normalization over the last axis, of size n. Initially weight is 1 and bias 0."""
 
     def __init__(self, n: int, bias: bool = True, eps: float = 1e-5):
-        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
-        self.bias = Tensor(np.zeros(n, np.float32), requires_grad=True) if bias else None
+        self.weight = _full(n, 1)
+        self.bias = _full(n, 0) if bias else None
         self.eps = eps
 
     def forward(self, x):
@@ -226,7 +257,7 @@ class RMSNorm(Module):
     """Division by the root mean square over the last axis, of size n. Initially weight is 1."""
 
     def __init__(self, n: int, eps: float = 1e-5):
-        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
+        self.weight = _full(n, 1)
         self.eps = eps
 
     def forward(self, x):

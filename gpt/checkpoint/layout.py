@@ -160,27 +160,27 @@ class Tensors:
         self.theirs.setdefault(embedding, self.theirs[head])  # a file may hold it under either
         self.drop(head)
 
-    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
-        """Read every tensor into the array of its name, one after another.
-
-        Raises ValueError for tensors that are missing, unknown or of another shape.
-        """
+    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise ValueError for tensors that are missing, unknown or of another shape than these."""
         faults = []
         if others := {self.files.dtype(name) for name in self.theirs.values()} - FLOATS.keys():
             faults.append(f"it holds numbers of type {', '.join(sorted(others))}, not floats")
-        if lost := arrays.keys() - self.theirs.keys():
+        if lost := shapes.keys() - self.theirs.keys():
             faults.append(f"{len(lost)} tensors are missing: {_first(lost)}")
-        if more := self.theirs.keys() - arrays.keys():
+        if more := self.theirs.keys() - shapes.keys():
             faults.append(f"{len(more)} tensors are not the model's: {_first(more)}")
-        for name in sorted(arrays.keys() & self.theirs.keys()):
+        for name in sorted(shapes.keys() & self.theirs.keys()):
             shape = self.files.shape(self.theirs[name])
-            if shape != arrays[name].shape:
-                faults.append(f"{name} is {shape}, not {arrays[name].shape}")
+            if shape != shapes[name]:
+                faults.append(f"{name} is {shape}, not {shapes[name]}")
         if faults:
             more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise ValueError(
                 f"{self.path} does not fit its {CONFIG}: {'; '.join(faults[:5])}{more}"
             )
+
+    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
+        """Read every tensor into the array of its name, one after another."""
         for name, array in arrays.items():
             self.files.read(self.theirs[name], array)
 
