@@ -32,8 +32,11 @@ class GPTConfig:
                 f"n_embd must be divisible by n_head: {self.n_embd} over {self.n_head} heads "
                 f"leaves {self.n_embd % self.n_head}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+        self.check_dropout()
+
+    def check_dropout(self) -> None:
+        if not (isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1):
+            raise ValueError(f"dropout is a number, at least 0 and below 1, not {self.dropout!r}")
 
     def check_positive(self, *names: str) -> None:
         for name in names:

@@ -19,7 +19,7 @@ from tensorlite import nn
 from tensorlite.device import random
 
 from .attention import CausalSelfAttention
-from .checkpoint import read_gpt2, write_gpt2
+from .checkpoint import Tensors, read_gpt2, write_gpt2
 from .config import GPTConfig
 
 
@@ -204,7 +204,19 @@ class GPT(nn.Module):
         another architecture, or whose tensors do not fit the configuration. `gpt.load` opens the
         other families too.
         """
-        config, tensors = read_gpt2(directory)
-        model = GPT(config, seed=None)
+        return GPT.filled(*read_gpt2(directory))
+
+    @classmethod
+    def filled(cls, config: GPTConfig, tensors: Tensors) -> GPT:
+        """The model of this shape with the weights in a folder, in eval mode.
+
+        Raises ValueError, before weights are read, if the two do not fit.
+        """
+        try:
+            model = cls(config, seed=None)  # in memory that is not used before something is read
+        except MemoryError:
+            raise ValueError(
+                f"{tensors.path} describes a model that no memory holds: {config}"
+            ) from None
         tensors.read_into(model.published())
         return model.eval()

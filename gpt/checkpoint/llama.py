@@ -28,7 +28,13 @@ SIZES = {  # a size's field and its key
     "n_inner": "intermediate_size",
     "norm_eps": "rms_norm_eps",
 }
-# What transformers takes where a file does not say it.
+# What transformers takes where a file does not say it. A null in the file is said: no window.
+QWEN = {
+    "max_position_embeddings": 32768,
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 ABSENT = {
     "llama": {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
     "mistral": {
@@ -38,12 +44,12 @@ ABSENT = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
-    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
-    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+    "qwen2": QWEN,
+    "qwen3": QWEN | {"head_dim": 128},
 }
+FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 WINDOWED, FULL = "sliding_attention", "full_attention"  # entries of layer_types
-ROPE_NAMES = {"type": "rope_type"}  # older names in rope_scaling
 
 
 def read_llama(directory: str | Path) -> tuple[dict, Tensors]:
@@ -68,20 +74,21 @@ def read_fields(directory: str | Path) -> dict:
     """The fields of a LlamaConfig in a folder's config.json. Raises as `read_llama` does."""
     path, raw = Path(directory) / CONFIG, read_settings(directory, CLASSES)
     family = raw["model_type"]
-    known = {*SIZES.values(), "head_dim", "tie_word_embeddings", "layer_types", "sliding_window"}
-    known |= {"rope_theta", "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias"}
-    known |= {"use_sliding_window", "max_window_layers"}
+    known = {*SIZES.values(), *FLAGS, "head_dim", "layer_types", "sliding_window"}
+    known |= {"rope_theta", "rope_scaling", "rope_parameters", "max_window_layers"}
     only = {"hidden_act": ("silu", "swish"), "partial_rotary_factor": (None, 1.0)}
     if family not in ("llama", "qwen3"):
         only["attention_bias"] = (None, False) if family == "mistral" else (None, True)
     if family != "llama":
         only["mlp_bias"] = (None, False)
     check_keys(path, raw, known, only)
-    ids = {name: raw[name] if name in raw else ABSENT[family].get(name) for name in TOKEN_IDS}
-    raw = ABSENT[family] | {key: value for key, value in raw.items() if value is not None}
-    every = bool(raw.get("attention_bias", False))
-    raw.setdefault("num_key_value_heads", raw.get("num_attention_heads"))
-    raw.setdefault("rms_norm_eps", 1e-6)
+    raw = {"rms_norm_eps": 1e-6} | ABSENT[family] | raw
+    for key in FLAGS:
+        if raw.setdefault(key, False) not in (None, False, True):
+            raise ValueError(f"{path}: {key} is true or false, not {raw[key]!r}")
+    if raw.get("num_key_value_heads") is None:
+        raw["num_key_value_heads"] = raw.get("num_attention_heads")
+    every = bool(raw["attention_bias"])
     if missing := [key for key in SIZES.values() if raw.get(key) is None]:
         raise ValueError(f"{path} is incomplete: {', '.join(missing[:5])} is missing")
     fields = {name: raw[key] for name, key in SIZES.items()}
@@ -95,29 +102,29 @@ def read_fields(directory: str | Path) -> dict:
     return fields | {
         "family": family,
         "head_size": raw.get("head_dim"),
-        "dropout": float(raw.get("attention_dropout", 0.0)),
+        "dropout": raw.get("attention_dropout") or 0.0,
         "qkv_bias": True if family == "qwen2" else every,
         "out_bias": False if family == "qwen2" else every,
-        "mlp_bias": bool(raw.get("mlp_bias", False)),
+        "mlp_bias": bool(raw["mlp_bias"]),
         "qk_norm": family == "qwen3",
         "windows": read_windows(path, raw, family),
-        "tied": bool(raw.get("tie_word_embeddings", False)),
+        "tied": bool(raw["tie_word_embeddings"]),
         "rope_parameters": rope,
         "generation": raw["generation"],
-        **ids,
+        **{name: raw.get(name) for name in TOKEN_IDS},
     }
 
 
 def read_rope(path: Path, raw: dict, context: int) -> dict:
     """The parameters of rotary positions, under the names that transformers has now."""
-    said = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    said = raw.get("rope_scaling") or raw.get("rope_parameters") or {}  # as in transformers
     if not isinstance(said, dict):
         raise ValueError(f"{path}: rope_parameters are an object, not {said!r}")
     rope = {"rope_theta": raw.get("rope_theta", 10000.0)}
-    for key, value in said.items():
-        name = ROPE_NAMES.get(key, key)
-        if name == "rope_type" or value is not None:
-            rope[name] = value
+    rope |= {key: value for key, value in said.items() if value is not None}
+    if "type" in rope:  # the older name
+        rope.setdefault("rope_type", rope["type"])
+        del rope["type"]
     if rope.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(f"{path}: partial_rotary_factor is not supported, only 1.0")
     kind = rope.get("rope_type", "default")
@@ -131,21 +138,30 @@ def read_rope(path: Path, raw: dict, context: int) -> dict:
 def read_windows(path: Path, raw: dict, family: str) -> tuple[int | None, ...]:
     """How far back each layer sees."""
     n, window = raw["num_hidden_layers"], raw.get("sliding_window")
-    if not isinstance(n, int) or not 0 < n < 10_000:
+    if type(n) is not int or not 0 < n < 10_000:
         raise ValueError(f"{path}: num_hidden_layers is a positive integer, not {n!r}")
-    types = raw.get("layer_types")
     if family in ("qwen2", "qwen3"):
-        window = window if raw.get("use_sliding_window") else None
-        first = raw.get("max_window_layers", 28)
-        types = types or [WINDOWED if window and i >= first else FULL for i in range(n)]
-    elif types is None:
-        types = [WINDOWED if window and family == "mistral" else FULL] * n
-    if not isinstance(types, list) or len(types) != n or set(types) - {WINDOWED, FULL}:
+        window, first = window if raw["use_sliding_window"] else None, raw["max_window_layers"]
+        if type(first) is not int:
+            raise ValueError(f"{path}: max_window_layers is an integer, not {first!r}")
+    else:
+        first = 0 if family == "mistral" else n
+    expected = [WINDOWED if window is not None and i >= first else FULL for i in range(n)]
+    types = expected if raw.get("layer_types") is None else raw["layer_types"]
+    if (
+        not isinstance(types, list)
+        or len(types) != n
+        or any(t not in (WINDOWED, FULL) for t in types)
+    ):
         raise ValueError(
-            f"{path}: layer_types has {WINDOWED!r} or {FULL!r} for each of {n} layers, not {types}"
+            f"{path}: layer_types has {WINDOWED!r} or {FULL!r} for each of {n} layers, not "
+            f"{str(types)[:100]}"
         )
-    if family == "mistral" and len(set(types)) > 1:
-        raise ValueError(f"{path}: layer_types that differ are not supported for 'mistral'")
+    if family in ("llama", "mistral") and types != expected:
+        raise ValueError(
+            f"{path}: a {family} has {expected[0]!r} in all layers here, and its layer_types say "
+            "something else"
+        )
     return tuple(window if t == WINDOWED else None for t in types)
 
 

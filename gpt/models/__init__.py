@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import checkpoint
 from ..config import GPTConfig
 from ..model import GPT
-from .config import FAMILIES, LlamaConfig
+from .config import FAMILIES, LlamaConfig, config_of
 from .llama import Llama
 from .quantized import Quantized, dequantize, load_quantized, quantize
 
@@ -42,7 +42,7 @@ def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
     """The shape of the model in a folder. Raises as `load` does."""
     if class_of(directory) is GPT:
         return checkpoint.read_config(directory)
-    return LlamaConfig(**checkpoint.read_fields(directory))
+    return config_of(directory, checkpoint.read_fields(directory))
 
 
 def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:

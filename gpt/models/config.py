@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..checkpoint import CONFIG
 from ..config import GPTConfig
 from .positions import check_rope
 
@@ -61,17 +63,29 @@ class LlamaConfig(GPTConfig):
             )
         if self.head_size % 2:
             raise ValueError(f"head_size is even, for rotary positions, not {self.head_size}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
-        if len(self.windows) != self.n_layer or any(w is not None and w < 1 for w in self.windows):
-            raise ValueError(f"windows are None or positive, one for each layer: {self.windows}")
+        self.check_dropout()
+        if not (type(self.norm_eps) is float and 0 < self.norm_eps < 1):
+            raise ValueError(f"norm_eps is a number above 0 and below 1, not {self.norm_eps!r}")
+        self.check_windows()
         check_rope(self.rope_parameters)
+        if self.head_size == 2 and self.rope_parameters.get("rope_type") == "dynamic":
+            raise ValueError("rope_type 'dynamic' cannot be computed for a head_size of 2")
         said = (self.qkv_bias, self.out_bias, self.mlp_bias), self.qk_norm, any(self.windows)
         default("family", next((name for name, can in FAMILIES.items() if said in can), None))
-        if said not in FAMILIES.get(self.family, ()):
+        some = any(self.windows) and not all(self.windows)
+        if said not in FAMILIES.get(self.family, ()) or (some and self.family == "mistral"):
             raise ValueError(
                 f"no published family is like this ({self.family}): biases of q, k, v, of the "
-                f"output and of the MLP {said[0]}, qk_norm {said[1]}, windows {said[2]}"
+                f"output and of the MLP {said[0]}, qk_norm {said[1]}, windows {self.windows}"
+            )
+
+    def check_windows(self) -> None:
+        sizes = [w for w in self.windows if w is not None]
+        right = all(type(w) is int and w > 0 for w in sizes) and len(set(sizes)) < 2
+        if len(self.windows) != self.n_layer or not right:
+            raise ValueError(
+                "windows are None or one positive integer, for each of the layers, not "
+                f"{self.windows}"
             )
 
     @property
@@ -88,3 +102,14 @@ class LlamaConfig(GPTConfig):
     @property
     def kv_shape(self) -> tuple[int, int]:
         return self.n_kv_head, self.head_size
+
+
+def config_of(directory: str | Path, fields: dict) -> LlamaConfig:
+    """The configuration with the fields that `checkpoint.read_fields` found in a folder.
+
+    Raises ValueError, with the file's name, for ones that no model can have.
+    """
+    try:
+        return LlamaConfig(**fields)
+    except ValueError as error:
+        raise ValueError(f"{Path(directory) / CONFIG}: {error}") from None

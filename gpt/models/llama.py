@@ -25,7 +25,7 @@ from tensorlite import nn
 
 from ..checkpoint import read_llama, write_llama
 from ..model import GPT
-from .config import LlamaConfig
+from .config import LlamaConfig, config_of
 from .positions import frequencies
 
 
@@ -161,6 +161,4 @@ class Llama(GPT):
         Raises ValueError for what is not supported, as `gpt.load` says.
         """
         fields, tensors = read_llama(directory)
-        model = Llama(LlamaConfig(**fields), seed=None)
-        tensors.read_into(model.published())
-        return model.eval()
+        return Llama.filled(config_of(directory, fields), tensors)

@@ -20,7 +20,7 @@ import numpy as np
 ROPE_TYPES = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
-    "dynamic": ({"factor"}, {"original_max_position_embeddings"}),
+    "dynamic": ({"factor", "original_max_position_embeddings"}, set()),
     "llama3": (
         {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
         set(),
@@ -35,7 +35,7 @@ ROPE_TYPES = {
 def check_rope(parameters: Mapping) -> None:
     """Raise ValueError unless these are parameters of rotary positions that are supported."""
     kind = parameters.get("rope_type", "default")
-    if kind not in ROPE_TYPES:
+    if not (isinstance(kind, str) and kind in ROPE_TYPES):
         raise ValueError(f"rope_type is one of {', '.join(ROPE_TYPES)}, not {kind!r}")
     required, optional = ROPE_TYPES[kind]
     required = required | {"rope_theta"}
@@ -47,10 +47,20 @@ def check_rope(parameters: Mapping) -> None:
             "the positions would be wrong"
         )
     for name, value in parameters.items():
-        number = isinstance(value, (int, float)) and value > 0
-        if name not in ("rope_type", "truncate") and not number:
-            if value is not None or name in required:
-                raise ValueError(f"rope_parameters: {name} is a number above 0, not {value!r}")
+        if name == "rope_type" or (value is None and name in optional):
+            continue
+        if name == "truncate":
+            right, what = isinstance(value, bool), "true or false"
+        elif name == "original_max_position_embeddings":
+            right, what = type(value) is int and value > 0, "a positive integer"
+        else:
+            least = 1 if name == "rope_theta" else 0
+            right = type(value) in (int, float) and least < value < 1e15
+            what = f"a number above {least}"
+        if not right:
+            raise ValueError(f"rope_parameters: {name} is {what}, not {value!r}")
+    if kind == "llama3" and parameters["low_freq_factor"] >= parameters["high_freq_factor"]:
+        raise ValueError("rope_parameters: low_freq_factor is not below high_freq_factor")
 
 
 def frequencies(
