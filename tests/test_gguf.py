@@ -29,6 +29,8 @@ def opinionated(model):
     return model.eval()
 
 
+DYNAMIC = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}
+DYNAMIC |= {"original_max_position_embeddings": 32}
 ROPES = {
     "default": {"rope_theta": 5000.0},
     "linear": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
@@ -215,7 +217,7 @@ def test_ids_around_a_text_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"rope_parameters": ROPES["linear"] | {"rope_type": "dynamic"}}, "rope_type 'dynamic'"),
+        ({"rope_parameters": DYNAMIC}, "rope_type 'dynamic'"),
         ({"rope_parameters": ROPES["yarn"] | {"truncate": False}}, "truncate false"),
         ({"rope_parameters": ROPES["llama3"], "family": "qwen2", "qkv_bias": True}, "'llama3'"),
         ({"family": "qwen3", "qk_norm": True, "bias": True, "mlp_bias": False}, "biases in"),

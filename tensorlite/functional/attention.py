@@ -165,9 +165,8 @@ def attention(
         attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
     if keep is not None:
         keep = np.broadcast_to(keep, (*batch, T, S))
-    if is_causal:
-        infinite = np.full_like(q, -math.inf, shape=(step, step))
-        future = np.triu(infinite, 1)  # added to scores
+    infinite = np.full_like(q, -math.inf, shape=(step, step)) if is_causal else None
+    future = np.triu(infinite, 1) if is_causal else None  # added to scores
     # Softmax needs no shift if no score can be large, by the Cauchy-Schwarz inequality. For few
     # queries, to find that out takes longer than the shift.
     shift = attn_mask is not None or T < FEW or _may_exceed(LARGE, q, k, scale)
