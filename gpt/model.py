@@ -218,5 +218,8 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{tensors.path} describes a model that no memory holds: {config}"
             ) from None
+        for part in model.parts():
+            if isinstance(part, nn.Linear):
+                part.arrange()
         tensors.read_into(model.published())
         return model.eval()

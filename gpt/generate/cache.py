@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 import tensorlite as tl
+from tensorlite.arraylike import array_of
 
 
 class Cache:
@@ -62,12 +63,13 @@ class Past:
     def attend(self, q, k, v, window: int | None = None):
         """Attention of new positions to themselves and all before: q (B, nh, T, hs) -> the same.
 
-        k and v (B, nkv, T, hs) are kept. With a `window`, a position sees the last `window` only.
+        k and v (B, nkv, T, hs) are kept; all three are arrays or tensors, the result is a tensor.
+        With a `window`, a position sees the last `window` only.
         """
         cache, (B, nh, T, hs) = self.cache, q.shape
         begin, end = cache.length, cache.length + T
         keys, values = cache.keys[self.layer], cache.values[self.layer]  # (B, nkv, S, hs)
-        keys[:, :, begin:end], values[:, :, begin:end] = k.data, v.data
+        keys[:, :, begin:end], values[:, :, begin:end] = array_of(k), array_of(v)
         first = max(0, begin - window + 1) if window else 0
         keys, values = keys[:, :, first:end], values[:, :, first:end]
         mask = None if cache.mask is None else cache.mask[..., first:end]  # (B, 1, 1, end - first)
