@@ -32,10 +32,10 @@ class Cache:
         self.set_pads(pads)
 
     def set_pads(self, pads: np.ndarray) -> None:
-        self.pads = np.asarray(pads, like=self.keys)
-        self.mask = None
+        self.pads, self.mask = pads, None  # the pads stay in the CPU's memory
         if pads.any():  # -inf is added to the scores of positions that are empty
-            empty = np.arange(self.size, like=self.keys) < self.pads[:, None]  # (B, S)
+            self.begin = np.asarray(pads, like=self.keys)[:, None]  # (B, 1)
+            empty = np.arange(self.size, like=self.keys) < self.begin  # (B, S)
             self.mask = np.where(empty, -np.inf, 0).astype(np.float32)[:, None, None]
 
     def places(self, T: int):
@@ -43,7 +43,7 @@ class Cache:
         places = np.arange(self.length, self.length + T, like=self.keys)
         if self.mask is None:
             return places
-        return np.maximum(places - self.pads[:, None], 0)
+        return np.maximum(places - self.begin, 0)
 
     def keep(self, rows: list[int]) -> None:
         """Keep these texts only, in this order; one may be there several times."""

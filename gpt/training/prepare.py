@@ -248,6 +248,8 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
             state["wpe.weight"] = state["wpe.weight"][: shape.block_size]
         model = models.make(shape, seed=None)
         model.load_state_dict(state)
+    for p in model.parameters():  # those that were laid out for generation (`Linear.arrange`)
+        p.data = np.ascontiguousarray(p.data)
     return model, dataclasses.replace(s, **own)
 
 
