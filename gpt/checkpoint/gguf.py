@@ -155,7 +155,7 @@ def llama_settings(gguf, writer, config, architecture: str, factors, scale: floa
     writer.add_value_length(config.head_size)
     writer.add_feed_forward_length(config.n_inner)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    # llama.cpp lets these models see all that is before; within a window, that is the same.
+    # llama.cpp has no windows for these families; up to the length of one, nothing differs.
     writer.add_context_length(min([config.block_size, *filter(None, config.windows)]))
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(config.head_size)
