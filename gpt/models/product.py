@@ -20,7 +20,7 @@ from queue import SimpleQueue
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-BLOCK = 5 * 2**18  # weights that a thread converts at a time: 5 MB of float32
+BLOCK = 2**20  # weights that a thread converts at a time: 4 MB of float32
 SMALL = 2**17  # weights that take as long as it takes to hand them to another thread
 ONE_AT_A_TIME = threading.Lock()  # products: each sets BLAS's threads, and uses all cores
 scratch = threading.local()
