@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-MANY = 2**19  # elements that are worth a second thread: to hand it work takes 20 microseconds
+MANY = 2**20  # elements that are worth a second thread: to hand it work takes 20 microseconds
 ONE_AT_A_TIME = threading.Lock()  # the number of BLAS's threads is the process's
 
 
@@ -31,12 +31,12 @@ def in_threads(work: Callable, pieces: Iterable, like, size: int | None = None) 
     """
     large = (like.size if size is None else size) >= MANY and isinstance(like, np.ndarray)
     pieces = list(pieces) if large else pieces
-    before = [library.get_num_threads() for library in blas_libraries()] if large else []
-    n = min(max(before, default=1), len(pieces)) if large else 1
+    n = min(blas_threads(), len(pieces)) if large else 1
     if n < 2 or not ONE_AT_A_TIME.acquire(blocking=False):
         for piece in pieces:
             work(piece)
         return
+    before = [library.get_num_threads() for library in blas_libraries()]
     rest = iter(pieces)  # an iterator of a list gives each piece to one thread
 
     def some() -> None:
@@ -59,6 +59,11 @@ def blas_libraries() -> list:
 
     libraries = ThreadpoolController().lib_controllers
     return [library for library in libraries if library.user_api == "blas"]
+
+
+def blas_threads() -> int:
+    """How many threads BLAS uses for a large product."""
+    return max((library.get_num_threads() for library in blas_libraries()), default=1)
 
 
 # ---- threads that wait for work: concurrent.futures takes three times as long to hand it over ----

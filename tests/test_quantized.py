@@ -17,6 +17,7 @@ from gpt.checkpoint import read_json, write_json
 from gpt.evaluate import full_loss
 from gpt.models import dequantize, product
 from gpt.models.few_bits import Int4, quantize_matrix
+from tensorlite import threads as in_threads
 from tokenizer import CharTokenizer
 
 FORMS = [(8, None), (4, 32), (4, 64)]
@@ -65,7 +66,7 @@ def test_a_product_is_that_of_the_plain_twin(bits, group_size, m, n):
 @pytest.mark.parametrize(("bits", "group_size"), FORMS)
 def test_several_threads_give_the_same(bits, group_size, threads, monkeypatch):
     monkeypatch.setattr(product, "BLOCK", 1000)  # weights: many blocks, and a last shorter one
-    monkeypatch.setattr(product, "SMALL", 1)
+    monkeypatch.setattr(in_threads, "MANY", 1)
     rng = np.random.default_rng(0)
     matrix = quantize_matrix(rng.standard_normal((101, 64), np.float32), bits, group_size)
     x = rng.standard_normal((2, 64), np.float32)
@@ -79,7 +80,7 @@ def test_several_threads_give_the_same(bits, group_size, threads, monkeypatch):
 
 def test_many_callers_at_once(monkeypatch):
     monkeypatch.setattr(product, "BLOCK", 1000)
-    monkeypatch.setattr(product, "SMALL", 1)
+    monkeypatch.setattr(in_threads, "MANY", 1)
     rng = np.random.default_rng(0)
     matrix = quantize_matrix(rng.standard_normal((101, 64), np.float32), 8, None)
     xs = rng.standard_normal((6, 20, 1, 64)).astype(np.float32)
@@ -107,7 +108,7 @@ def test_many_callers_at_once(monkeypatch):
 @pytest.mark.parametrize("where", ["here", "in another thread"])
 def test_an_error_in_a_thread_is_raised(where, monkeypatch):
     monkeypatch.setattr(product, "BLOCK", 4)
-    monkeypatch.setattr(product, "SMALL", 1)
+    monkeypatch.setattr(in_threads, "MANY", 1)
     here = threading.current_thread()
 
     def unpack(rows, out):

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gpt
 import tensorlite as tl
 from benchmarks import cupy_api
-import gpt
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate
 from gpt.checkpoint import load_optimizer, save_run
 from tensorlite import nn
