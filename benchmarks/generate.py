@@ -19,10 +19,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from gpt.models.quantized import quantize
 from tqdm import tqdm
 
-from gpt import GPT, GPTConfig, generate_ids, load
+from gpt import GPT, GPTConfig, generate_ids, load, quantize
 
 SHAPE = GPTConfig(50257, 1024, n_layer=12, n_head=12, n_embd=768)
 SHORT = 16  # tokens of a short prompt
