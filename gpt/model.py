@@ -212,8 +212,11 @@ class GPT(nn.Module):
 
         Raises ValueError, before there is memory for the weights, if the two do not fit.
         """
-        with nn.shapes_only():
-            arrays = cls(config, seed=None).published()
+        try:
+            with nn.shapes_only():
+                arrays = cls(config, seed=None).published()
+        except ValueError as error:
+            raise ValueError(f"{tensors.path}: {error}") from None
         tensors.check({name: array.shape for name, array in arrays.items()})
         model = cls(config, seed=None)
         tensors.read_into(model.published())

@@ -196,7 +196,7 @@ def test_damaged_files(name, tmp_path):
         ({"n_layer": 10**9}, "n_layer|layers"),
         ({"n_positions": 9}, "wpe"),
         ({"vocab_size": 12}, "wte"),
-        ({"resid_pdrop": None}, "float"),
+        ({"resid_pdrop": None}, "dropout is a number, .*not None"),
         ({"resid_pdrop": float("nan")}, "dropout"),
     ],
 )
