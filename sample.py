@@ -7,6 +7,7 @@
     python sample.py --out_dir hf:HuggingFaceTB/SmolLM-135M --start "A cache is"
     python sample.py --interactive                    prompts from the keyboard
     python sample.py --batch prompts.txt > answers.jsonl    a prompt a line
+    python sample.py --start "Is it so? " --choice yes --choice no
 
 What it writes appears token by token; gpt/generate/ draws it.
 """
@@ -32,7 +33,7 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import load
 from gpt.checkpoint import local_folder
-from gpt.generate import NGRAMS, TextWriter, complete, generate, nth_seed, write
+from gpt.generate import NGRAMS, Grammar, TextWriter, complete, generate, nth_seed, write
 from gpt.training.commandline import Parser
 from gpt.training.output import only_rank_0_prints, print_anything
 from tensorlite import parallel
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
         return team.end(0)
-    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         team.give_way()
         print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return team.end(2)
@@ -101,6 +102,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--seed", type=int, default=1337, help="the same seed gives the same texts")
     add("--num_beams", type=int, default=1, metavar="N", help="above 1: beam search, no drawing")
     add("--length_penalty", type=float, default=1.0, help="of beam search: above 0 favours long")
+    add("--regex", metavar="PATTERN", help="the text matches this regular expression")
+    add("--json_schema", metavar="FILE", help="the text is JSON that is valid for this schema")
+    add("--choice", action="append", metavar="TEXT", help="one of these; repeat it for each")
     add("--logprobs", action="store_true", help="show the log-probability of each token")
     add(
         "--draft",
@@ -131,6 +135,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--workers is for a --batch: one text is written by one process")
     if options.num_beams > 1 and (options.logprobs or options.draft or options.batch):
         parser.error("--num_beams does not go with --logprobs, --draft or --batch")
+    if sum(map(bool, (options.regex, options.json_schema, options.choice))) > 1:
+        parser.error("--regex, --json_schema and --choice each say all of the text: give one")
     if options.draft and options.batch:
         parser.error("--draft is for one text at a time, not for a --batch")
     return options
@@ -179,7 +185,16 @@ def settings(options: argparse.Namespace) -> dict:
     return {name: getattr(options, name) for name in names.split()} | {
         "top_k": options.top_k or None,
         "allowed_special": "all" if options.special else (),
+        "constraint": constraint(options),
     }
+
+
+def constraint(options: argparse.Namespace) -> Grammar | None:
+    if options.regex:
+        return Grammar.regex(options.regex)
+    if options.json_schema:
+        return Grammar.json_schema(read_text(Path(options.json_schema).expanduser(), "utf-8"))
+    return Grammar.choices(options.choice) if options.choice else None
 
 
 def answer(model, tokenizer, prompt: str, options, seed: int, draft=None) -> None:

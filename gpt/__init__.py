@@ -3,6 +3,6 @@
 from .config import GPTConfig
 from .generate import generate_ids
 from .model import GPT
-from .models import Llama, LlamaConfig, load
+from .models import Llama, LlamaConfig, load, quantize
 
-__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate_ids", "load"]
+__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate_ids", "load", "quantize"]

@@ -29,16 +29,13 @@ class PlainCausalSelfAttention(nn.Module):
         self.attn_dropout = nn.Dropout(config.dropout)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, rng=None, past=None):
+    def forward(self, x, rng=None):
         B, T, C = x.shape
         # 1. project to queries, keys and values
         q, k, v = tl.split(self.c_attn(x), 3, axis=-1)  # (B, T, C) -> 3 x (B, T, C)
         # 2. split into heads
         q, k, v = (self.split_heads(x) for x in (q, k, v))  # (B, T, C) -> (B, nh, T, hs)
-        if past is None:
-            y = self.attend(q, k, v, rng)  # (B, nh, T, hs)
-        else:  # when a text grows: to the positions that were read before, too
-            y = past.attend(q, k, v)  # (B, nh, T, hs)
+        y = self.attend(q, k, v, rng)  # (B, nh, T, hs)
         # 6. merge the heads and project
         y = y.transpose(0, 2, 1, 3).reshape(B, T, C)  # (B, nh, T, hs) -> (B, T, C)
         return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)
@@ -62,12 +59,18 @@ class PlainCausalSelfAttention(nn.Module):
 
 
 class CausalSelfAttention(PlainCausalSelfAttention):
-    """The same with steps 2 to 6 fused, so that the T x T weights are never held whole."""
+    """The same with steps 2 to 6 fused, so that the T x T weights are never held whole.
+
+    When a text grows, `past` keeps the keys and values of the positions before (generate/cache.py).
+    """
 
     def forward(self, x, rng=None, past=None):
-        if past is not None:
-            return super().forward(x, rng, past)
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
+        if past is not None:
+            B, T, C3 = qkv.shape
+            qkv = qkv.data.reshape(B, T, 3, self.n_head, -1)  # (B, T, 3, nh, hs)
+            y = past.attend(*qkv.transpose(2, 0, 3, 1, 4))  # 3 x (B, nh, T, hs) -> (B, nh, T, hs)
+            return self.c_proj(y.transpose(0, 2, 1, 3).reshape(B, T, C3 // 3))  # (B, T, C)
         dropout_p = self.attn_dropout.p if self.training else 0.0
         y = tl.causal_self_attention(qkv, self.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
         return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)

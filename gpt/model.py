@@ -210,14 +210,16 @@ class GPT(nn.Module):
     def filled(cls, config: GPTConfig, tensors: Tensors) -> GPT:
         """The model of this shape with the weights in a folder, in eval mode.
 
-        Raises ValueError, before there is memory for the weights, if the two do not fit.
+        Raises ValueError, before weights are read, if the two do not fit.
         """
         try:
-            with nn.shapes_only():
-                arrays = cls(config, seed=None).published()
-        except ValueError as error:
-            raise ValueError(f"{tensors.path}: {error}") from None
-        tensors.check({name: array.shape for name, array in arrays.items()})
-        model = cls(config, seed=None)
+            model = cls(config, seed=None)  # in memory that is not used before something is read
+        except (MemoryError, ValueError):  # ValueError: for sizes beyond any address
+            raise ValueError(
+                f"{tensors.path} describes a model that no memory holds: {config}"
+            ) from None
+        for part in model.parts():
+            if isinstance(part, nn.Linear):
+                part.arrange()
         tensors.read_into(model.published())
         return model.eval()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -42,6 +41,13 @@ class Module:
                 yield prefix + name, part
             else:
                 yield from part.named_parameters(f"{prefix}{name}.")
+
+    def parts(self) -> Iterator[Module]:
+        """This module and all the modules in it."""
+        yield self
+        for _, part in self.named_parts():
+            if isinstance(part, Module):
+                yield from part.parts()
 
     def parameters(self) -> list[Tensor]:
         """Every parameter, each once."""
@@ -146,8 +152,7 @@ class Sequential(ModuleList):
         return x
 
 
-# What the arrays of new layers hold: "drawn" or "any" numbers, or "shapes" alone, without memory.
-_holds = contextvars.ContextVar("holds", default="drawn")
+_initialise = contextvars.ContextVar("initialise", default=True)
 
 
 @contextlib.contextmanager
@@ -156,45 +161,16 @@ def uninitialised() -> Iterator[None]:
 
     Drawing numbers takes longer than reading a model's own from a file.
     """
-    token = _holds.set("any" if _holds.get() == "drawn" else _holds.get())
+    token = _initialise.set(False)
     try:
         yield
     finally:
-        _holds.reset(token)
-
-
-@contextlib.contextmanager
-def shapes_only() -> Iterator[None]:
-    """Layers that are made inside take no memory, and are there to ask for their shapes only.
-
-    A model that is described in a file can so be compared with what the file holds first. Raises
-    ValueError for a weight that no memory could hold.
-    """
-    token = _holds.set("shapes")
-    try:
-        yield
-    finally:
-        _holds.reset(token)
-
-
-def _empty(shape) -> Tensor:
-    if _holds.get() != "shapes":
-        return Tensor(np.empty(shape, np.float32), requires_grad=True)
-    if math.prod(shape) >= 2**60:
-        raise ValueError(f"a weight of shape {shape} is too large for any memory")
-    return Tensor(np.broadcast_to(np.float32(0), shape), requires_grad=True)
-
-
-def _full(n: int, value: float) -> Tensor:
-    weight = _empty((n,))
-    if _holds.get() != "shapes":
-        weight.data[...] = value
-    return weight
+        _initialise.reset(token)
 
 
 def _uniform(shape, bound: float, rng) -> Tensor:
-    if _holds.get() != "drawn":
-        return _empty(shape)
+    if not _initialise.get():
+        return Tensor(np.empty(shape, np.float32), requires_grad=True)
     rng = np.random.default_rng() if rng is None else rng
     numbers = rng.random(shape, dtype=np.float32)
     numbers *= 2 * bound
@@ -217,6 +193,17 @@ class Linear(Module):
     def forward(self, x):
         return F.linear(x, self.weight, self.bias)
 
+    def arrange(self) -> None:
+        """Lay the weight out in memory so that a product with a single vector reads it fastest.
+
+        BLAS divides a matrix among its threads by outputs. Where these are no more than the inputs,
+        the weights of each output should follow each other (Fortran's order). The weight keeps its
+        shape and values; training is faster in the order that it has at first.
+        """
+        n, m = self.weight.shape
+        if m <= n:
+            self.weight.data = np.asfortranarray(self.weight.data)
+
 
 class Embedding(Module):
     """The row of weight (V, C) for each integer id: ids (...) -> (..., C).
@@ -226,12 +213,12 @@ class Embedding(Module):
     """
 
     def __init__(self, n_ids: int, n: int, rng=None):
-        if _holds.get() == "drawn":
+        if _initialise.get():
             rng = np.random.default_rng() if rng is None else rng
             numbers = rng.standard_normal((n_ids, n), dtype=np.float32)
-            self.weight = Tensor(numbers, requires_grad=True)
         else:
-            self.weight = _empty((n_ids, n))
+            numbers = np.empty((n_ids, n), np.float32)
+        self.weight = Tensor(numbers, requires_grad=True)
 
     def forward(self, ids):
         return embedding(self.weight, ids)
@@ -245,8 +232,8 @@ class LayerNorm(Module):
     """Layer normalization over the last axis, of size n. Initially weight is 1 and bias 0."""
 
     def __init__(self, n: int, bias: bool = True, eps: float = 1e-5):
-        self.weight = _full(n, 1)
-        self.bias = _full(n, 0) if bias else None
+        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
+        self.bias = Tensor(np.zeros(n, np.float32), requires_grad=True) if bias else None
         self.eps = eps
 
     def forward(self, x):
@@ -257,7 +244,7 @@ class RMSNorm(Module):
     """Division by the root mean square over the last axis, of size n. Initially weight is 1."""
 
     def __init__(self, n: int, eps: float = 1e-5):
-        self.weight = _full(n, 1)
+        self.weight = Tensor(np.ones(n, np.float32), requires_grad=True)
         self.eps = eps
 
     def forward(self, x):

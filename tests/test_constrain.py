@@ -231,6 +231,7 @@ def test_logprobs_are_those_without_the_constraint():
         (lambda: Grammar.regex("(?=a)b"), "look-ahead and look-behind, is not supported"),
         (lambda: Grammar.regex(r"(a)\1"), "backreferences are not supported"),
         (lambda: Grammar.regex("a^b"), "not supported"),
+        (lambda: Grammar.regex("a\\"), "lexer error"),
         (lambda: Grammar.json_schema("{bad"), "a schema is a dict, or a JSON object as str"),
         (lambda: Grammar.json_schema("[1]"), "a schema is a dict, or a JSON object as str"),
         (lambda: Grammar.json_schema({"type": "nonsense"}), "Invalid type: nonsense"),
@@ -240,12 +241,30 @@ def test_logprobs_are_those_without_the_constraint():
             "Unsatisfiable schema",
         ),
         (lambda: Grammar.choices([]), "choices are a list of answers"),
+        (lambda: Grammar.choices([1, 2]), "choices are a list of answers"),
+        (lambda: Grammar.json_schema({"$ref": "file:///etc/hosts"}), "does not fetch"),
         (lambda: Grammar.choices("yes"), "choices are a list of answers, not 'yes'"),
     ],
 )
 def test_grammars_that_cannot_be(make_grammar, words):
     with pytest.raises(ValueError, match=words):
         make_grammar()
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "/", "\\", "\\/", "//", "a/i", "\r\t\x00\u2028", "(?x) #-{}[]&~"]
+)
+def test_escaped_text_is_itself(text):
+    tokenizer = TOKENIZERS["bytes"]
+    patterns = {re.escape(text), "".join(f"\\u{{{ord(c):x}}}" for c in text)}
+    if "\\" not in text and "(" not in text:
+        patterns.add(text)
+    for pattern in patterns:
+        constraint = Grammar.regex(pattern).constraint(tokenizer, 256)
+        for byte in text.encode():
+            assert np.flatnonzero(constraint.allowed).tolist() == [byte]
+            constraint.take(byte)
+        assert constraint.finished
 
 
 def test_texts_that_no_tokens_can_make():
@@ -269,6 +288,20 @@ def test_what_does_not_go_with_a_constraint():
         next(stream(model, tokenizer, "a", 5, stop=["b"], constraint=grammar))
     with pytest.raises(ValueError, match="go with num_beams 1"):
         generate(model, tokenizer, "a", 5, num_beams=2, constraint=grammar)
+
+    with pytest.raises(TypeError, match=r"a constraint is a Grammar .*, not '\[0-9\]'"):
+        generate(model, tokenizer, "a", 5, constraint="[0-9]")
+
+
+def test_a_space_at_the_start_counts():
+    """Also with a tokenizer that leaves it out where a text begins."""
+    tokenizer = BPETokenizer([])
+    tokenizer.drops_first_space = True
+    for prompt in ("", "a"):
+        text = generate(
+            MODELS["bytes"][0], tokenizer, prompt, 5, constraint=Grammar.regex(" [0-9]{2}")
+        )
+        assert re.fullmatch(prompt + " [0-9]{2}", text)
 
 
 def test_without_the_library(monkeypatch):

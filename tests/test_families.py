@@ -105,13 +105,16 @@ def llama3():
             processors.TemplateProcessing(f"{names[0]} $A", None, begin),
         ]
     )
-    # Words that no merges lead to: only ignore_merges gives their ids.
-    description = json.loads(made.to_str())
-    vocabulary = description["model"]["vocab"]
-    lost = description["model"]["merges"][-40:]
-    description["model"]["merges"] = description["model"]["merges"][:-40]
-    assert all("".join(pair) in vocabulary for pair in lost)
-    return hf.Tokenizer.from_str(json.dumps(description))
+    return with_lost_merges(made)
+
+
+def with_lost_merges(made):
+    """The same with words that no merges lead to: only `ignore_merges` gives their ids."""
+    model = (description := json.loads(made.to_str()))["model"]
+    model["merges"] = model["merges"][:-60]
+    return hf.Tokenizer.from_str(
+        json.dumps(description | {"model": model | {"ignore_merges": True}})
+    )
 
 
 def qwen(added=()):
@@ -150,6 +153,7 @@ FAMILIES = {
         strip=False,
     ),
     "crossing": lambda: sentencepiece(legacy(), None, crossing=True),
+    "whole_words": lambda: with_lost_merges(sentencepiece(None, metaspace("always", True))),
     "unknown": lambda: sentencepiece(legacy(), None, byte_fallback=False),
     "unknown_each": lambda: sentencepiece(legacy(), None, byte_fallback=False, fuse=False),
     "llama3": llama3,
@@ -216,7 +220,7 @@ def test_ids_and_texts_are_those_of_hugging_face(name):
     sentencepiece = isinstance(ours, SentencePieceBPE)
     assert sentencepiece or isinstance(ours, BPETokenizer)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(texts)
     @example("")
     @example("<o\u0304> a<\u014d><s> </s><unk>  <s>")
@@ -241,7 +245,7 @@ def test_they_come_back_from_our_file_and_from_exported_ones(name, tmp_path):
         assert other.conventions == ours.conventions
         assert other.describe() == ours.describe() or name in ("gemma", "smollm")
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(texts)
     def same(text):
         check_same(exported, ours, text)
@@ -305,7 +309,7 @@ def test_ids_that_come_one_at_a_time(name):
     """A whole text loses the space at its start as `decode` does; a continuation keeps it."""
     _, ours = family(name)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(texts, texts)
     @example("low", " 語😀 x")
     def same(text, more):
@@ -336,9 +340,9 @@ class Repeats:
     def __init__(self, ids, vocab_size):
         self.ids, self.config = list(ids), GPTConfig(vocab_size, 64, 1, 1, 4)
 
-    def next_logits(self, idx):
-        logits = np.zeros((1, self.config.vocab_size), np.float32)
-        logits[0, self.ids.pop(0)] = 1
+    def next_logits(self, idx, cache=None, last=1):
+        logits = np.zeros((1, 1, self.config.vocab_size), np.float32)
+        logits[0, 0, self.ids.pop(0)] = 1
         return tl.tensor(logits)
 
     def eval(self):
@@ -355,7 +359,7 @@ def test_what_is_generated_continues_the_prompt():
         model = Repeats(ids, ours.vocab_size)
         ours_eos = pickle.loads(pickle.dumps(ours))
         ours_eos.eos_token = "</s>"
-        text = generate(model, ours_eos, prompt, len(ids), temperature=0)
+        text = generate(model, ours_eos, prompt, len(ids), temperature=0, use_cache=False)
         assert text == start + "lower語 x"
 
 
@@ -380,7 +384,9 @@ def test_words_one_by_one_give_the_ids_of_the_whole_text():
 def test_files_and_batches_are_encoded_as_texts_are(name, tmp_path, monkeypatch):
     monkeypatch.setattr(texts_module, "FILE_BLOCK", 500)  # characters; many blocks
     _, ours = family(name)
-    long = corpus()[:50_000] + " <think>e\u0301</think> 語\u0958," * 40
+    long = corpus()[:50_000] + " <think>e\u0301</think> 語" * 40
+    # A letter that NFC makes a letter and a mark, which belongs to the comma.
+    long += "".join("\u0958,\n" * (i % 7) + "x" * (i % 5) for i in range(400))
     (tmp_path / "text.txt").write_text(long, encoding="utf-8")
     ours.encode_file(tmp_path / "text.txt", tmp_path / "ids.bin")
     stored = (tmp_path / "ids.bin").read_bytes()

@@ -1210,6 +1210,11 @@ def test_characters_as_others_read_them(tmp_path):
             warnings.simplefilter("ignore")
             ids = characters.encode(text)
         assert theirs.encode(text).ids == ids and theirs.decode(ids) == characters.decode(ids)
+    transformers = pytest.importorskip("transformers")
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a <unk>own\n\n é", "aé😀"):
+        ids = characters.encode(text)
+        assert auto(text)["input_ids"] == ids and auto.decode(ids) == characters.decode(ids)
 
 
 @pytest.mark.parametrize("name", ["truncation", "padding"])

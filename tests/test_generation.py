@@ -368,6 +368,16 @@ def test_why_a_text_has_ended():
     assert d.finish == "eos" and d.text == whole[: whole.index(whole[4])]
 
 
+def test_an_end_token_need_not_stand_for_text():
+    """A model may end its texts with an id that the tokenizer has no bytes for."""
+    tokenizer = BPETokenizer([], "gpt2", {"<|end|>": 300}, {i: bytes([i]) for i in range(256)})
+    model = make("gpt2", vocab_size=301, eos_token_id=280)
+    (c,) = complete(model, tokenizer, ["a"], 20, 1.0, seed=0, logit_bias={280: 100.0})
+    assert (c.text, c.finish) == ("", "eos")
+    (c,) = complete(model, tokenizer, ["a"], 20, 1.0, seed=0, logit_bias={281: 100.0})
+    assert 281 not in c.ids and c.finish == "length"
+
+
 def test_many_prompts_are_continued_as_one_at_a_time():
     model = make("llama", vocab_size=CHARS.vocab_size)
     prompts = ["a", "abcdefgh" * 3, "", "hg", "bad cab"]

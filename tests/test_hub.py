@@ -156,6 +156,9 @@ def test_shards_are_those_that_the_index_names(server):
     server.files |= {a: b"1", b: b"22", "model-00001-of-00009.safetensors": b"old"}
     server.files |= {"model.safetensors.index.json": index}
     names = {"config.json", "tokenizer.json", "model.safetensors.index.json", a, b}
+    part = hub.cache_folder() / "models/me/tiny/model.safetensors.index.json.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"of another commit")
     assert_whole(fetch(), names, server.files)
     server.files["model.safetensors"] = b"3"  # counts before the index, as in transformers
     folder = fetch("hf:me/tiny@main")
@@ -460,7 +463,8 @@ def test_two_processes_fetch_one_after_the_other(server):
         thread = threading.Thread(target=fetch_model, args=("hf:me/tiny", say))
         thread.start()
         assert waits.wait(10)
-        assert server.asked == []
+        thread.join(0.2)
+        assert thread.is_alive() and server.asked == []
     thread.join()
     assert said[0] == f"waiting for another process, which fetches files into {folder}"
     assert_whole(folder)

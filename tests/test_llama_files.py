@@ -163,7 +163,7 @@ def test_rope_scaling_counts_before_rope_parameters(tmp_path):
 NO_ROPE = dict(rope_scaling=None)
 REFUSED = [
     ("llama", dict(attention_multiplier=0.1), "attention_multiplier 0.1, which is not supported"),
-    ("llama", dict(quantization_config={"bits": 4}), "quantization_config .*'bits': 4"),
+    ("llama", dict(quantization_config={"quant_method": "awq"}), "quantised by 'awq', which is not"),
     ("llama", dict(auto_map={"AutoModel": "x.Y"}), "auto_map"),
     ("llama", dict(hidden_act="gelu"), "hidden_act 'gelu' is not supported, only 'silu'"),
     ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor 0.5 is not supported"),
@@ -180,8 +180,9 @@ REFUSED = [
     ("llama", dict(head_dim=8), r"k_proj\.weight is \(8, 8\), not \(16, 8\)"),
     ("llama", dict(hidden_size="8"), "n_embd is a positive integer .*, not '8'"),
     ("llama", dict(hidden_size=-8), "n_embd is a positive integer .*, not -8"),
-    ("llama", dict(vocab_size=2**30, hidden_size=2**30), "too large for any memory"),
-    ("llama", dict(intermediate_size=10**9), r"\(32, 8\), not \(1000000000, 8\)"),
+    ("llama", dict(vocab_size=2**30, hidden_size=2**30), "a model that no memory holds"),
+    ("llama", dict(vocab_size=2**31 - 1, hidden_size=2**31 - 1), "a model that no memory holds"),
+    ("llama", dict(intermediate_size=10**6), r"\(32, 8\), not \(1000000, 8\)"),
     ("llama", dict(rms_norm_eps=float("nan")), "norm_eps is a number above 0 .*nan"),
     ("llama", dict(attention_dropout=1.0), "dropout is a number, at least 0 and below 1"),
     ("llama", NO_ROPE | dict(rope_parameters=[1]), "rope_parameters are an object"),
@@ -195,8 +196,8 @@ REFUSED = [
     ("qwen3", dict(num_experts=8), "num_experts 8, which is not supported"),
     ("qwen3", dict(model_type="qwen3_moe"), "model of type 'qwen3_moe'; the types .* 'qwen3'"),
     ("gpt2", dict(n_inner=13), "n_inner 13 is not supported"),
-    ("gpt2", dict(n_positions=10**9), r"wpe\.weight is \(16, 8\), not \(1000000000, 8\)"),
-    ("gpt2", dict(quantization_config={"bits": 8}), "quantization_config"),
+    ("gpt2", dict(n_positions=10**6), r"wpe\.weight is \(16, 8\), not \(1000000, 8\)"),
+    ("gpt2", dict(quantization_config={"bits": 8}), "quantised by None, which is not supported"),
 ]
 
 

@@ -1,8 +1,9 @@
-"""What sample.py does beyond one text: batches, workers, drafts, log-probabilities, prompts typed."""
+"""What sample.py does beyond one text: batches, workers, drafts, log-probabilities, prompts."""
 
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
@@ -170,3 +171,17 @@ def wait_for(terminal: int, text: str, more: int = 0) -> str:
 def test_a_terminal_is_needed_for_nothing(folder, capsys, monkeypatch):
     status, out, err = cli(sample.main, capsys, "--out_dir", folder, "--max_new_tokens=0")
     assert status == 0 and out == "\n" and err == ""
+
+
+def test_constrained_texts(folder, tmp_path, capsys):
+    pytest.importorskip("llguidance")
+    argv = ["--out_dir", folder, "--start=a", "--max_new_tokens=30"]
+    text = ok(sample.main, capsys, *argv, "--regex=(bc|de)+ h")
+    assert re.fullmatch(r"a(bc|de)+ h\n", text)
+    assert ok(sample.main, capsys, *argv, "--choice=bad", "--choice=dab") in ("abad\n", "adab\n")
+    (tmp_path / "schema.json").write_text('{"enum": ["abc", "d"]}')
+    err = refused(sample.main, capsys, *argv, "--json_schema", tmp_path / "schema.json")
+    assert "no token of the tokenizer can follow" in err  # which has no quotation mark
+    assert "gone.json" in refused(sample.main, capsys, *argv, "--json_schema=gone.json")
+    assert "--regex" in refused(sample.main, capsys, *argv, "--regex=a", "--choice=b")
+    assert "constrained" in refused(sample.main, capsys, *argv, "--regex=(")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from benchmarks import cupy_api
-from gpt import GPT, GPTConfig, generate
+import gpt
+from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate
 from gpt.checkpoint import load_optimizer, save_run
 from tensorlite import nn
 from tensorlite.device import RowRandom, place
@@ -362,3 +363,16 @@ def test_checkpoints(tmp_path):
         for a, b in zip(optimizer.state[slot], other.state[slot]):
             np.testing.assert_array_equal(place(a, "cpu"), place(b, "cpu"))
             assert b.__class__ is a.__class__ is not np.ndarray
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_batches_of_a_llama(window):
+    """A cache of texts of different lengths, beyond the context, on the strict device."""
+    windows = (window, None)
+    family = None if window is None else "qwen2"
+    config = LlamaConfig(
+        40, 12, 2, 4, 16, n_kv_head=2, windows=windows, qkv_bias=window is not None, family=family
+    )
+    model, prompts = Llama(config).eval(), [[1, 2, 3], [7], [5] * 9]
+    expected = gpt.generate_ids(model, prompts, 8, 1.0, seed=1)
+    assert gpt.generate_ids(model.to("cuda"), prompts, 8, 1.0, seed=1) == expected

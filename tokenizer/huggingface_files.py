@@ -46,12 +46,13 @@ def read_huggingface(description: dict, about: About = NOTHING) -> Tokenizer:
     for name in ("truncation", "padding"):
         if description.get(name) is not None:
             warnings.warn(f"the {name} that tokenizer.json asks for is not done", stacklevel=5)
+    pairs = _pairs(model.get("merges"))
     if not isinstance(model.get("vocab"), dict):
         raise ValueError(
             f"a vocabulary is an object of token: id, not {short_repr(model.get('vocab'))}"
         )
     read = _byte_level if is_byte_level(description.get("pre_tokenizer")) else _sentencepiece
-    return read(description, about, _pairs(model.get("merges")), _added(description))
+    return read(description, about, pairs, _added(description))
 
 
 def _byte_level(description: dict, about: About, pairs, added) -> Tokenizer:

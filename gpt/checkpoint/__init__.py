@@ -9,7 +9,15 @@ handle files, arrays and names.
 from .files import CONFIG, MODEL, open_tensors, read_json, write_json, write_tensors
 from .gpt2 import read_config, read_gpt2, write_gpt2
 from .hub import fetch_model, local_folder
-from .layout import TOKEN_IDS, Tensors, model_type
+from .layout import (
+    OURS,
+    QUANTIZATION,
+    TOKEN_IDS,
+    Tensors,
+    check_bits,
+    model_type,
+    read_quantization,
+)
 from .llama import read_fields, read_llama, write_llama
 from .run import (
     RUN,

@@ -20,11 +20,14 @@ PREFIX = "transformer."
 WTE, WPE, HEAD = PREFIX + "wte.weight", PREFIX + "wpe.weight", "lm_head.weight"
 
 
-def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0) -> None:
+def write_gpt2(
+    directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0, more: dict | None = None
+) -> None:
     """Write `config.json` and `model.safetensors`, which GPT2LMHeadModel.from_pretrained reads.
 
     `arrays` are the parameters by their names in GPT-2; `step` is the number of updates that made
-    them, which is kept in the file.
+    them, which is kept in the file. `more` is written into config.json for matrices in another
+    form, which only `gpt.load` reads.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -44,9 +47,9 @@ def write_gpt2(directory: str | Path, config: GPTConfig, arrays: dict, step: int
         "tie_word_embeddings": config.tied,
         "bias": config.bias,
     }
-    write_settings(directory, settings, config)
+    write_settings(directory, settings | (more or {}), config)
     tensors = dict(arrays)
-    if not config.bias:  # GPT-2 has biases everywhere: zeros mean the same as none
+    if not config.bias and not more:  # GPT-2 has biases everywhere: zeros mean the same as none
         for name in [n for n in tensors if n.endswith(".weight")]:
             if not name.endswith((WTE, WPE, HEAD)):
                 bias = np.zeros(tensors[name].shape[-1], np.float32)
@@ -80,7 +83,7 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, Tensors]:
 
 def _prefixed(name: str) -> str:
     """The name with the prefix that the files of GPT2Model lack."""
-    return name if name == HEAD or name.startswith(PREFIX) else PREFIX + name
+    return name if name.startswith((HEAD, PREFIX)) else PREFIX + name
 
 
 def read_config(directory: str | Path) -> GPTConfig:

@@ -133,8 +133,7 @@ def make_plan(model: str, revision: str, folder: Path) -> dict:
     plan = {"model": model, "commit": commit}
     weights = {MODEL}
     if MODEL not in listed and INDEX in listed:
-        for path in (folder / INDEX, part_of(folder / INDEX)):
-            path.unlink(missing_ok=True)  # it might be that of another commit
+        part_of(folder / INDEX).unlink(missing_ok=True)  # it might be that of another commit
         download(address_of(plan, INDEX), folder / INDEX, listed[INDEX])
         weights = {INDEX, *read_index(folder / INDEX).values()}
     if lost := ({CONFIG} | weights) - listed.keys():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import CONFIG, missing, read_json, write_json
-from .tensors import FLOATS, TensorFiles
+from .tensors import DTYPES, FLOATS, TensorFiles
 
 GENERATION = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # fields of a model's configuration
@@ -38,6 +38,9 @@ FOR_GENERATION = set(
     """.split()
 )
 NOTHING = (None, False, {}, [], 0)  # values with which a key that is not known says nothing
+QUANTIZATION = "quantization_config"  # what config.json says of weights in few bits
+OURS = "tensorlite"  # the quant_method of those that gpt.export writes
+GROUPS = {8: (None,), 4: (32, 64)}  # the sizes of groups that there are for so many bits
 
 
 def model_type(directory: str | Path) -> str | None:
@@ -66,6 +69,7 @@ def read_settings(directory: str | Path, families: Collection[str]) -> dict:
     if kind not in families:
         known = ", ".join(map(repr, families))
         raise ValueError(f"{path} describes a model of type {kind!r}; only {known} can be loaded")
+    read_quantization(directory)
     generation = {name: raw.pop(name) for name in FOR_GENERATION & raw.keys()}
     beside = path.with_name(GENERATION)  # which counts first for transformers
     if beside.exists():
@@ -80,6 +84,36 @@ def read_settings(directory: str | Path, families: Collection[str]) -> dict:
     generation.pop("_from_model_config", None)
     raw["generation"] = generation
     return raw
+
+
+def read_quantization(directory: str | Path) -> tuple[int, int | None] | None:
+    """(bits, group_size) of weights in few bits that gpt.export has written, None for others.
+
+    Raises as `read_settings` does, and ValueError for what other programs have quantised.
+    """
+    path = _config(directory)
+    said = read_json(path).get(QUANTIZATION)
+    if said in NOTHING:
+        return None
+    method = said.get("quant_method") if isinstance(said, dict) else said
+    if method != OURS:
+        raise ValueError(
+            f"{path}: the weights are quantised by {method!r}, which is not supported. Take an "
+            "edition of the model in float32, float16 or bfloat16; python -m gpt.export quantises "
+            "it to 8 or 4 bits"
+        )
+    bits, size = said.get("bits"), said.get("group_size")
+    check_bits(bits, size)
+    return bits, size
+
+
+def check_bits(bits: int, group_size: int | None) -> None:
+    """Raise ValueError unless there are quantised weights of so many bits in such groups."""
+    if type(bits) is not int or bits not in GROUPS:
+        raise ValueError(f"weights are quantised to 8 or 4 bits, not {bits!r}")
+    if group_size not in GROUPS[bits]:
+        sizes = " or ".join(map(str, GROUPS[bits]))
+        raise ValueError(f"the group_size of {bits} bits is {sizes}, not {group_size!r}")
 
 
 def check_ids(path: Path, name: str, ids: object) -> None:
@@ -100,7 +134,7 @@ def check_keys(path: Path, raw: dict, known: Collection[str], only: dict[str, tu
                 f"{path}: {key} {raw[key]!r} is not supported, only {values[0]!r}; with it, the "
                 "model would compute something else"
             )
-    rest = raw.keys() - HARMLESS - set(known) - only.keys() - {"generation"}
+    rest = raw.keys() - HARMLESS - set(known) - only.keys() - {"generation", QUANTIZATION}
     unknown = sorted(key for key in rest if raw[key] not in NOTHING)
     if unknown:
         said = ", ".join(f"{key} {raw[key]!r}"[:60] for key in unknown[:5])
@@ -160,27 +194,36 @@ class Tensors:
         self.theirs.setdefault(embedding, self.theirs[head])  # a file may hold it under either
         self.drop(head)
 
-    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Raise ValueError for tensors that are missing, unknown or of another shape than these."""
+    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
+        """Read every tensor into the array of its name, one after another.
+
+        Raises ValueError for tensors that are missing, unknown, or of another shape or type.
+        """
         faults = []
-        if others := {self.files.dtype(name) for name in self.theirs.values()} - FLOATS.keys():
-            faults.append(f"it holds numbers of type {', '.join(sorted(others))}, not floats")
-        if lost := shapes.keys() - self.theirs.keys():
+        types = {self.files.dtype(name) for name in self.theirs.values()}
+        if all(array.dtype == np.float32 for array in arrays.values()):
+            if read_quantization(self.path):
+                raise ValueError(
+                    f"{self.path} holds quantised weights: gpt.load opens it, to generate and to "
+                    "evaluate. To train, take the folder that it was made from"
+                )
+            if others := types - FLOATS.keys():
+                faults.append(f"it holds numbers of type {', '.join(sorted(others))}, not floats")
+        if lost := arrays.keys() - self.theirs.keys():
             faults.append(f"{len(lost)} tensors are missing: {_first(lost)}")
-        if more := self.theirs.keys() - shapes.keys():
+        if more := self.theirs.keys() - arrays.keys():
             faults.append(f"{len(more)} tensors are not the model's: {_first(more)}")
-        for name in sorted(shapes.keys() & self.theirs.keys()):
-            shape = self.files.shape(self.theirs[name])
-            if shape != shapes[name]:
-                faults.append(f"{name} is {shape}, not {shapes[name]}")
+        for name in sorted(arrays.keys() & self.theirs.keys()):
+            shape, kind = self.files.shape(self.theirs[name]), self.files.dtype(self.theirs[name])
+            if shape != arrays[name].shape:
+                faults.append(f"{name} is {shape}, not {arrays[name].shape}")
+            elif kind not in FLOATS and DTYPES.get(kind) != arrays[name].dtype:
+                faults.append(f"{name} holds numbers of type {kind}")
         if faults:
             more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise ValueError(
                 f"{self.path} does not fit its {CONFIG}: {'; '.join(faults[:5])}{more}"
             )
-
-    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
-        """Read every tensor into the array of its name, one after another."""
         for name, array in arrays.items():
             self.files.read(self.theirs[name], array)
 

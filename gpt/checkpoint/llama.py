@@ -165,11 +165,14 @@ def read_windows(path: Path, raw: dict, family: str) -> tuple[int | None, ...]:
     return tuple(window if t == WINDOWED else None for t in types)
 
 
-def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> None:
+def write_llama(
+    directory: str | Path, config, arrays: dict, step: int = 0, more: dict | None = None
+) -> None:
     """Write `config.json` and `model.safetensors`, which AutoModelForCausalLM reads.
 
     `config` is a LlamaConfig, `arrays` the parameters by their published names; `step` is the
-    number of updates that made them.
+    number of updates that made them. `more` is written into config.json for matrices in another
+    form, which only `gpt.load` reads.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -203,5 +206,5 @@ def write_llama(directory: str | Path, config, arrays: dict, step: int = 0) -> N
         settings["use_sliding_window"] = any(windows)
     if config.family == "mistral":
         del settings["layer_types"]
-    write_settings(directory, settings, config)
+    write_settings(directory, settings | (more or {}), config)
     write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})

@@ -37,7 +37,8 @@ def beam_search(
     1 again); the rest has no meaning here. Of texts with equal scores, the one that was finished
     earlier is better, then the one of the better beam, then the one with the smaller id.
 
-    Raises ValueError for numbers out of range, FloatingPointError if no token has a finite score.
+    Raises ValueError for numbers out of range, FloatingPointError where the best score is not
+    finite.
     """
     if num_beams < 1:
         raise ValueError(f"num_beams is at least 1, not {num_beams}")
@@ -89,9 +90,9 @@ def log_probabilities(logits, beams, begin: int, sampling: Sampling | None) -> n
 
 def best(totals: np.ndarray, k: int) -> np.ndarray:
     """Where the k largest of these scores are, the largest first; never those of -inf."""
+    largest = totals.max()  # nan if there is one
+    if not math.isfinite(largest):
+        raise FloatingPointError(f"the best score is {largest}: no token can be chosen")
     places = top_k_ids(totals, k)
     places = places[np.argsort(-totals[places], kind="stable")]
-    places = places[totals[places] > -np.inf]
-    if not len(places) or not np.isfinite(totals[places]).all():
-        raise FloatingPointError("no token has a finite score: the model's logits are not finite")
-    return places
+    return places[totals[places] > -np.inf]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 import tensorlite as tl
+from tensorlite.arraylike import array_of
 
 
 class Cache:
@@ -31,10 +32,10 @@ class Cache:
         self.set_pads(pads)
 
     def set_pads(self, pads: np.ndarray) -> None:
-        self.pads = np.asarray(pads, like=self.keys)
-        self.mask = None
+        self.pads, self.mask = pads, None  # the pads stay in the CPU's memory
         if pads.any():  # -inf is added to the scores of positions that are empty
-            empty = np.arange(self.size, like=self.keys) < self.pads[:, None]  # (B, S)
+            self.begin = np.asarray(pads, like=self.keys)[:, None]  # (B, 1)
+            empty = np.arange(self.size, like=self.keys) < self.begin  # (B, S)
             self.mask = np.where(empty, -np.inf, 0).astype(np.float32)[:, None, None]
 
     def places(self, T: int):
@@ -42,7 +43,7 @@ class Cache:
         places = np.arange(self.length, self.length + T, like=self.keys)
         if self.mask is None:
             return places
-        return np.maximum(places - self.pads[:, None], 0)
+        return np.maximum(places - self.begin, 0)
 
     def keep(self, rows: list[int]) -> None:
         """Keep these texts only, in this order; one may be there several times."""
@@ -62,12 +63,13 @@ class Past:
     def attend(self, q, k, v, window: int | None = None):
         """Attention of new positions to themselves and all before: q (B, nh, T, hs) -> the same.
 
-        k and v (B, nkv, T, hs) are kept. With a `window`, a position sees the last `window` only.
+        k and v (B, nkv, T, hs) are kept; all three are arrays or tensors, the result is a tensor.
+        With a `window`, a position sees the last `window` only.
         """
         cache, (B, nh, T, hs) = self.cache, q.shape
         begin, end = cache.length, cache.length + T
         keys, values = cache.keys[self.layer], cache.values[self.layer]  # (B, nkv, S, hs)
-        keys[:, :, begin:end], values[:, :, begin:end] = k.data, v.data
+        keys[:, :, begin:end], values[:, :, begin:end] = array_of(k), array_of(v)
         first = max(0, begin - window + 1) if window else 0
         keys, values = keys[:, :, first:end], values[:, :, first:end]
         mask = None if cache.mask is None else cache.mask[..., first:end]  # (B, 1, 1, end - first)

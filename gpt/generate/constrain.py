@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,15 +54,18 @@ class Grammar:
         groups, \b, and anchors in the middle. Classes such as \d are Unicode's; \w has combining
         marks too, which Python's has not. Raises ValueError for a pattern that is not valid.
         """
-        body = llguidance().regex_to_lark(pattern, "").replace("\n", r"\n")
+        # A rule ends at a slash that is not escaped, and cannot hold an escaped line end.
+        written = {"/": r"\/", "\\\n": r"\n"}
+        body = re.sub(r"\\.|/", lambda m: written.get(m[0], m[0]), pattern, flags=re.DOTALL)
         return Grammar(f"/{body or '(?:)'}/")
 
     @staticmethod
     def json_schema(schema: Mapping | str) -> Grammar:
-        """JSON that is valid for a schema, a dict or its JSON; written as json.dumps writes it.
+        """JSON that is valid for a schema, which is a dict or its JSON.
 
-        The keys come in the order of the schema. Raises ValueError for a schema that is not valid,
-        that nothing can satisfy, or with keywords that are not supported.
+        It is on one line, with spaces as in json.dumps, and with the keys in the schema's order.
+        Raises ValueError for a schema that is not valid, that nothing can satisfy, or with keywords
+        that are not supported.
         """
         try:
             schema = json.loads(schema) if isinstance(schema, str) else dict(schema)
@@ -73,7 +77,7 @@ class Grammar:
     @staticmethod
     def choices(answers: Sequence[str]) -> Grammar:
         """One of these answers. Raises ValueError where there are none."""
-        if isinstance(answers, str) or not answers:
+        if isinstance(answers, str) or not answers or not all(isinstance(a, str) for a in answers):
             raise ValueError(f"choices are a list of answers, not {answers!r}")
         escaped = ("".join(f"\\x{{{ord(c):x}}}" for c in answer) for answer in answers)
         return Grammar.regex("|".join(escaped))

@@ -84,7 +84,7 @@ class Context:
         old, cache = self.rows, self.cache
         if cache is None or len(old) != len(rows):
             return 0
-        if not np.array_equal(np.asarray(cache.pads.tolist()), pads):
+        if not np.array_equal(cache.pads, pads):
             return 0
         known = min(p + common(row, read) for p, row, read in zip(pads, rows, old))
         return int(min(known, length - last)) if known > pads.max() else 0

@@ -60,18 +60,21 @@ class TextWriter(Writer):
         self.prompt = prompt
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
         self.n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
-        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
+        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)} | self.eos
         self.never = [i for i in range(self.n_ids) if i not in text_ids]
         if len(self.never) == self.n_ids:
             raise ValueError(f"{tokenizer!r} has no token that stands for text")
         # A token may end in the middle of a character, and a piece of text in the middle of a stop
         # string: both are held back until it is clear how they go on.
-        self.decoder = StreamDecoder(tokenizer, errors="strict", continues=bool(prompt))
+        continues = bool(prompt) or constraint is not None
+        self.decoder = StreamDecoder(tokenizer, errors="strict", continues=continues)
         self.stop = [s for s in stop if isinstance(s, str) and s]
         self.hold = max((len(s) - 1 for s in self.stop), default=0)
         self.text, self.told = "", 0  # the continuation, and how much of it `news` has told
         self.constraint = None
         if constraint is not None:
+            if not isinstance(constraint, Grammar):
+                raise TypeError(f"a constraint is a Grammar (Grammar.regex...), not {constraint!r}")
             if self.stop:
                 raise ValueError("a text with a constraint ends where it matches, not at `stop`")
             self.constraint = constraint.constraint(tokenizer, self.n_ids, self.eos)

@@ -9,6 +9,7 @@ from ..config import GPTConfig
 from ..model import GPT
 from .config import FAMILIES, LlamaConfig, config_of
 from .llama import Llama
+from .quantized import Quantized, dequantize, load_quantized, quantize
 
 
 def load(directory: str | Path) -> GPT | Llama:
@@ -17,9 +18,13 @@ def load(directory: str | Path) -> GPT | Llama:
     The weights are float32, whatever the files hold (float32, float16, bfloat16; one file, or
     shards with their index). Raises FileNotFoundError where there is no model, and ValueError for
     one that is damaged, of another family, or whose config.json says something that is not
-    supported, by its name.
+    supported, by its name. A folder that `python -m gpt.export` has quantised gives a model of 8 or
+    4 bits a weight (quantized.py).
     """
-    return class_of(directory).from_pretrained(directory)
+    family = class_of(directory)
+    if few := checkpoint.read_quantization(directory):
+        return load_quantized(directory, family, *few)
+    return family.from_pretrained(directory)
 
 
 def class_of(directory: str | Path) -> type[GPT]:

@@ -214,6 +214,11 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
             f"is no folder {s.init_from!r} with a config.json"
         )
     model = models.load(s.init_from)
+    if isinstance(model, models.Quantized):
+        raise ValueError(
+            f"the weights in {s.init_from} have {model.bits} bits, which cannot be trained: "
+            "--init_from takes the folder that they were made from"
+        )
     own = {name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd", "bias")}
     if isinstance(model.config, LlamaConfig):
         own |= {"model": "llama", "n_kv_head": model.config.n_kv_head}
@@ -243,6 +248,8 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
             state["wpe.weight"] = state["wpe.weight"][: shape.block_size]
         model = models.make(shape, seed=None)
         model.load_state_dict(state)
+    for p in model.parameters():  # those that were laid out for generation (`Linear.arrange`)
+        p.data = np.ascontiguousarray(p.data)
     return model, dataclasses.replace(s, **own)
 
 

@@ -19,6 +19,7 @@ from ..arraylike import array_of
 from ..op import op
 from ..ops import broadcast_to, expand_dims, masked_fill, matmul, reshape, swapaxes
 from ..tensor import Tensor
+from ..threads import in_threads
 from .dropout import draw_keep, drop
 from .softmax import softmax
 
@@ -109,6 +110,7 @@ def attention_composed(
 QUERY_BLOCK = 64  # query rows in a block, at least: with fewer, BLAS is slow
 TILE = 2**17  # scores in a tile: these and one temporary array fit into a core's L2 cache
 SHORT = 256  # up to this many keys the weights are kept for backward, instead of computed again
+MANY = 2**20  # scores that are worth a second thread
 FEW = 16  # queries for which the scores are shifted without asking whether they need it
 LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
 
@@ -163,8 +165,8 @@ def attention(
         attn_mask = np.broadcast_to(attn_mask, (*batch, T, S))
     if keep is not None:
         keep = np.broadcast_to(keep, (*batch, T, S))
-    infinite = np.full_like(q, -math.inf, shape=(step, step))
-    future = np.triu(infinite, 1)  # added to scores
+    infinite = np.full_like(q, -math.inf, shape=(step, step)) if is_causal else None
+    future = np.triu(infinite, 1) if is_causal else None  # added to scores
     # Softmax needs no shift if no score can be large, by the Cauchy-Schwarz inequality. For few
     # queries, to find that out takes longer than the shift.
     shift = attn_mask is not None or T < FEW or _may_exceed(LARGE, q, k, scale)
@@ -201,16 +203,25 @@ def attention(
     # a tile again. They are not combined into top + log(total): next to a large top, such as a mask
     # of -1e9 causes, the logarithm would be rounded away.
     top, total = (np.ones_like(q, shape=(*batch, T, 1)) for _ in range(2))
-    kept = []  # the exponentials of each tile, where the keys are few
-    for box, rows, keys in tiles:
+    keeps = S <= SHORT and any(needs)
+    kept = {}  # the exponentials of each tile, where the keys are few
+
+    def attend(i):
+        box, rows, keys = tiles[i]
         p, top[box][..., rows, :] = exponentials(box, rows, keys)
         sums = p @ np.ones_like(p, shape=(p.shape[-1], 1))  # faster than np.sum(p, axis=-1)
         total[box][..., rows, :] = sums + (sums == 0)
         weights = dropped(p, box, rows, keys)
         yb = np.matmul(weights, v[box][..., keys, :], out=y[box][..., rows, :])
         yb /= total[box][..., rows, :]
-        if S <= SHORT and any(needs):
-            kept.append(p)
+        if keeps:
+            kept[i] = p
+
+    if math.prod(batch) * T * S < MANY or not isinstance(q, np.ndarray):
+        for i in range(len(tiles)):
+            attend(i)
+    else:
+        in_threads(attend, range(len(tiles)))
 
     def vjp(g, out=None):  # `out`: arrays of zeros that receive the gradients
         if out is None:
@@ -221,7 +232,7 @@ def attention(
         # for all keys of a query.
         along = np.einsum("...i,...i->...", g, y)[..., None]
         for i, (box, rows, keys) in enumerate(tiles):
-            p = kept[i] if kept else exponentials(box, rows, keys, top[box][..., rows, :])[0]
+            p = kept[i] if keeps else exponentials(box, rows, keys, top[box][..., rows, :])[0]
             gb = g[box][..., rows, :]
             if needs[2]:
                 weights = dropped(p, box, rows, keys)
