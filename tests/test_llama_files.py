@@ -163,7 +163,11 @@ def test_rope_scaling_counts_before_rope_parameters(tmp_path):
 NO_ROPE = dict(rope_scaling=None)
 REFUSED = [
     ("llama", dict(attention_multiplier=0.1), "attention_multiplier 0.1, which is not supported"),
-    ("llama", dict(quantization_config={"quant_method": "awq"}), "quantised by 'awq', which is not"),
+    (
+        "llama",
+        dict(quantization_config={"quant_method": "awq"}),
+        "quantised by 'awq', which is not",
+    ),
     ("llama", dict(auto_map={"AutoModel": "x.Y"}), "auto_map"),
     ("llama", dict(hidden_act="gelu"), "hidden_act 'gelu' is not supported, only 'silu'"),
     ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor 0.5 is not supported"),
