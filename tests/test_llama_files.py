@@ -10,6 +10,7 @@ import pytest
 
 import gpt
 from gpt import GPTConfig, Llama, LlamaConfig, checkpoint, models
+from tensorlite import nn
 
 from .llama_cases import FULL, KINDS, LLAMAS, WINDOWED, change, logits_of, make, small
 
@@ -235,6 +236,15 @@ def test_positions_are_refused_by_name(rope, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         gpt.load(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_sizes_are_compared_before_memory_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Linear, "arrange", lambda self: pytest.fail("memory was used"))
+    for kind, changes in (("llama", {"intermediate_size": 1000}), ("gpt2", {"n_embd": 1000})):
+        folder_of(kind, tmp_path)
+        change(tmp_path, **changes)
+        with pytest.raises(ValueError, match="does not fit its config.json"):
+            gpt.load(tmp_path)
 
 
 def test_tensors_are_named_that_do_not_fit(tmp_path):
