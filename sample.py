@@ -174,7 +174,7 @@ def find_tokenizer(name: str | None, out: str):
         if name is not None:
             raise
         raise FileNotFoundError(
-            f"{out} has no tokenizer (its data was .bin files): name one with --tokenizer"
+            f"{out} has no tokenizer (a run on .bin files has none): name one with --tokenizer"
         ) from None
 
 

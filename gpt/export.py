@@ -5,7 +5,8 @@
     python -m gpt.export out-int8 --format huggingface --out out-hf
     python -m gpt.export out --format gguf --out model.gguf
 
-The model is the folder of a run of train.py, or any folder that `gpt.load` opens.
+The model is the folder of a run of train.py, or any folder that `gpt.load` opens, or
+hf:OWNER/NAME, which is fetched once.
 
 int8, int4   matrices of 8 or 4 bits a weight: a quarter, a seventh of the size. gpt.load and
              sample.py read the folder; transformers cannot. --dataset FILE prints the perplexity
@@ -60,7 +61,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser("python -m gpt.export", None, __doc__, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
     formats = ("int8", "int4", "huggingface", "gguf")
-    add("model", type=os.path.expanduser, metavar="DIR", help="the folder of the model")
+    add(
+        "model",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="the folder of the model, or hf:OWNER/NAME",
+    )
     add("--format", choices=formats, required=True, help="what to write")
     add("--out", type=os.path.expanduser, required=True, help="a new folder, or FILE.gguf")
     add("--tokenizer", type=os.path.expanduser, help="a name or path, if DIR holds none")
@@ -86,7 +92,7 @@ def export(options: argparse.Namespace) -> None:
         out.rmdir()
     if os.path.lexists(out):
         raise ValueError(f"--out {out} exists already: name a new one")
-    model = load(options.model)
+    model = load(checkpoint.local_folder(options.model))
     tokenizer = find_tokenizer(options)
     if options.format in ("int8", "int4"):
         tokens = options.dataset and read_tokens(options.dataset, model, tokenizer)
@@ -115,7 +121,7 @@ def export(options: argparse.Namespace) -> None:
 def find_tokenizer(options: argparse.Namespace):
     """The tokenizer in the model's folder, or the one that is named; None where there is none."""
     try:
-        return tokenizers.find(options.tokenizer or str(options.model))
+        return tokenizers.find(options.tokenizer or str(checkpoint.local_folder(options.model)))
     except FileNotFoundError:
         if options.tokenizer is not None:
             raise

@@ -2,7 +2,8 @@
 
 BLAS divides large products among the cores by itself. What else there is to do, such as the many
 small products and exponentials of attention, one core would do alone. `in_threads` gives the pieces
-of such work to as many threads as BLAS would use, while BLAS uses one in each.
+of such work to as many threads as BLAS would use, while BLAS uses one in each. Where the ranks of a
+team divide the cores, BLAS has one thread, and there is nothing to share.
 """
 
 from __future__ import annotations
@@ -11,10 +12,45 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
 
+import numpy as np
+
+MANY = 2**19  # elements that are worth a second thread: to hand it work takes 20 microseconds
 ONE_AT_A_TIME = threading.Lock()  # the number of BLAS's threads is the process's
+
+
+def in_threads(work: Callable, pieces: Iterable, like, size: int | None = None) -> None:
+    """Call `work` with each piece, where it is worth it in several threads at once, in any order.
+
+    `like` is the array that the work is about, and `size` how many elements are computed, by
+    default those of the array. Pieces are done one by one where that is few, on a GPU, where BLAS
+    uses a single thread, and while another thread of the program does the same. What `work` calls
+    must be safe to run in several threads: pieces write to different places.
+    """
+    large = (like.size if size is None else size) >= MANY and isinstance(like, np.ndarray)
+    pieces = list(pieces) if large else pieces
+    before = [library.get_num_threads() for library in blas_libraries()] if large else []
+    n = min(max(before, default=1), len(pieces)) if large else 1
+    if n < 2 or not ONE_AT_A_TIME.acquire(blocking=False):
+        for piece in pieces:
+            work(piece)
+        return
+    rest = iter(pieces)  # an iterator of a list gives each piece to one thread
+
+    def some() -> None:
+        for piece in rest:
+            work(piece)
+
+    try:
+        for library in blas_libraries():
+            library.set_num_threads(1)
+        together(some, n)
+    finally:
+        for library, number in zip(blas_libraries(), before):
+            library.set_num_threads(number)
+        ONE_AT_A_TIME.release()
 
 
 @functools.cache
@@ -25,42 +61,40 @@ def blas_libraries() -> list:
     return [library for library in libraries if library.user_api == "blas"]
 
 
-@functools.cache
-def pool(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, "tensorlite")
+# ---- threads that wait for work: concurrent.futures takes three times as long to hand it over ----
 
 
-os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not live on in a child process
-
-
-def in_threads(work: Callable, pieces: Sequence) -> None:
-    """Call `work` with each piece, in any order and in several threads at once.
-
-    What `work` calls must be safe to run so: pieces write to different places. Where BLAS uses a
-    single thread, or another thread of the program is doing the same, they are done one by one.
-    """
-    before = [library.get_num_threads() for library in blas_libraries()]
-    n = min(max(before, default=1), len(pieces))
-    if n < 2 or not ONE_AT_A_TIME.acquire(blocking=False):
-        for piece in pieces:
-            work(piece)
-        return
-    rest = iter(list(pieces))  # an iterator of a list gives each piece to one thread
-
-    def some() -> None:
-        for piece in rest:
-            work(piece)
-
+def together(work: Callable[[], None], n: int) -> None:
+    """Call `work` in this thread and in n - 1 others at once; raises what one of them raised."""
+    todo, done = helpers(n - 1)
+    for _ in range(n - 1):
+        todo.put(functools.partial(contextvars.copy_context().run, work))
     try:
-        for library in blas_libraries():
-            library.set_num_threads(1)
-        others = [pool(n - 1).submit(contextvars.copy_context().run, some) for _ in range(n - 1)]
-        try:
-            some()
-        finally:
-            for other in others:
-                other.result()
+        work()
     finally:
-        for library, number in zip(blas_libraries(), before):
-            library.set_num_threads(number)
-        ONE_AT_A_TIME.release()
+        errors = [done.get() for _ in range(n - 1)]
+    for error in filter(None, errors):
+        raise error
+
+
+@functools.cache
+def helpers(n: int) -> tuple[SimpleQueue, SimpleQueue]:
+    """The queues of work to do and of errors (or None) of work done, with n threads at them."""
+    todo, done = SimpleQueue(), SimpleQueue()
+    for _ in range(n):
+        threading.Thread(target=serve, args=(todo, done), daemon=True).start()
+    return todo, done
+
+
+os.register_at_fork(after_in_child=helpers.cache_clear)  # threads do not live on in a new process
+
+
+def serve(todo: SimpleQueue, done: SimpleQueue) -> None:
+    while True:
+        work, error = todo.get(), None
+        try:
+            work()
+        except BaseException as raised:
+            error = raised
+        work = None  # which holds arrays
+        done.put(error)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import gpt
+import gpt.export
 import sample
 import tensorlite as tl
 import tokenizer
@@ -157,6 +158,8 @@ def check_command(line: str) -> None:
         sample.parse(arguments[1:])
     elif arguments[:2] == ["-m", "tokenizer"]:
         tokenizer_parser().parse_args(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.export"]:
+        gpt.export.parse(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         assert all((ROOT / name).exists() for name in arguments[2:] if name[0] != "-")
     else:  # a benchmark: some need what is not installed here, so that they cannot be asked
@@ -187,6 +190,7 @@ def test_the_commands_of_a_page(page, workplace):
         "python train.py --max_iters -1",
         "python sample.py --no_such_flag 1",
         "python -m tokenizer train my.txt",
+        "python -m gpt.export out --format int3 --out few",
         "python -m something",
         "python benchmarks/nothing.py",
         "python benchmarks/ops.py --no_such_flag",

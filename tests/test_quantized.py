@@ -213,6 +213,9 @@ def test_nothing_of_it_can_be_trained(tmp_path, capsys):
         few.h[0].mlp.c_fc(x)
     with pytest.raises(ValueError, match="has 8 bits a weight already"):
         quantize(few, 4)
+    with pytest.raises(ValueError, match="on the CPU alone"):
+        few.to("cuda")
+    assert few.to("cpu") is few
     few.save_pretrained(tmp_path / "few")
     CharTokenizer.train("to be or not").save(tmp_path / "few")
     with pytest.raises(ValueError, match="gpt.load opens it"):

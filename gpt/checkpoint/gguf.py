@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def write_gguf(
 
     Raises ValueError for what llama.cpp cannot do, and where the package gguf is missing.
     """
+    vocab = vocabulary(tokenizer, config)
     try:
         import gguf
     except ImportError:
@@ -73,7 +75,6 @@ def write_gguf(
     path = Path(path)
     family = getattr(config, "family", None)
     architecture = ARCHITECTURES[family] if family else "gpt2"
-    vocab = vocabulary(tokenizer, config)
     temporary = path.with_name(path.name + ".tmp")
     writer = gguf.GGUFWriter(temporary, architecture)
     try:
@@ -88,23 +89,13 @@ def write_gguf(
         writer.add_block_count(config.n_layer)
         writer.add_file_type(gguf.LlamaFileType[{"f32": "ALL_F32", "f16": "MOSTLY_F16"}[dtype]])
         vocab.add_to(writer)
-        names = LLAMA if family else GPT2
-        for name, array in arrays.items():
-            theirs = their_name(name, names)
-            if not family and ".c_" in name and array.ndim == 2:
-                array = array.T  # (in, out) -> (out, in)
-            if architecture == "llama" and theirs.split(".")[-2] in ("attn_q", "attn_k"):
-                heads = config.n_head if "attn_q" in theirs else config.n_kv_head
-                array = interleaved(array, heads)
-            half = dtype == "f16" and array.ndim == 2 and theirs != "position_embd.weight"
-            array = np.ascontiguousarray(array, np.float16 if half else np.float32)
+        for name, array in converted(config, arrays, architecture):
+            half = dtype == "f16" and array.ndim == 2 and name != "position_embd.weight"
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(array, np.float16 if half else np.float32)
             if not np.isfinite(array).all():
-                raise ValueError(f"{name} holds numbers that {dtype} does not: take --dtype f32")
-            writer.add_tensor(theirs, array)
-        if not family and not config.bias:  # GPT-2 has biases everywhere: zeros mean the same
-            for name in [name for name in arrays if LAYER.match(name) or "ln_f" in name]:
-                zeros = np.zeros(arrays[name].shape[-1], np.float32)
-                writer.add_tensor(their_name(name, names).removesuffix("weight") + "bias", zeros)
+                raise ValueError(f"{name} has numbers that {dtype} does not hold, or no numbers")
+            writer.add_tensor(name, array)
         if family and config.rope_parameters.get("rope_type") == "llama3":
             writer.add_tensor("rope_freqs.weight", rope[0].astype(np.float32))
         writer.write_header_to_file()
@@ -117,6 +108,22 @@ def write_gguf(
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def converted(config, arrays: dict[str, np.ndarray], architecture: str) -> Iterator[tuple]:
+    """(llama.cpp's name, what it has there) of every array."""
+    names = GPT2 if architecture == "gpt2" else LLAMA
+    for name, array in arrays.items():
+        theirs = their_name(name, names)
+        if names is GPT2 and ".c_" in name and array.ndim == 2:
+            array = array.T  # (in, out) -> (out, in)
+        if architecture == "llama" and theirs.split(".")[-2] in ("attn_q", "attn_k"):
+            heads = config.n_head if "attn_q" in theirs else config.n_kv_head
+            array = interleaved(array, heads)
+        yield theirs, array
+        bare = names is GPT2 and not config.bias and (LAYER.match(name) or "ln_f" in name)
+        if bare:  # GPT-2 has biases everywhere: zeros mean the same as none
+            yield theirs.removesuffix("weight") + "bias", np.zeros(len(array), np.float32)
 
 
 def their_name(name: str, names: dict[str, str]) -> str:
@@ -155,7 +162,7 @@ def llama_settings(gguf, writer, config, architecture: str, factors, scale: floa
     writer.add_value_length(config.head_size)
     writer.add_feed_forward_length(config.n_inner)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    # llama.cpp lets these models see all that is before; within a window, that is the same.
+    # llama.cpp has no windows for these families; up to the length of one, nothing differs.
     writer.add_context_length(min([config.block_size, *filter(None, config.windows)]))
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(config.head_size)

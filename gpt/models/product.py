@@ -21,7 +21,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 BLOCK = 2**20  # weights that a thread converts at a time: 4 MB of float32
-SMALL = 2**17  # weights that take as long as it takes to hand them to another thread
+SMALL = 2**20  # weights; for fewer, another thread costs what it saves
 ONE_AT_A_TIME = threading.Lock()  # products: each sets BLAS's threads, and uses all cores
 scratch = threading.local()
 

@@ -86,6 +86,12 @@ class Quantized:
             p.requires_grad = False
         self.eval()
 
+    def to(self, device: str):
+        """Nothing for "cpu". Raises ValueError for other devices."""
+        if device != "cpu":
+            raise ValueError("quantised weights are multiplied on the CPU alone: --device cpu")
+        return self
+
     def matrices(self) -> dict[str, QuantizedLinear | QuantizedEmbedding]:
         """The modules that hold the matrices, by their paths."""
         kinds = QuantizedLinear, QuantizedEmbedding

@@ -10,6 +10,7 @@ from ..device import row_blocks
 from ..erf import erf, erfcx, exp_minus_square
 from ..op import op
 from ..ops import sigmoid
+from ..threads import in_threads
 from .rows import as_rows
 
 _C = math.sqrt(2 / math.pi)  # Python floats: a NumPy scalar would turn float32 into float64
@@ -36,11 +37,12 @@ def gelu(x, *, approximate="tanh", needs):
     x2 = as_rows(x)
     y = np.empty_like(x2)
     slope = np.empty_like(x2) if needs[0] else None
-    for block in row_blocks(x2):
+
+    def fill(block):
         xb, yb, sb = x2[block], y[block], slope[block] if needs[0] else None
         if approximate == "none":
             _gelu_exact(xb, yb, sb)
-            continue
+            return
         # y = x p with p = sigmoid(w) and w = 2 C (x + A x^3): y' = p + x p (1 - p) w'
         inner = np.clip(xb, -40, 9)  # p is 0 or 1 outside this range, and exp must not overflow
         square = np.multiply(inner, inner, out=sb)
@@ -60,6 +62,7 @@ def gelu(x, *, approximate="tanh", needs):
             sb += p
         np.multiply(xb, p, out=yb)
 
+    in_threads(fill, row_blocks(x2), x2)
     return np.reshape(y, x.shape), lambda g: (np.reshape(as_rows(g) * slope, g.shape),)
 
 

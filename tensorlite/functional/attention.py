@@ -110,7 +110,6 @@ def attention_composed(
 QUERY_BLOCK = 64  # query rows in a block, at least: with fewer, BLAS is slow
 TILE = 2**17  # scores in a tile: these and one temporary array fit into a core's L2 cache
 SHORT = 256  # up to this many keys the weights are kept for backward, instead of computed again
-MANY = 2**20  # scores that are worth a second thread
 FEW = 16  # queries for which the scores are shifted without asking whether they need it
 LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
 
@@ -217,11 +216,7 @@ def attention(
         if keeps:
             kept[i] = p
 
-    if math.prod(batch) * T * S < MANY or not isinstance(q, np.ndarray):
-        for i in range(len(tiles)):
-            attend(i)
-    else:
-        in_threads(attend, range(len(tiles)))
+    in_threads(attend, range(len(tiles)), q, math.prod(batch) * T * S)
 
     def vjp(g, out=None):  # `out`: arrays of zeros that receive the gradients
         if out is None:

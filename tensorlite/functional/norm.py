@@ -7,6 +7,7 @@ import numpy as np
 from ..device import row_blocks
 from ..op import op
 from ..ops import mean, rsqrt
+from ..threads import in_threads
 from .rows import as_rows, column_sums
 
 
@@ -31,7 +32,8 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     average = np.full_like(x2, 1 / n if n else 0, shape=(n,))
     normed, scale = np.empty_like(x2), np.empty_like(x2, shape=(rows, 1))  # y = normed
     y = normed if weight is None and bias is None else np.empty_like(x2)
-    for block in row_blocks(x2):
+
+    def fill(block):
         nb = np.subtract(x2[block], (x2[block] @ average)[:, None], out=normed[block])
         left = nb @ average  # the remaining mean: the rounding error of a mean that is large
         variance = np.einsum("ij,ij->i", nb, nb) * (1 / n if n else 0)
@@ -47,6 +49,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
         elif bias is not None:
             np.add(nb, bias, out=y[block])
 
+    in_threads(fill, row_blocks(x2), x2)
     weight = weight if needs[0] else None
     normed = normed if needs[0] or needs[1] else None
 
