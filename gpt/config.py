@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+LIMIT = 2**31  # of the sizes that a model can have
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -41,8 +43,8 @@ class GPTConfig:
     def check_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is a positive integer, not {value!r}")
+            if type(value) is not int or not 0 < value < LIMIT:
+                raise ValueError(f"{name} is a positive integer below 2**31, not {value!r}")
 
     @property
     def cache_size(self) -> int:

@@ -210,14 +210,15 @@ class GPT(nn.Module):
     def filled(cls, config: GPTConfig, tensors: Tensors) -> GPT:
         """The model of this shape with the weights in a folder, in eval mode.
 
-        Raises ValueError, before weights are read, if the two do not fit.
+        Raises ValueError, before memory is used, if the two do not fit.
         """
         try:
             model = cls(config, seed=None)  # in memory that is not used before something is read
-        except MemoryError:
+        except (MemoryError, ValueError):  # ValueError: for sizes beyond any address
             raise ValueError(
                 f"{tensors.path} describes a model that no memory holds: {config}"
             ) from None
+        tensors.check(model.published())
         for part in model.parts():
             if isinstance(part, nn.Linear):
                 part.arrange()

@@ -194,15 +194,16 @@ class Linear(Module):
         return F.linear(x, self.weight, self.bias)
 
     def arrange(self) -> None:
-        """Lay the weight out in memory so that a product with a single vector reads it fastest.
+        """Make new memory for the weight, from which a product with a single vector is fastest.
 
+        The weight keeps its shape; its numbers are to be set by the caller, as in `uninitialised`.
         BLAS divides a matrix among its threads by outputs. Where these are no more than the inputs,
-        the weights of each output should follow each other (Fortran's order). The weight keeps its
-        shape and values; training is faster in the order that it has at first.
+        the weights of each output should follow each other (Fortran's order). Training is faster
+        in the order that the weight has at first.
         """
         n, m = self.weight.shape
         if m <= n:
-            self.weight.data = np.asfortranarray(self.weight.data)
+            self.weight.data = np.empty((n, m), np.float32, order="F")
 
 
 class Embedding(Module):

@@ -48,7 +48,8 @@ def test_round_trip(bias, tmp_path):
     assert_equal(again, model)
     assert_equal(GPT.from_pretrained(str(tmp_path)), model)
     ids = np.arange(8)[None] % 11
-    np.testing.assert_array_equal(again.eval()(ids)[0].numpy(), model.eval()(ids)[0].numpy())
+    logits = again.eval()(ids)[0].numpy()  # of matrices that lie in memory in another order
+    np.testing.assert_allclose(logits, model.eval()(ids)[0].numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -196,7 +197,7 @@ def test_damaged_files(name, tmp_path):
         ({"n_layer": 10**9}, "n_layer|layers"),
         ({"n_positions": 9}, "wpe"),
         ({"vocab_size": 12}, "wte"),
-        ({"resid_pdrop": None}, "float"),
+        ({"resid_pdrop": None}, "dropout is a number, .*not None"),
         ({"resid_pdrop": float("nan")}, "dropout"),
     ],
 )

@@ -174,7 +174,7 @@ def test_impossible_shapes_are_refused():
     good = dict(vocab_size=11, block_size=8, n_layer=1, n_head=3, n_embd=12)
     for changes, message in (
         ({"n_embd": 16}, "n_embd must be divisible by n_head: 16 over 3"),
-        ({"n_layer": 0}, "n_layer is a positive integer, not 0"),
+        ({"n_layer": 0}, r"n_layer is a positive integer below 2\*\*31, not 0"),
         ({"vocab_size": 1.5}, "vocab_size is a positive integer"),
         ({"dropout": 1.0}, "dropout"),
     ):

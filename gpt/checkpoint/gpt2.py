@@ -111,7 +111,7 @@ def read_config(directory: str | Path) -> GPTConfig:
             n_layer=raw["n_layer"],
             n_head=raw["n_head"],
             n_embd=raw["n_embd"],
-            dropout=float(raw.get("resid_pdrop", 0.0)),
+            dropout=raw.get("resid_pdrop", 0.1),
             bias=raw.get("bias", True),
             tied=raw.get("tie_word_embeddings", True),
             generation=raw["generation"],

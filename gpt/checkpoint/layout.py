@@ -194,11 +194,8 @@ class Tensors:
         self.theirs.setdefault(embedding, self.theirs[head])  # a file may hold it under either
         self.drop(head)
 
-    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
-        """Read every tensor into the array of its name, one after another.
-
-        Raises ValueError for tensors that are missing, unknown, or of another shape or type.
-        """
+    def check(self, arrays: dict[str, np.ndarray]) -> None:
+        """Raise ValueError unless the tensors are those of these names, shapes and types."""
         faults = []
         types = {self.files.dtype(name) for name in self.theirs.values()}
         if all(array.dtype == np.float32 for array in arrays.values()):
@@ -224,6 +221,10 @@ class Tensors:
             raise ValueError(
                 f"{self.path} does not fit its {CONFIG}: {'; '.join(faults[:5])}{more}"
             )
+
+    def read_into(self, arrays: dict[str, np.ndarray]) -> None:
+        """Read every tensor into the array of its name, one after another. Raises as `check`."""
+        self.check(arrays)
         for name, array in arrays.items():
             self.files.read(self.theirs[name], array)
 

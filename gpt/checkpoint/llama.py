@@ -6,8 +6,10 @@ and arrays by the names of Hugging Face's LlamaForCausalLM.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from ..config import LIMIT
 from .files import CONFIG, MODEL, write_tensors
 from .layout import TOKEN_IDS, Tensors, check_keys, read_settings, write_settings
 from .tensors import TensorFiles
@@ -92,13 +94,14 @@ def read_fields(directory: str | Path) -> dict:
     if missing := [key for key in SIZES.values() if raw.get(key) is None]:
         raise ValueError(f"{path} is incomplete: {', '.join(missing[:5])} is missing")
     fields = {name: raw[key] for name, key in SIZES.items()}
-    if type(fields["block_size"]) is not int:
-        raise ValueError(
-            f"{path}: max_position_embeddings is an integer, not {fields['block_size']!r}"
-        )
-    rope = read_rope(path, raw, fields["block_size"])
-    if rope.get("rope_type") == "dynamic":  # which reads contexts longer than it was trained on
-        fields["block_size"] = int(fields["block_size"] * rope["factor"])
+    context = fields["block_size"]
+    if type(context) is not int or not 0 < context < LIMIT:
+        raise ValueError(f"{path}: max_position_embeddings is a positive integer, not {context!r}")
+    rope = read_rope(path, raw, context)
+    factor = rope.get("factor")
+    if rope["rope_type"] == "dynamic" and type(factor) in (int, float) and 0 < factor < math.inf:
+        # It reads contexts longer than it was trained on.
+        fields["block_size"] = int(context * factor)
     return fields | {
         "family": family,
         "head_size": raw.get("head_dim"),
@@ -120,17 +123,14 @@ def read_rope(path: Path, raw: dict, context: int) -> dict:
     said = raw.get("rope_scaling") or raw.get("rope_parameters") or {}  # as in transformers
     if not isinstance(said, dict):
         raise ValueError(f"{path}: rope_parameters are an object, not {said!r}")
-    rope = {"rope_theta": raw.get("rope_theta", 10000.0)}
-    rope |= {key: value for key, value in said.items() if value is not None}
-    if "type" in rope:  # the older name
-        rope.setdefault("rope_type", rope["type"])
-        del rope["type"]
+    kind = said.get("type") or "default"  # the older name
+    rope = {"rope_theta": raw.get("rope_theta", 10000.0), "rope_type": kind}
+    rope |= {key: value for key, value in said.items() if value is not None and key != "type"}
     if rope.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(f"{path}: partial_rotary_factor is not supported, only 1.0")
-    kind = rope.get("rope_type", "default")
-    if kind in ("llama3", "yarn", "dynamic"):
+    if rope["rope_type"] in ("llama3", "yarn", "dynamic"):
         rope.setdefault("original_max_position_embeddings", context)
-    if kind == "dynamic":  # for transformers, the context is what the file gives
+    if rope["rope_type"] == "dynamic":  # for transformers, the context is what the file gives
         rope["original_max_position_embeddings"] = context
     return rope
 
@@ -176,7 +176,7 @@ def write_llama(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    rope, windows = {"rope_type": "default"} | config.rope_parameters, config.windows
+    rope, windows = dict(config.rope_parameters), config.windows
     context = config.block_size
     if rope["rope_type"] == "dynamic":
         context = rope.pop("original_max_position_embeddings")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoint import CONFIG
-from ..config import GPTConfig
+from ..config import LIMIT, GPTConfig
 from .positions import check_rope
 
 # What can be said in the config.json of a model_type: the biases of q, k and v, of the output of
@@ -67,8 +67,10 @@ class LlamaConfig(GPTConfig):
         if not (type(self.norm_eps) is float and 0 < self.norm_eps < 1):
             raise ValueError(f"norm_eps is a number above 0 and below 1, not {self.norm_eps!r}")
         self.check_windows()
-        check_rope(self.rope_parameters)
-        if self.head_size == 2 and self.rope_parameters.get("rope_type") == "dynamic":
+        rope = {"rope_type": "default"} | dict(self.rope_parameters)
+        check_rope(rope)
+        object.__setattr__(self, "rope_parameters", rope)
+        if self.head_size == 2 and rope["rope_type"] == "dynamic":
             raise ValueError("rope_type 'dynamic' cannot be computed for a head_size of 2")
         said = (self.qkv_bias, self.out_bias, self.mlp_bias), self.qk_norm, any(self.windows)
         default("family", next((name for name, can in FAMILIES.items() if said in can), None))
@@ -81,7 +83,7 @@ class LlamaConfig(GPTConfig):
 
     def check_windows(self) -> None:
         sizes = [w for w in self.windows if w is not None]
-        right = all(type(w) is int and w > 0 for w in sizes) and len(set(sizes)) < 2
+        right = all(type(w) is int and 0 < w < LIMIT for w in sizes) and len(set(sizes)) < 2
         if len(self.windows) != self.n_layer or not right:
             raise ValueError(
                 "windows are None or one positive integer, for each of the layers, not "
@@ -91,7 +93,7 @@ class LlamaConfig(GPTConfig):
     @property
     def cache_size(self) -> int:
         # Beyond it, each longer context would turn the keys by other angles.
-        dynamic = self.rope_parameters.get("rope_type") == "dynamic"
+        dynamic = self.rope_parameters["rope_type"] == "dynamic"
         return self.rope_context if dynamic else self.block_size
 
     @property

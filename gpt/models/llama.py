@@ -135,7 +135,7 @@ class Llama(GPT):
     def angles(self, places):
         """The cosines and sines of rotary positions at these places, float32."""
         c = self.config
-        length = int(places.max()) + 1 if c.rope_parameters.get("rope_type") == "dynamic" else 0
+        length = int(places.max()) + 1 if c.rope_parameters["rope_type"] == "dynamic" else 0
         frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
         frequency = np.asarray(frequency, like=places)
         angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)

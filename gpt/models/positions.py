@@ -16,6 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..config import LIMIT
+
 # What rope_parameters hold besides rope_theta, by rope_type: what must be there, what may be.
 ROPE_TYPES = {
     "default": (set(), set()),
@@ -34,7 +36,7 @@ ROPE_TYPES = {
 
 def check_rope(parameters: Mapping) -> None:
     """Raise ValueError unless these are parameters of rotary positions that are supported."""
-    kind = parameters.get("rope_type", "default")
+    kind = parameters["rope_type"]
     if not (isinstance(kind, str) and kind in ROPE_TYPES):
         raise ValueError(f"rope_type is one of {', '.join(ROPE_TYPES)}, not {kind!r}")
     required, optional = ROPE_TYPES[kind]
@@ -52,7 +54,7 @@ def check_rope(parameters: Mapping) -> None:
         if name == "truncate":
             right, what = isinstance(value, bool), "true or false"
         elif name == "original_max_position_embeddings":
-            right, what = type(value) is int and value > 0, "a positive integer"
+            right, what = type(value) is int and 0 < value < LIMIT, "a positive integer"
         else:
             least = 1 if name == "rope_theta" else 0
             right = type(value) in (int, float) and least < value < 1e15
@@ -70,7 +72,7 @@ def frequencies(
 
     `context` is the length that the positions were made for, `length` that of the text at hand.
     """
-    kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
+    kind, theta = parameters["rope_type"], float(parameters["rope_theta"])
     factor = parameters.get("factor", 1.0)
     if kind == "dynamic" and length > context:
         more = factor * length / context - (factor - 1)

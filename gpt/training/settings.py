@@ -102,7 +102,8 @@ class Settings:
                 raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}")
         if self.model not in ("gpt2", "llama"):
             raise ValueError(f"--model is gpt2 or llama, not {self.model!r}")
-        if self.n_kv_head is not None and self.model == "gpt2":
+        new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
+        if new and self.n_kv_head is not None and self.model == "gpt2":
             raise ValueError("--n_kv_head is for --model llama: a gpt2 has as many as --n_head")
         for name in ("lr_decay_iters", "save_interval", "vocab_size", "n_kv_head"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
