@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--picture", metavar="FILE")
     options = parser.parse_args()
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # tokenizers.py here is not theirs
     import torch
     from transformers import AutoModelForCausalLM
 

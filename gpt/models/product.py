@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tensorlite.functional.linear import FEW, one_by_one
 from tensorlite.threads import blas_threads, in_threads
 
 BLOCK = 2**19  # weights that a thread converts at a time: 2 MB of float32
@@ -38,7 +39,7 @@ def product(
         rows = slice(rows.start, min(rows.stop, m))
         block = buffer((rows.stop - rows.start) * n).reshape(-1, n)
         unpack(rows, block)
-        np.matmul(x, block.T, out=y[:, rows])
+        y[:, rows] = one_by_one(x, block.T) if len(x) <= FEW else x @ block.T
 
     in_threads(work, [slice(i, i + step) for i in range(0, m, step)], y, m * n)
     return y
