@@ -34,6 +34,7 @@ class TextWriter(Writer):
         min_p: float | None = None,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        use_cache: bool = True,
         stop: Sequence[str | int] = (),
         allowed_special: Collection[str] = (),
         presence_penalty: float = 0.0,
@@ -57,7 +58,7 @@ class TextWriter(Writer):
         eos |= {tokenizer.eos_token_id} - {None}
         ids = encode_prompt(model, tokenizer, prompt, allowed_special)
         super().__init__(ids, max_new_tokens, sampling, seed, eos, logprobs)
-        self.prompt = prompt
+        self.prompt, self.use_cache = prompt, use_cache
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
         self.n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
         text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)} | self.eos
@@ -142,9 +143,7 @@ def encode_prompt(model, tokenizer, prompt: str, allowed_special: Collection[str
     return ids[-block_size:]
 
 
-def stream(
-    model, tokenizer, prompt: str, *args, use_cache: bool = True, draft=None, **settings
-) -> Iterator[str]:
+def stream(model, tokenizer, prompt: str, *args, draft=None, **settings) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece as it is drawn.
 
     max_new_tokens   the largest number of tokens (50)
@@ -173,7 +172,7 @@ def stream(
     written and the text does not match, or if no token of the tokenizer can follow.
     """
     writer = TextWriter(model, tokenizer, prompt, *args, **settings)
-    for _ in write(model, [writer], use_cache, draft):
+    for _ in write(model, [writer], writer.use_cache, draft):
         if piece := writer.news():
             yield piece
     if piece := writer.news():
@@ -203,14 +202,14 @@ def generate(
     if num_beams == 1:
         text = "".join(stream(model, tokenizer, prompt, *args, **settings))
     else:
-        use_cache, draft = settings.pop("use_cache", True), settings.pop("draft", None)
+        draft = settings.pop("draft", None)
         w = TextWriter(model, tokenizer, prompt, *args, **settings)
         if w.stop or w.constraint is not None or draft is not None:
             raise ValueError("stop strings, constraints and drafts go with num_beams 1")
         never = [*w.never, *range(w.n_ids, model.config.vocab_size)]
         bias = {**w.sampling.logit_bias, **dict.fromkeys(never, -math.inf)}
         sampling = replace(w.sampling, logit_bias=bias)
-        more = w.end - w.begin, num_beams, w.eos, length_penalty, sampling, use_cache
+        more = w.end - w.begin, num_beams, w.eos, length_penalty, sampling, w.use_cache
         with evaluating(model):
             ids = beam_search(model, w.ids, *more)
         decoder = StreamDecoder(tokenizer, continues=bool(prompt))
@@ -239,7 +238,6 @@ def complete(
     *args,
     batch_size: int = 8,
     seed: int | None = None,
-    use_cache: bool = True,
     team: Team = ALONE,
     **settings,
 ) -> Iterator[Completion]:
@@ -257,7 +255,7 @@ def complete(
             TextWriter(model, tokenizer, prompts[i], *args, seed=nth_seed(seed, i), **settings)
             for i in (mine[0] if mine else ())
         ]
-        for _ in write(model, writers, use_cache):
+        for _ in write(model, writers, all(w.use_cache for w in writers)):
             pass
         done = []
         for w in writers:
