@@ -6,8 +6,8 @@ Needs transformers and PyTorch (extra `oracle`). Both sides have the same random
 two threads, and the same prompts of random ids, and take the likeliest token. In each round they
 take turns. Measured are: a token after a short text (the time of generating many tokens less that
 of the first), the prompt (the time to the first token), a batch of 8, int8 weights, contexts of
-different lengths. The bound is what the memory allows: the bytes of the weights over the speed at
-which NumPy reads a large array with two threads.
+different lengths. The bound is what the memory allows: the time in which two threads of NumPy read
+all the weights (their maximum), which takes turns with a token.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ SHAPE = GPTConfig(50257, 1024, n_layer=12, n_head=12, n_embd=768)
 SHORT = 16  # tokens of a short prompt
 
 
-def read_speed() -> float:
-    """Bytes a second at which two threads read an array that fits no cache."""
-    halves = np.ones((2, 2**27), np.float32)
-    with ThreadPoolExecutor(2) as threads:
-        times = []
-        for _ in range(9):
-            began = time.perf_counter()
-            list(threads.map(np.max, halves))
-            times.append(time.perf_counter() - began)
-    return halves.nbytes / statistics.median(times)
+def reader(model: GPT):
+    """A function that reads all weights which a token needs n times, in two threads."""
+    flat = [p.data.ravel(order="K") for p in model.parameters() if p is not model.wpe.weight]
+    halves = [[w[: len(w) // 2] for w in flat], [w[len(w) // 2 :] for w in flat]]
+    threads = ThreadPoolExecutor(2)
+
+    def read(ids, n):
+        for _ in range(n):
+            list(threads.map(lambda half: [np.max(w) for w in half], halves))
+
+    return read
 
 
 def prompts(rows: int, length: int) -> list[list[int]]:
@@ -109,13 +110,6 @@ def main() -> None:
         "ours": lambda ids, n: generate_ids(model, ids, n, temperature=0),
         "ours, int8": lambda ids, n: generate_ids(quantized, ids, n, temperature=0),
     }
-    nbytes = sum(p.data.nbytes for p in model.parameters()) - model.wpe.weight.data.nbytes
-    bandwidth = read_speed()
-    bound = bandwidth / nbytes
-    print(
-        f"memory is read at {bandwidth / 1e9:.1f} GB/s: {bound:.1f} tokens/s at most in float32\n"
-    )
-
     print("| tokens a second | " + " | ".join(sides) + " | ours / transformers | int8 / float32 |")
     print("|---|" + "---|" * (len(sides) + 2))
 
@@ -136,7 +130,14 @@ def main() -> None:
         by_context[length] = row(f"one text after {length} tokens", 1, per_token, 1, length)
     for length in (64, 512, 1000):
         row(f"a prompt of {length} tokens", length, seconds, 1, length, 1)
-    print(f"\nours in float32: {one['ours'] / bound:.2f} of what the memory allows")
+    both = {"ours": sides["ours"], "memory": reader(model)}
+    times = in_turns(both, options.rounds, per_token, 1, SHORT)
+    nbytes = sum(p.data.nbytes for p in model.parameters()) - model.wpe.weight.data.nbytes
+    print(
+        f"\none text takes {times['ours'] * 1e3:.1f} ms a token; reading the weights alone takes "
+        f"{times['memory'] * 1e3:.1f} ms ({nbytes / times['memory'] / 1e9:.1f} GB/s): "
+        f"{times['memory'] / times['ours']:.2f} of what the memory allows"
+    )
     if options.picture:
         draw(options.picture, by_context, by_batch)
 
