@@ -108,6 +108,14 @@ class TextWriter(Writer):
         if self.constraint.finished or (self.constraint.complete and n_ids >= self.end):
             self.finish = "stop"
 
+    def check_complete(self) -> None:
+        """Raise ValueError where the text has ended before it matches its constraint."""
+        if self.constraint is not None and self.finish == "length":
+            raise ValueError(
+                f"{self.end - self.begin} new tokens are too few for this constraint: the "
+                f"text is not complete: {self.text!r}; give a larger max_new_tokens"
+            )
+
     def news(self) -> str:
         """The text since the last call, as far as no stop string can begin in it."""
         end = len(self.text) - (0 if self.finish else self.hold)
@@ -177,11 +185,7 @@ def stream(model, tokenizer, prompt: str, *args, draft=None, **settings) -> Iter
             yield piece
     if piece := writer.news():
         yield piece
-    if writer.constraint is not None and writer.finish == "length":
-        raise ValueError(
-            f"{writer.end - writer.begin} new tokens are too few for this constraint: the "
-            f"text is not complete: {writer.text!r}; give a larger max_new_tokens"
-        )
+    writer.check_complete()
 
 
 def generate(
@@ -246,6 +250,10 @@ def complete(
     The arguments are those of `stream`; text number i has the seed `nth_seed(seed, i)`, whatever
     else is in its batch. The processes of a team write a batch each, and all get all continuations.
     """
+    if isinstance(prompts, str):
+        raise TypeError("complete takes several prompts, not one str; use generate or stream")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
     batches = [
         range(i, min(i + batch_size, len(prompts))) for i in range(0, len(prompts), batch_size)
     ]
