@@ -63,10 +63,14 @@ def main(argv: list[str] | None = None) -> int:
         return team.end(0)
     except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         team.give_way()
-        print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        tell_error(error)
         return team.end(2)
     except KeyboardInterrupt:
         return team.end(130)
+
+
+def tell_error(error: Exception) -> None:
+    print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -237,7 +241,8 @@ def tell_speed(n: int, began: float) -> None:
 def interact(model, tokenizer, options, draft) -> int:
     """A prompt, its continuation, the next prompt; ends with an empty line or the end of input.
 
-    Ctrl-C ends the answer that is being written, or clears the line.
+    Ctrl-C ends the answer that is being written, or clears the line. At a terminal, an answer that
+    cannot be given does not end the program either.
     """
     with contextlib.suppress(ImportError):  # which some Pythons lack
         import readline  # noqa: F401 - it makes `input` edit lines and remember them
@@ -249,6 +254,10 @@ def interact(model, tokenizer, options, draft) -> int:
             answer(model, tokenizer, prompt, options, nth_seed(options.seed, i), draft)
         except EOFError:
             return 0
+        except ValueError as error:
+            if not sys.stdin.isatty():
+                raise
+            tell_error(error)
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise

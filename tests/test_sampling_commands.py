@@ -173,6 +173,26 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(folder):
         os.close(parent)
 
 
+def test_an_answer_that_cannot_be_given_does_not_end_the_program(folder):
+    parent, child = pty.openpty()
+    argv = ["--out_dir", folder, "--interactive", "--temperature=-1"]
+    line, environment = command("sample.py", *argv), ENVIRONMENT | {"TERM": "dumb"}
+    process = subprocess.Popen(line, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    try:
+        for prompt in (b"abc\n", b"fgh\n"):
+            wait_for(parent, "prompt> ")
+            os.write(parent, prompt)
+            wait_for(parent, "sample.py: error: temperature is a number, 0 or more")
+        wait_for(parent, "prompt> ")
+        os.write(parent, b"\x04")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+
+
 def wait_for(terminal: int, text: str, more: int = 0) -> str:
     """What the terminal shows until `text` has come, and so many characters after it."""
     seen, end = "", time.monotonic() + 60
