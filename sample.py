@@ -275,7 +275,9 @@ def answer_all(model, tokenizer, options, team: parallel.Team) -> int:
         line = dataclasses.asdict(done)
         if done.logprobs is None:
             del line["logprobs"]
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        # Where the output lacks characters, they are escaped as JSON has them.
+        utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(line, ensure_ascii=not utf8), flush=True)
         n += len(done.ids)
     tell_speed(n, began)
     return 0

@@ -428,6 +428,8 @@ def test_pieces_join_to_the_text():
         ({"prompts": [[1], []]}, "a prompt has at least one id"),
         ({"prompts": [[1, 29]]}, "id 29 is not one of the 29 ids"),
         ({"prompts": [[-1]]}, "id -1 is not one of the 29 ids"),
+        ({"eos_token_id": 29}, "id 29 is not one of the 29 ids"),
+        ({"eos_token_id": [1, -1]}, "id -1 is not one of the 29 ids"),
         ({"temperature": -1}, "temperature is a number, 0 or more, not -1"),
         ({"top_p": 0.0}, "top_p is above 0 and at most 1, not 0.0"),
         ({"top_p": 1.1}, "top_p is above 0 and at most 1, not 1.1"),
@@ -448,6 +450,14 @@ def test_pieces_join_to_the_text():
 def test_bad_input_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         generate_ids(make("gpt2"), **{"prompts": [[1]], "max_new_tokens": 3} | change)
+
+
+def test_ids_are_integers_that_the_model_knows():
+    model = make("gpt2", CHARS.vocab_size)
+    with pytest.raises(TypeError, match="float"):
+        generate_ids(model, [[1.7]], 3)
+    with pytest.raises(ValueError, match="id 99 is not one of the 11 ids"):
+        generate(model, CHARS, "a", stop=[99, "b"])
 
 
 def test_prompts_are_several_and_batches_not_empty():

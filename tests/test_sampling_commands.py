@@ -70,6 +70,16 @@ def test_the_lines_of_a_batch(text, prompts, folder, tmp_path, capsys):
     assert [json.loads(line)["prompt"] for line in lines] == prompts
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_answers_are_json_in_any_encoding(encoding, folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("é😀", "utf-8")
+    line = command("sample.py", "--out_dir", folder, "--batch", tmp_path / "prompts.txt")
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([*line, "--max_new_tokens=2"], env=environment, capture_output=True)
+    assert json.loads(done.stdout)["prompt"] == "é😀"
+    assert ("é".encode() in done.stdout) == (encoding == "utf-8")
+
+
 @pytest.mark.skipif(parallel.fault() is not None, reason="needs MPI")
 def test_workers_share_a_batch(folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nbc\ndef\ngh\nab")

@@ -15,7 +15,7 @@ from tokenizer import StreamDecoder
 
 from .beam import beam_search
 from .constrain import Grammar
-from .ids import Writer, evaluating, nth_seed, write
+from .ids import Writer, check_ids, evaluating, nth_seed, write
 from .sampling import Sampling
 
 
@@ -54,16 +54,17 @@ class TextWriter(Writer):
             {} if logit_bias is None else logit_bias,
         )
         stop = [stop] if isinstance(stop, (str, int)) else list(stop)
-        eos = {i for i in stop if not isinstance(i, str)} | model.config.eos_ids
+        eos = {*check_ids(model, [i for i in stop if not isinstance(i, str)])}
+        eos |= model.config.eos_ids
         eos |= {tokenizer.eos_token_id} - {None}
         ids = encode_prompt(model, tokenizer, prompt, allowed_special)
         super().__init__(ids, max_new_tokens, sampling, seed, eos, logprobs)
         self.prompt, self.use_cache = prompt, use_cache
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
         self.n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
-        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)} | self.eos
-        self.never = [i for i in range(self.n_ids) if i not in text_ids]
-        if len(self.never) == self.n_ids:
+        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
+        self.never = [i for i in range(self.n_ids) if i not in text_ids and i not in self.eos]
+        if not any(i < self.n_ids for i in text_ids):
             raise ValueError(f"{tokenizer!r} has no token that stands for text")
         # A token may end in the middle of a character, and a piece of text in the middle of a stop
         # string: both are held back until it is clear how they go on.
