@@ -96,9 +96,9 @@ def write(
         raise ValueError(f"a draft helps one text at a time, not {len(writers)} together")
     with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
         context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
-        ahead = guesses_ahead(model, draft, n_guesses, use_cache)
+        ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
         while active:
-            if draft is not None:
+            if ahead is not None:
                 guess(context, ahead, active[0])
             else:
                 logits = context.read([writer.ids for writer in active])[:, -1]  # (B, V)

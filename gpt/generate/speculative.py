@@ -21,8 +21,8 @@ LONGEST, SHORTEST = 4, 2  # of the ends of a text that are looked for earlier in
 
 
 def guesses_ahead(model, draft, n: int, use_cache: bool) -> Callable:
-    """The function writer -> up to n ids that a draft guesses: a model, NGRAMS or None."""
-    if draft is None or draft == NGRAMS:
+    """The function writer -> up to n ids that a draft guesses, which is a model or NGRAMS."""
+    if draft == NGRAMS:
         return lambda writer: from_ngrams(writer.ids, n)
     if not hasattr(draft, "config"):
         raise ValueError(f"a draft is a model or {NGRAMS!r}, not {draft!r}")

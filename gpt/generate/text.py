@@ -248,8 +248,11 @@ def complete(
 ) -> Iterator[Completion]:
     """The continuations of several prompts, in order, `batch_size` of them written together.
 
-    The arguments are those of `stream`; text number i has the seed `nth_seed(seed, i)`, whatever
-    else is in its batch. The processes of a team write a batch each, and all get all continuations.
+    The arguments are those of `stream` without `draft`, and `logprobs`: True to have them in the
+    result. Text number i has the seed `nth_seed(seed, i)`, whatever else is in its batch. The
+    processes of a team write a batch each, and all get all continuations.
+
+    Raises TypeError for a single str, ValueError for a batch_size below 1 and as `stream` does.
     """
     if isinstance(prompts, str):
         raise TypeError("complete takes several prompts, not one str; use generate or stream")
