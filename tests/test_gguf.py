@@ -260,5 +260,5 @@ def test_tokenizers_that_llama_cpp_lacks(tokenizer, match, tmp_path):
     config = CONFIGS["llama"]
     if isinstance(tokenizer, SentencePieceBPE):
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-    with pytest.raises(ValueError, match=match):
-        write(tmp_path / "m.gguf", Llama(config), tokenizer)
+    with pytest.raises(ValueError, match=match):  # also where there is no package gguf
+        write_file(tmp_path / "m.gguf", Llama(config), tokenizer, "f32")
