@@ -63,10 +63,14 @@ def main(argv: list[str] | None = None) -> int:
         return team.end(0)
     except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         team.give_way()
-        print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        tell_error(error)
         return team.end(2)
     except KeyboardInterrupt:
         return team.end(130)
+
+
+def tell_error(error: Exception) -> None:
+    print(f"sample.py: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -133,9 +137,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--seed is at least 0, not {options.seed}")
     if options.workers > 1 and not options.batch:
         parser.error("--workers is for a --batch: one text is written by one process")
+    if options.batch is not None and options.interactive:
+        parser.error("--batch reads prompts from a file, --interactive from the keyboard: give one")
+    if (options.batch is not None or options.interactive) and (
+        options.start or options.num_samples > 1
+    ):
+        parser.error("--start and --num_samples do not go with --batch or --interactive")
     if options.num_beams > 1 and (options.logprobs or options.draft or options.batch):
         parser.error("--num_beams does not go with --logprobs, --draft or --batch")
-    if sum(map(bool, (options.regex, options.json_schema, options.choice))) > 1:
+    rules = options.regex, options.json_schema, options.choice
+    if sum(rule is not None for rule in rules) > 1:
         parser.error("--regex, --json_schema and --choice each say all of the text: give one")
     if options.draft and options.batch:
         parser.error("--draft is for one text at a time, not for a --batch")
@@ -153,7 +164,7 @@ def run(options: argparse.Namespace, team: parallel.Team) -> int:
     if options.special and not tokenizer.special_tokens:
         nothing = "--special changes nothing: this tokenizer has no special tokens"
         warnings.warn(nothing, stacklevel=1)
-    if options.batch:
+    if options.batch is not None:
         return answer_all(model, tokenizer, options, team)
     if options.interactive:
         return interact(model, tokenizer, options, draft)
@@ -190,9 +201,9 @@ def settings(options: argparse.Namespace) -> dict:
 
 
 def constraint(options: argparse.Namespace) -> Grammar | None:
-    if options.regex:
+    if options.regex is not None:
         return Grammar.regex(options.regex)
-    if options.json_schema:
+    if options.json_schema is not None:
         return Grammar.json_schema(read_text(Path(options.json_schema).expanduser(), "utf-8"))
     return Grammar.choices(options.choice) if options.choice else None
 
@@ -215,6 +226,7 @@ def answer(model, tokenizer, prompt: str, options, seed: int, draft=None) -> Non
     for _ in write(model, [writer], draft=draft):
         print(writer.news(), end="", flush=True)
     print(writer.news())
+    writer.check_complete()
     for i, logprob in zip(writer.new_ids, writer.logprobs or []):
         print(f"{logprob:9.4f}  {tokenizer.decode([i])!r}")
     tell_speed(len(writer.new_ids), began)
@@ -229,7 +241,8 @@ def tell_speed(n: int, began: float) -> None:
 def interact(model, tokenizer, options, draft) -> int:
     """A prompt, its continuation, the next prompt; ends with an empty line or the end of input.
 
-    Ctrl-C ends the answer that is being written, or clears the line.
+    Ctrl-C ends the answer that is being written, or clears the line. At a terminal, an answer that
+    cannot be given does not end the program either.
     """
     with contextlib.suppress(ImportError):  # which some Pythons lack
         import readline  # noqa: F401 - it makes `input` edit lines and remember them
@@ -241,6 +254,10 @@ def interact(model, tokenizer, options, draft) -> int:
             answer(model, tokenizer, prompt, options, nth_seed(options.seed, i), draft)
         except EOFError:
             return 0
+        except ValueError as error:
+            if not sys.stdin.isatty():
+                raise
+            tell_error(error)
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise
@@ -250,14 +267,17 @@ def interact(model, tokenizer, options, draft) -> int:
 def answer_all(model, tokenizer, options, team: parallel.Team) -> int:
     """Answer the prompts in a file, a line each; the answers are JSON, a line each, in order."""
     text = read_text(Path(options.batch).expanduser(), options.encoding)
-    prompts = text.removesuffix("\n").split("\n")
+    lines = text.replace("\r\n", "\n").removesuffix("\n")
+    prompts = lines.split("\n") if text else []
     how = settings(options) | {"batch_size": options.batch_size, "logprobs": options.logprobs}
     began, n = time.perf_counter(), 0
     for done in complete(model, tokenizer, prompts, seed=options.seed, team=team, **how):
         line = dataclasses.asdict(done)
         if done.logprobs is None:
             del line["logprobs"]
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        # Where the output lacks characters, they are escaped as JSON has them.
+        utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(line, ensure_ascii=not utf8), flush=True)
         n += len(done.ids)
     tell_speed(n, began)
     return 0

@@ -143,7 +143,7 @@ def write_file(path: Path, model: GPT, tokenizer, dtype: str) -> None:
     config, rope = model.config, None
     if isinstance(config, LlamaConfig):
         said, more = config.rope_parameters, (config.head_size, config.rope_context, 0)
-        plain, _ = frequencies({"rope_theta": said["rope_theta"]}, *more)
+        plain, _ = frequencies({"rope_type": "default", "rope_theta": said["rope_theta"]}, *more)
         own, scale = frequencies(said, *more)
         rope = plain / own, scale
     write_gguf(path, config, model.published(), tokenizer, dtype, rope)

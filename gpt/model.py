@@ -129,7 +129,7 @@ class GPT(nn.Module):
         pos = self.wpe(self.places(idx, cache))  # (T,) -> (T, C)
         x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
         for i, block in enumerate(self.h):
-            if self.recompute:
+            if self.recompute and cache is None:
                 x = tl.checkpoint(block, x, rng)  # (B, T, C)
             else:
                 x = block(x, rng, cache and cache[i])  # (B, T, C)

@@ -71,9 +71,10 @@ def blas_threads() -> int:
 
 def together(work: Callable[[], None], n: int) -> None:
     """Call `work` in this thread and in n - 1 others at once; raises what one of them raised."""
-    todo, done = helpers(n - 1)
+    todo = helpers(n - 1)
+    done = SimpleQueue()  # of this call: after Ctrl-C, what is put into it late is lost with it
     for _ in range(n - 1):
-        todo.put(functools.partial(contextvars.copy_context().run, work))
+        todo.put((functools.partial(contextvars.copy_context().run, work), done))
     try:
         work()
     finally:
@@ -83,20 +84,20 @@ def together(work: Callable[[], None], n: int) -> None:
 
 
 @functools.cache
-def helpers(n: int) -> tuple[SimpleQueue, SimpleQueue]:
-    """The queues of work to do and of errors (or None) of work done, with n threads at them."""
-    todo, done = SimpleQueue(), SimpleQueue()
+def helpers(n: int) -> SimpleQueue:
+    """The queue of (work to do, the queue for its error or None), with n threads at it."""
+    todo = SimpleQueue()
     for _ in range(n):
-        threading.Thread(target=serve, args=(todo, done), daemon=True).start()
-    return todo, done
+        threading.Thread(target=serve, args=(todo,), daemon=True).start()
+    return todo
 
 
 os.register_at_fork(after_in_child=helpers.cache_clear)  # threads do not live on in a new process
 
 
-def serve(todo: SimpleQueue, done: SimpleQueue) -> None:
+def serve(todo: SimpleQueue) -> None:
     while True:
-        work, error = todo.get(), None
+        (work, done), error = todo.get(), None
         try:
             work()
         except BaseException as raised:

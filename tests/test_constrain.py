@@ -313,3 +313,10 @@ def test_without_the_library(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_llguidance)
     with pytest.raises(ImportError, match=r"pip install 'tensorlite\[constrain\]'"):
         Grammar.regex("a")
+
+
+def test_an_end_token_of_minus_one_is_none():
+    """As some published config.json have it: it is not the last id."""
+    tokenizer = BPETokenizer([(97, 98)])
+    constraint = Grammar.regex("(ab)+").constraint(tokenizer, 257, eos=[-1])
+    assert np.flatnonzero(constraint.allowed).tolist() == [97, 256]

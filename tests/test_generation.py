@@ -295,6 +295,14 @@ def test_logprobs_are_the_models():
             assert logprob == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_model_that_recomputes_blocks_in_training_uses_the_cache_all_the_same(family):
+    model = make(family)
+    expected = generate_ids(model, [[1, 2, 3]], 20, temperature=0)
+    model.recompute = True
+    assert generate_ids(model, [[1, 2, 3]], 20, temperature=0) == expected
+
+
 # ---- drafts --------------------------------------------------------------------------------------
 
 
@@ -309,6 +317,16 @@ def test_a_draft_changes_nothing(family, temperature):
         expected = generate_ids(model, [[1, 2, 1, 2]], 28, **how)
         for draft in (model, make(family, seed=1), small, "ngrams"):
             assert generate_ids(model, [[1, 2, 1, 2]], 28, **how, draft=draft) == expected
+
+
+def test_a_draft_where_the_angles_depend_on_the_length_of_the_text():
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    rope["original_max_position_embeddings"] = 16
+    model = make("llama", block_size=64, rope_parameters=rope)
+    for how in ({"temperature": 0}, {"temperature": 1.0, "seed": 4}):
+        expected = generate_ids(model, [[1, 2, 1, 2]], 50, **how)
+        for draft in (model, "ngrams"):
+            assert generate_ids(model, [[1, 2, 1, 2]], 50, **how, draft=draft) == expected
 
 
 def test_a_draft_in_the_middle_of_which_the_text_ends():
@@ -410,6 +428,8 @@ def test_pieces_join_to_the_text():
         ({"prompts": [[1], []]}, "a prompt has at least one id"),
         ({"prompts": [[1, 29]]}, "id 29 is not one of the 29 ids"),
         ({"prompts": [[-1]]}, "id -1 is not one of the 29 ids"),
+        ({"eos_token_id": 29}, "id 29 is not one of the 29 ids"),
+        ({"eos_token_id": [1, -1]}, "id -1 is not one of the 29 ids"),
         ({"temperature": -1}, "temperature is a number, 0 or more, not -1"),
         ({"top_p": 0.0}, "top_p is above 0 and at most 1, not 0.0"),
         ({"top_p": 1.1}, "top_p is above 0 and at most 1, not 1.1"),
@@ -430,3 +450,19 @@ def test_pieces_join_to_the_text():
 def test_bad_input_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         generate_ids(make("gpt2"), **{"prompts": [[1]], "max_new_tokens": 3} | change)
+
+
+def test_ids_are_integers_that_the_model_knows():
+    model = make("gpt2", CHARS.vocab_size)
+    with pytest.raises(TypeError, match="float"):
+        generate_ids(model, [[1.7]], 3)
+    with pytest.raises(ValueError, match="id 99 is not one of the 11 ids"):
+        generate(model, CHARS, "a", stop=[99, "b"])
+
+
+def test_prompts_are_several_and_batches_not_empty():
+    how = make("gpt2", CHARS.vocab_size), CHARS
+    with pytest.raises(TypeError, match="several prompts, not one str"):
+        next(complete(*how, "abc"))
+    with pytest.raises(ValueError, match="batch_size is at least 1, not -1"):
+        next(complete(*how, ["abc"], batch_size=-1))

@@ -211,6 +211,17 @@ def test_ids_around_a_text_are_kept(tmp_path):
     assert theirs.tokenize(b"to be") == [1, *tokenizer.encode("to be")]
 
 
+@pytest.mark.parametrize("eos", [(), -1, (-1,), (7, 8)])
+def test_ids_that_mean_none(eos, tmp_path):
+    """-1 in older files, and an empty list: the tokenizer's own counts."""
+    config = dataclasses.replace(CONFIGS["llama"], eos_token_id=eos, pad_token_id=-1)
+    gguf = pytest.importorskip("gguf")
+    fields = gguf.GGUFReader(write(tmp_path / "m.gguf", make(config))).fields
+    assert "tokenizer.ggml.padding_token_id" not in fields
+    ids = fields["tokenizer.ggml.eos_token_id"].contents()
+    assert ids == (7 if eos == (7, 8) else TOKENIZER.eos_token_id)
+
+
 # ---- what is refused, by its name ----
 
 
@@ -249,5 +260,5 @@ def test_tokenizers_that_llama_cpp_lacks(tokenizer, match, tmp_path):
     config = CONFIGS["llama"]
     if isinstance(tokenizer, SentencePieceBPE):
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-    with pytest.raises(ValueError, match=match):
-        write(tmp_path / "m.gguf", Llama(config), tokenizer)
+    with pytest.raises(ValueError, match=match):  # also where there is no package gguf
+        write_file(tmp_path / "m.gguf", Llama(config), tokenizer, "f32")

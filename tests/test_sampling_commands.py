@@ -59,6 +59,27 @@ def test_a_batch_of_prompts_is_answered_in_order(folder, tmp_path, capsys):
         assert len(a["logprobs"]) == len(a["ids"]) and max(a["logprobs"]) <= 0
 
 
+@pytest.mark.parametrize(
+    ("text", "prompts"),
+    [(b"", []), (b"\n", [""]), (b"a\r\n\r\nb\r\n", ["a", "", "b"]), (b"a", ["a"])],
+)
+def test_the_lines_of_a_batch(text, prompts, folder, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_bytes(text)
+    argv = ["--out_dir", folder, "--batch", tmp_path / "prompts.txt", "--max_new_tokens=2"]
+    lines = ok(sample.main, capsys, *argv).splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == prompts
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_answers_are_json_in_any_encoding(encoding, folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("é😀", "utf-8")
+    line = command("sample.py", "--out_dir", folder, "--batch", tmp_path / "prompts.txt")
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([*line, "--max_new_tokens=2"], env=environment, capture_output=True)
+    assert json.loads(done.stdout)["prompt"] == "é😀"
+    assert ("é".encode() in done.stdout) == (encoding == "utf-8")
+
+
 @pytest.mark.skipif(parallel.fault() is not None, reason="needs MPI")
 def test_workers_share_a_batch(folder, tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nbc\ndef\ngh\nab")
@@ -120,6 +141,9 @@ def test_beams_and_a_llama_with_a_token_that_begins_texts(tmp_path, capsys):
         ("--workers=2", "--workers --batch"),
         ("--draft=ngrams --batch=x", "--draft --batch"),
         ("--batch_size=0", "--batch_size at least 1"),
+        ("--batch=x --start=a", "--start --batch"),
+        ("--interactive --num_samples=2", "--num_samples --interactive"),
+        ("--interactive --batch=x", "--interactive --batch"),
         ("--frequency_penalty=nan", "frequency_penalty"),
         ("--out_dir=hf:nobody", "hf:nobody hf:OWNER/NAME"),
     ],
@@ -159,6 +183,26 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(folder):
         os.close(parent)
 
 
+def test_an_answer_that_cannot_be_given_does_not_end_the_program(folder):
+    parent, child = pty.openpty()
+    argv = ["--out_dir", folder, "--interactive", "--temperature=-1"]
+    line, environment = command("sample.py", *argv), ENVIRONMENT | {"TERM": "dumb"}
+    process = subprocess.Popen(line, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    try:
+        for prompt in (b"abc\n", b"fgh\n"):
+            wait_for(parent, "prompt> ")
+            os.write(parent, prompt)
+            wait_for(parent, "sample.py: error: temperature is a number, 0 or more")
+        wait_for(parent, "prompt> ")
+        os.write(parent, b"\x04")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+
+
 def wait_for(terminal: int, text: str, more: int = 0) -> str:
     """What the terminal shows until `text` has come, and so many characters after it."""
     seen, end = "", time.monotonic() + 60
@@ -179,6 +223,9 @@ def test_constrained_texts(folder, tmp_path, capsys):
     text = ok(sample.main, capsys, *argv, "--regex=(bc|de)+ h")
     assert re.fullmatch(r"a(bc|de)+ h\n", text)
     assert ok(sample.main, capsys, *argv, "--choice=bad", "--choice=dab") in ("abad\n", "adab\n")
+    assert ok(sample.main, capsys, *argv, "--regex=") == "a\n"
+    status, _, err = cli(sample.main, capsys, *argv, "--regex=[bc]{90}")
+    assert status == 2 and "30 new tokens are too few" in err
     (tmp_path / "schema.json").write_text('{"enum": ["abc", "d"]}')
     err = refused(sample.main, capsys, *argv, "--json_schema", tmp_path / "schema.json")
     assert "no token of the tokenizer can follow" in err  # which has no quotation mark

@@ -1,6 +1,8 @@
 """Work in several threads gives what one thread gives, and raises what it raises."""
 
+import signal
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -53,6 +55,33 @@ def test_errors_reach_the_caller_and_the_next_call_works(two_threads):
     total = []
     run(total.append)
     assert len(total) == 50
+
+
+def test_after_ctrl_c_the_next_call_waits_for_all_of_its_own_work(two_threads):
+    """The interrupt comes while this thread waits for the other, whose work ends later."""
+    both, end = threading.Barrier(2, timeout=20), threading.Event()
+    main = threading.main_thread()
+
+    def interrupted(i):
+        both.wait()
+        if threading.current_thread() is not main:
+            time.sleep(0.05)
+            signal.pthread_kill(main.ident, signal.SIGINT)
+            end.wait(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted, range(2))
+    end.set()
+    done = []
+
+    def slow(i):
+        both.wait()
+        if threading.current_thread() is not main:
+            time.sleep(0.05)
+        done.append(i)
+
+    run(slow, range(2))
+    assert len(done) == 2
 
 
 def test_work_within_work_and_beside_it_is_done_in_one_thread(two_threads):

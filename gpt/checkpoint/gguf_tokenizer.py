@@ -91,13 +91,15 @@ def vocabulary(tokenizer, config) -> Vocabulary:
     for token_id in tokenizer.added_tokens.values():
         types[token_id] = USER_DEFINED
     ends = config.eos_token_id
-    ids = {
-        "bos": tokenizer.bos_token_id if config.bos_token_id is None else config.bos_token_id,
-        "eos": ends[0] if isinstance(ends, tuple) else ends,
+    said = {
+        "bos": config.bos_token_id,
+        "eos": next(iter(ends), None) if isinstance(ends, tuple) else ends,
         "pad": config.pad_token_id,
     }
-    if ids["eos"] is None:
-        ids["eos"] = tokenizer.eos_token_id
+    # -1 means that there is none, as in files of older versions of transformers.
+    ids = {name: None if i == -1 else i for name, i in said.items()}
+    for name, own in (("bos", tokenizer.bos_token_id), ("eos", tokenizer.eos_token_id)):
+        ids[name] = own if ids[name] is None else ids[name]
     around = tokenizer.prefix_ids, tokenizer.suffix_ids
     if around[0] not in ([], [ids["bos"]]) or around[1] not in ([], [ids["eos"]]):
         raise ValueError(f"ids {around} around every text have no form in GGUF")

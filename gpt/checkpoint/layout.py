@@ -118,7 +118,7 @@ def check_bits(bits: int, group_size: int | None) -> None:
 
 def check_ids(path: Path, name: str, ids: object) -> None:
     several = ids if isinstance(ids, list) and name == "eos_token_id" else [ids]
-    if not all(i is None or (type(i) is int and i >= -1) for i in several):
+    if ids is not None and not all(type(i) is int and i >= -1 for i in several):
         raise ValueError(f"{path}: {name} is a token id, not {ids!r}")
 
 

@@ -157,6 +157,11 @@ def read_windows(path: Path, raw: dict, family: str) -> tuple[int | None, ...]:
             f"{path}: layer_types has {WINDOWED!r} or {FULL!r} for each of {n} layers, not "
             f"{str(types)[:100]}"
         )
+    if WINDOWED in types and window is None:
+        raise ValueError(
+            f"{path}: layer_types has {WINDOWED!r}, and there is no window: sliding_window is "
+            f"{raw.get('sliding_window')!r}, use_sliding_window {raw['use_sliding_window']!r}"
+        )
     if family in ("llama", "mistral") and types != expected:
         raise ValueError(
             f"{path}: a {family} has {expected[0]!r} in all layers here, and its layer_types say "

@@ -98,7 +98,7 @@ class Constraint:
     """
 
     def __init__(self, grammar: Grammar, tokenizer, n_ids: int, eos: Collection[int] = ()):
-        self.n_ids, self.eos = n_ids, [i for i in eos if i < n_ids]
+        self.n_ids, self.eos = n_ids, [i for i in eos if 0 <= i < n_ids]
         tokens = tokens_of(tokenizer, n_ids, frozenset(eos))
         self.matcher = llguidance().LLMatcher(tokens, grammar.lark, log_level=0)
         self.look("the beginning")

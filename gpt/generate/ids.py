@@ -7,6 +7,7 @@ depends on its own text, settings and seed alone, so that a text is the same in 
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -95,9 +96,9 @@ def write(
         raise ValueError(f"a draft helps one text at a time, not {len(writers)} together")
     with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
         context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
-        ahead = guesses_ahead(model, draft, n_guesses, use_cache)
+        ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
         while active:
-            if draft is not None:
+            if ahead is not None:
                 guess(context, ahead, active[0])
             else:
                 logits = context.read([writer.ids for writer in active])[:, -1]  # (B, V)
@@ -166,7 +167,7 @@ def generate_ids(
     more than ids where a text ends with an end token.
 
     Raises ValueError for an empty prompt, ids that the model does not know, and numbers out of
-    range.
+    range; TypeError for ids that are no integers.
     """
     sampling = Sampling(
         temperature,
@@ -179,10 +180,11 @@ def generate_ids(
         {} if logit_bias is None else logit_bias,
     )
     several = isinstance(eos_token_id, Collection)
-    eos = frozenset(eos_token_id if several else [] if eos_token_id is None else [eos_token_id])
-    prompts = [list(map(int, prompt)) for prompt in prompts]
-    for prompt in prompts:
-        check_ids(model, prompt)
+    ends = eos_token_id if several else [] if eos_token_id is None else [eos_token_id]
+    eos = frozenset(check_ids(model, ends))
+    prompts = [check_ids(model, prompt) for prompt in prompts]
+    if not all(prompts):
+        raise ValueError("a prompt has at least one id: give the one that begins texts")
     if num_beams != 1:
         if return_logprobs or draft is not None:
             raise ValueError("return_logprobs and draft go with num_beams 1: beams are not drawn")
@@ -203,9 +205,9 @@ def generate_ids(
     return (texts, [writer.logprobs for writer in writers]) if return_logprobs else texts
 
 
-def check_ids(model, prompt: Sequence[int]) -> None:
-    if not prompt:
-        raise ValueError("a prompt has at least one id: give the one that begins texts")
-    V = model.config.vocab_size
-    if wrong := [i for i in prompt if not 0 <= i < V]:
+def check_ids(model, ids: Collection[int]) -> list[int]:
+    """The ids as a list of int. Raises ValueError for others than the model's, TypeError too."""
+    ids, V = list(map(operator.index, ids)), model.config.vocab_size
+    if wrong := [i for i in ids if not 0 <= i < V]:
         raise ValueError(f"id {wrong[0]} is not one of the {V} ids that the model knows")
+    return ids

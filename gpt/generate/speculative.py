@@ -21,8 +21,8 @@ LONGEST, SHORTEST = 4, 2  # of the ends of a text that are looked for earlier in
 
 
 def guesses_ahead(model, draft, n: int, use_cache: bool) -> Callable:
-    """The function writer -> up to n ids that a draft guesses: a model, NGRAMS or None."""
-    if draft is None or draft == NGRAMS:
+    """The function writer -> up to n ids that a draft guesses, which is a model or NGRAMS."""
+    if draft == NGRAMS:
         return lambda writer: from_ngrams(writer.ids, n)
     if not hasattr(draft, "config"):
         raise ValueError(f"a draft is a model or {NGRAMS!r}, not {draft!r}")
@@ -60,9 +60,15 @@ def from_ngrams(ids: list[int], n: int) -> list[int]:
 
 def guess(context: Context, ahead: Callable, writer) -> None:
     """Let the writer take as many tokens as are guessed right, and one more."""
-    guesses, n, block_size = ahead(writer), len(writer.ids), context.model.config.block_size
-    while guesses and window_start(n + len(guesses), block_size) != window_start(n, block_size):
-        guesses.pop()  # the model would not see what it sees when it goes one token at a time
+    guesses, n, config = ahead(writer), len(writer.ids), context.model.config
+    start = window_start(n, config.block_size)
+    # With more, the model would not see what it sees when it goes one token at a time: it would
+    # see less of the text, or turn its keys by other angles (`cache_size` of a LlamaConfig).
+    while guesses and (
+        window_start(n + len(guesses), config.block_size) != start
+        or n + len(guesses) - start > config.cache_size
+    ):
+        guesses.pop()
     logits = context.read([writer.ids + guesses], last=1 + len(guesses))[0]  # (1 + guesses, V)
     for row, expected in zip(logits, [*guesses, None]):
         writer.take(row)

@@ -15,7 +15,7 @@ from tokenizer import StreamDecoder
 
 from .beam import beam_search
 from .constrain import Grammar
-from .ids import Writer, evaluating, nth_seed, write
+from .ids import Writer, check_ids, evaluating, nth_seed, write
 from .sampling import Sampling
 
 
@@ -54,16 +54,17 @@ class TextWriter(Writer):
             {} if logit_bias is None else logit_bias,
         )
         stop = [stop] if isinstance(stop, (str, int)) else list(stop)
-        eos = {i for i in stop if not isinstance(i, str)} | model.config.eos_ids
+        eos = {*check_ids(model, [i for i in stop if not isinstance(i, str)])}
+        eos |= model.config.eos_ids
         eos |= {tokenizer.eos_token_id} - {None}
         ids = encode_prompt(model, tokenizer, prompt, allowed_special)
         super().__init__(ids, max_new_tokens, sampling, seed, eos, logprobs)
         self.prompt, self.use_cache = prompt, use_cache
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.
         self.n_ids = min(tokenizer.vocab_size, model.config.vocab_size)
-        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)} | self.eos
-        self.never = [i for i in range(self.n_ids) if i not in text_ids]
-        if len(self.never) == self.n_ids:
+        text_ids = tokenizer.vocabulary.keys() - {getattr(tokenizer, "unknown_id", None)}
+        self.never = [i for i in range(self.n_ids) if i not in text_ids and i not in self.eos]
+        if not any(i < self.n_ids for i in text_ids):
             raise ValueError(f"{tokenizer!r} has no token that stands for text")
         # A token may end in the middle of a character, and a piece of text in the middle of a stop
         # string: both are held back until it is clear how they go on.
@@ -107,6 +108,14 @@ class TextWriter(Writer):
         """A text that matches its constraint ends where nothing, or no more token, can follow."""
         if self.constraint.finished or (self.constraint.complete and n_ids >= self.end):
             self.finish = "stop"
+
+    def check_complete(self) -> None:
+        """Raise ValueError where the text has ended before it matches its constraint."""
+        if self.constraint is not None and self.finish == "length":
+            raise ValueError(
+                f"{self.end - self.begin} new tokens are too few for this constraint: the "
+                f"text is not complete: {self.text!r}; give a larger max_new_tokens"
+            )
 
     def news(self) -> str:
         """The text since the last call, as far as no stop string can begin in it."""
@@ -177,11 +186,7 @@ def stream(model, tokenizer, prompt: str, *args, draft=None, **settings) -> Iter
             yield piece
     if piece := writer.news():
         yield piece
-    if writer.constraint is not None and writer.finish == "length":
-        raise ValueError(
-            f"{writer.end - writer.begin} new tokens are too few for this constraint: the "
-            f"text is not complete: {writer.text!r}; give a larger max_new_tokens"
-        )
+    writer.check_complete()
 
 
 def generate(
@@ -243,9 +248,16 @@ def complete(
 ) -> Iterator[Completion]:
     """The continuations of several prompts, in order, `batch_size` of them written together.
 
-    The arguments are those of `stream`; text number i has the seed `nth_seed(seed, i)`, whatever
-    else is in its batch. The processes of a team write a batch each, and all get all continuations.
+    The arguments are those of `stream` without `draft`, and `logprobs`: True to have them in the
+    result. Text number i has the seed `nth_seed(seed, i)`, whatever else is in its batch. The
+    processes of a team write a batch each, and all get all continuations.
+
+    Raises TypeError for a single str, ValueError for a batch_size below 1 and as `stream` does.
     """
+    if isinstance(prompts, str):
+        raise TypeError("complete takes several prompts, not one str; use generate or stream")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
     batches = [
         range(i, min(i + batch_size, len(prompts))) for i in range(0, len(prompts), batch_size)
     ]

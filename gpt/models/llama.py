@@ -126,7 +126,7 @@ class Llama(GPT):
         cos, sin = self.angles(places)  # (T, hs / 2), or (B, 1, T, hs / 2)
         x = self.drop(self.embed_tokens(idx), rng)  # (B, T) -> (B, T, C)
         for i, block in enumerate(self.layers):
-            if self.recompute:
+            if self.recompute and cache is None:
                 x = tl.checkpoint(block, x, cos, sin, rng)  # (B, T, C)
             else:
                 x = block(x, cos, sin, rng, cache and cache[i])  # (B, T, C)
