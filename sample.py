@@ -143,6 +143,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         options.start or options.num_samples > 1
     ):
         parser.error("--start and --num_samples do not go with --batch or --interactive")
+    if options.num_beams == 1 and options.length_penalty != 1:
+        parser.error("--length_penalty is for --num_beams above 1")
     if options.num_beams > 1 and (options.logprobs or options.draft or options.batch):
         parser.error("--num_beams does not go with --logprobs, --draft or --batch")
     rules = options.regex, options.json_schema, options.choice

@@ -92,7 +92,8 @@ def helpers(n: int) -> SimpleQueue:
     return todo
 
 
-os.register_at_fork(after_in_child=helpers.cache_clear)  # threads do not live on in a new process
+if hasattr(os, "register_at_fork"):  # threads do not live on in a new process
+    os.register_at_fork(after_in_child=helpers.cache_clear)
 
 
 def serve(todo: SimpleQueue) -> None:

@@ -466,3 +466,24 @@ def test_prompts_are_several_and_batches_not_empty():
         next(complete(*how, "abc"))
     with pytest.raises(ValueError, match="batch_size is at least 1, not -1"):
         next(complete(*how, ["abc"], batch_size=-1))
+
+
+def test_what_begins_a_text_is_not_put_twice_before_it():
+    tokenizer = BPETokenizer([], special_tokens={"<s>": 256, "<|endoftext|>": 257})
+    tokenizer.prefix_ids = [256]
+    model = make("gpt2", vocab_size=258)
+    plain = generate(model, tokenizer, "ab", 5, 0, return_full_text=False)
+    begun = generate(model, tokenizer, "<s>ab", 5, 0, return_full_text=False, allowed_special="all")
+    assert (
+        begun
+        == plain
+        == generate(
+            model,
+            BPETokenizer([], special_tokens={"<s>": 256, "<|endoftext|>": 257}),
+            "<s>ab",
+            5,
+            0,
+            return_full_text=False,
+            allowed_special="all",
+        )
+    )

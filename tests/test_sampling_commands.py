@@ -138,6 +138,7 @@ def test_beams_and_a_llama_with_a_token_that_begins_texts(tmp_path, capsys):
         ("--batch=gone.txt", "gone.txt"),
         ("--num_beams=0", "--num_beams at least 1"),
         ("--num_beams=2 --logprobs", "--num_beams --logprobs"),
+        ("--length_penalty=2", "--length_penalty --num_beams"),
         ("--workers=2", "--workers --batch"),
         ("--draft=ngrams --batch=x", "--draft --batch"),
         ("--batch_size=0", "--batch_size at least 1"),

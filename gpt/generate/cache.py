@@ -46,9 +46,17 @@ class Cache:
         return np.maximum(places - self.begin, 0)
 
     def keep(self, rows: list[int]) -> None:
-        """Keep these texts only, in this order; one may be there several times."""
+        """Keep these texts only, in this order; one may be there several times.
+
+        Positions that are empty in all of them are left out.
+        """
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.set_pads(self.pads[rows])
+        pads = self.pads[rows]
+        if empty := int(pads.min()):
+            for kept in (self.keys, self.values):
+                kept[..., : self.length - empty, :] = kept[..., empty : self.length, :].copy()
+            self.length -= empty
+        self.set_pads(pads - empty)
 
     def __getitem__(self, layer: int) -> Past:
         return Past(self, layer)

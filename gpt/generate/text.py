@@ -132,7 +132,8 @@ def encode_prompt(model, tokenizer, prompt: str, allowed_special: Collection[str
     """
     ids = list(tokenizer.prefix_ids)
     if prompt:
-        ids += tokenizer.encode(prompt, allowed_special, ())
+        own = list(tokenizer.encode(prompt, allowed_special, ()))
+        ids = own if own[: len(ids)] == ids else ids + own  # a template may have begun the text
     elif not ids and tokenizer.eos_token_id is not None:
         ids = [tokenizer.eos_token_id]
     elif not ids:
