@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import time
@@ -164,6 +165,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(folder):
         stdin=child,
         stdout=child,
         stderr=subprocess.DEVNULL,
+        # A shell that started the tests in the background has told them to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(child)
     try:
@@ -208,7 +211,8 @@ def wait_for(terminal: int, text: str, more: int = 0) -> str:
     """What the terminal shows until `text` has come, and so many characters after it."""
     seen, end = "", time.monotonic() + 60
     while text not in seen or len(seen) - seen.index(text) < len(text) + more:
-        assert time.monotonic() < end, seen
+        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
+        assert ready, seen
         seen += os.read(terminal, 4096).decode(errors="replace")
     return seen
 

@@ -136,7 +136,7 @@ def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path)
     text.unlink()
     out.rename(tmp_path / "moved")
     sampled = shell("sample.py", "--out_dir=moved", "--start", "the ", "--max_new_tokens=20")
-    assert sampled.returncode == 0 and sampled.stderr == ""
+    assert sampled.returncode == 0 and re.fullmatch(r"20 tokens, .* a second\n", sampled.stderr)
     assert sampled.stdout.startswith("the ") and len(sampled.stdout) == 4 + 20 + 1
     assert shell("sample.py", "--out_dir=moved/best").returncode == 0
 
