@@ -389,7 +389,7 @@ def test_transformers_own_output_layer(tmp_path):
 
 
 def test_forms_that_transformers_saves(tmp_path):
-    import torch
+    torch = pytest.importorskip("torch")
 
     for form, size in (("bfloat16", "1GB"), ("float16", "5KB"), ("float32", "5KB")):
         theirs = of_transformers(form)
