@@ -130,3 +130,21 @@ def test_operations_give_the_same_in_one_thread_and_in_two(two_threads):
         y = tl.scaled_dot_product_attention(leaf, leaf, leaf, is_causal=True)
         again = tl.grad((y * y).sum(), leaf)[0]
     np.testing.assert_allclose(gradient.numpy(), again.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_linear_of_any_number_of_rows(order, dtype, two_threads):
+    """Without gradients: few rows one by one, many in threads; with gradients: BLAS alone."""
+    rng = np.random.default_rng(0)
+    w = np.asarray(rng.standard_normal((700, 900)), dtype, order=order)
+    b, tolerance = w[0, :900].copy(), 1e-3 if dtype == np.float32 else 1e-10
+    for rows in (0, 1, 2, 8, 9, 1000):
+        x = rng.standard_normal((rows, 700)).astype(dtype)
+        for bias in (None, b):
+            expected = x @ w if bias is None else x @ w + bias
+            y = tl.linear(x, w, bias)
+            assert y.dtype == dtype
+            np.testing.assert_allclose(y.numpy(), expected, rtol=tolerance, atol=tolerance)
+            trained = tl.linear(tl.tensor(x, requires_grad=True), w, bias)
+            np.testing.assert_allclose(trained.numpy(), expected, rtol=tolerance, atol=tolerance)

@@ -31,7 +31,12 @@ def linear(x, weight, bias=None, *, needs):
     x2, m = as_rows(x), weight.shape[1]
     if x2.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} differ in the inner size")
-    y = product(x2, weight, bias)
+    if any(needs):
+        y = x2 @ weight
+        if bias is not None:
+            y += bias
+    else:
+        y = product(x2, weight, bias)
     shape, rows = x.shape, len(x2)
     x2 = x2 if needs[1] else None
     weight = weight if needs[0] else None
@@ -39,8 +44,8 @@ def linear(x, weight, bias=None, *, needs):
     def vjp(g):
         g2 = np.reshape(g, (rows, m))
         return (
-            np.reshape(product(g2, weight.T), shape) if needs[0] else None,
-            product(x2.T, g2) if needs[1] else None,
+            np.reshape(g2 @ weight.T, shape) if needs[0] else None,
+            x2.T @ g2 if needs[1] else None,
             column_sums(g2) if needs[2] else None,
         )
 
@@ -59,10 +64,11 @@ def one_by_one(x, weight):
 def product(x, weight, bias=None):
     """x @ weight + bias: x (rows, n), weight (n, m), bias (m,) or None -> (rows, m).
 
-    Large products are divided among threads of ours rather than of BLAS: its threads would go on
-    waiting for more, on a core that the next operation could use. A few rows are multiplied one by
-    one, with one block of the weight after another: before BLAS multiplies a matrix with several
-    rows it copies it, which takes longer.
+    This is for reading texts; in training, BLAS alone is faster. Large products are divided among
+    threads of ours rather than of BLAS: its threads would go on waiting for more, on a core that
+    the next operation could use. A few rows are multiplied one by one, with one block of the weight
+    after another: before BLAS multiplies a matrix with several rows it copies it, which takes
+    longer.
     """
     (rows, n), m = x.shape, weight.shape[1]
     on_cpu = isinstance(x, np.ndarray)
