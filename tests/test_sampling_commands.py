@@ -169,16 +169,17 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(folder):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(child)
+    screen = Screen(parent)
     try:
-        seen = wait_for(parent, "prompt> ")
+        screen.wait_for("prompt> ")
         os.write(parent, b"abc\n")
-        seen = wait_for(parent, "abc", more=200)
+        screen.wait_for("abc", more=200)
         process.send_signal(signal.SIGINT)
-        seen = wait_for(parent, "prompt> ")
+        screen.wait_for("prompt> ")
         os.write(parent, b"fgh\n")
-        seen += wait_for(parent, "fgh", more=200)
+        screen.wait_for("fgh", more=200)
         process.send_signal(signal.SIGINT)
-        wait_for(parent, "prompt> ")
+        screen.wait_for("prompt> ")
         os.write(parent, b"\x04")
         assert process.wait(timeout=20) == 0
     finally:
@@ -193,12 +194,13 @@ def test_an_answer_that_cannot_be_given_does_not_end_the_program(folder):
     line, environment = command("sample.py", *argv), ENVIRONMENT | {"TERM": "dumb"}
     process = subprocess.Popen(line, env=environment, stdin=child, stdout=child, stderr=child)
     os.close(child)
+    screen = Screen(parent)
     try:
         for prompt in (b"abc\n", b"fgh\n"):
-            wait_for(parent, "prompt> ")
+            screen.wait_for("prompt> ")
             os.write(parent, prompt)
-            wait_for(parent, "sample.py: error: temperature is a number, 0 or more")
-        wait_for(parent, "prompt> ")
+            screen.wait_for("sample.py: error: temperature is a number, 0 or more")
+        screen.wait_for("prompt> ")
         os.write(parent, b"\x04")
         assert process.wait(timeout=20) == 0
     finally:
@@ -207,14 +209,21 @@ def test_an_answer_that_cannot_be_given_does_not_end_the_program(folder):
         os.close(parent)
 
 
-def wait_for(terminal: int, text: str, more: int = 0) -> str:
-    """What the terminal shows until `text` has come, and so many characters after it."""
-    seen, end = "", time.monotonic() + 60
-    while text not in seen or len(seen) - seen.index(text) < len(text) + more:
-        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
-        assert ready, seen
-        seen += os.read(terminal, 4096).decode(errors="replace")
-    return seen
+class Screen:
+    """What a program shows on a terminal, of which nothing is lost between two waits."""
+
+    def __init__(self, terminal: int):
+        self.terminal, self.unread = terminal, ""
+
+    def wait_for(self, text: str, more: int = 0) -> None:
+        """Read until `text` has come, and so many characters after it."""
+        end = time.monotonic() + 60
+        while text not in self.unread or len(self.unread.partition(text)[2]) < more:
+            left = max(0, end - time.monotonic())
+            ready, _, _ = select.select([self.terminal], [], [], left)
+            assert ready, (text, self.unread)
+            self.unread += os.read(self.terminal, 4096).decode(errors="replace")
+        self.unread = self.unread.partition(text)[2][more:]
 
 
 def test_a_terminal_is_needed_for_nothing(folder, capsys, monkeypatch):
