@@ -24,11 +24,13 @@ class Sample:
     """The items behind a figure, which is sum(values) / sum(weights), or the exponential of that.
 
     `values` (n,) and `weights` (n,) are float64; without weights, each item counts the same.
+    `difference` says that the values are those of one model less those of another.
     """
 
     values: np.ndarray
     weights: np.ndarray | None = None
     exp: bool = False
+    difference: bool = False
 
     @property
     def n(self) -> int:
@@ -77,7 +79,7 @@ class Sample:
         same = self.n == other.n and np.array_equal(self.counts, other.counts)
         if self.exp or not same:
             return None
-        return Sample(self.values - other.values, self.weights)
+        return Sample(self.values - other.values, self.weights, difference=True)
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ def estimate(samples: Sequence[Sample], seed: int = 0) -> Estimate:
     >>> estimate([Sample(np.array([1.0, 0.0, 1.0, 1.0]))])
     Estimate(value=0.75, stderr=0.25, low=0.30064..., high=0.95440..., n=4)
 
-    The interval is the bootstrap's. For a single sample of zeros and ones it is Wilson's (1927):
-    where all answers are right, resampling would find no doubt at all. Raises ValueError for a
-    sample without items.
+    The interval is the bootstrap's. Where the items of a single sample are right or wrong, it is
+    given by a formula instead: of ten right answers out of ten, resampling would find no doubt at
+    all. Raises ValueError for a sample without items.
     """
     n = sum(s.n for s in samples)
     if not all(s.n for s in samples) or not samples:
@@ -112,24 +114,32 @@ def estimate(samples: Sequence[Sample], seed: int = 0) -> Estimate:
         exp = samples[0].exp
         return Estimate(math.exp(value) if exp else value, None, None, None, n)
     stderr = math.sqrt(sum(s.stderr**2 for s in samples)) / len(samples)
-    if len(samples) == 1 and is_binary(samples[0]):
-        low, high = wilson(value, n)
-    else:
+    exact = interval(samples[0]) if len(samples) == 1 else None
+    if exact is None:
         drawn = [s.resampled_deviations(seed, "bootstrap", i) for i, s in enumerate(samples)]
-        low, high = value + np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-    low, high = float(low), float(high)
+        exact = value + np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    low, high = map(float, exact)
     if samples[0].exp:
         value, low, high = (math.exp(x) for x in (value, low, high))
         stderr *= value
     return Estimate(value, stderr, low, high, n)
 
 
-def is_binary(sample: Sample) -> bool:
-    return sample.weights is None and bool(np.isin(sample.values, (0, 1)).all())
+def interval(sample: Sample) -> tuple[float, float] | None:
+    """The interval of a share of items, or of the difference of two shares; None for others.
 
-
-def wilson(p: float, n: int) -> tuple[float, float]:
-    """The interval of a share p of n items: the shares from which p is not too far off."""
+    Shares: Wilson (1927), the shares from which the one found is not too far off. Differences of
+    the same items: Bonett and Price (2012), as if each model alone were right on one item more;
+    where the models differ on a few items only, it is wider than it need be.
+    """
+    values, n, p = sample.values, sample.n, sample.mean
+    possible = (-1, 0, 1) if sample.difference else (0, 1)
+    if sample.weights is not None or not np.isin(values, possible).all():
+        return None
+    if sample.difference:
+        p, n = p * n / (n + 2), n + 2
+        half = Z * math.sqrt(((np.abs(values).sum() + 2) / n - p**2) / n)
+        return max(-1.0, p - half), min(1.0, p + half)
     center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     return max(0.0, center - half), min(1.0, center + half)
