@@ -76,4 +76,5 @@ def with_config(model: GPT | Llama, **changes) -> GPT | Llama:
             rows = np.concatenate([rows, np.repeat(mean, len(p.data) - len(rows), axis=0)])
         state[name] = rows[: len(p.data)]
     new.load_state_dict(state)
+    new.recompute = model.recompute
     return new
