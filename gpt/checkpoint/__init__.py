@@ -2,10 +2,22 @@
 
 `files` writes files that appear whole or not at all, `tensors` reads weights in one file or
 several, `hub` fetches them, `layout` checks the folders of others, `gpt2` and `llama` know the
-names and settings in them, and `run` keeps the state of a run. None of them knows a model: they
-handle files, arrays and names.
+names and settings in them, `adapter` those of an adapter, and `run` keeps the state of a run. None
+of them knows a model: they handle files, arrays and names.
 """
 
+from .adapter import (
+    ADAPTED,
+    ADAPTER,
+    BASE,
+    PREFIX,
+    base_folder,
+    check_adapter,
+    config_folder,
+    is_adapter,
+    read_adapter,
+    write_adapter,
+)
 from .files import CONFIG, MODEL, open_tensors, read_json, write_json, write_tensors
 from .gpt2 import read_config, read_gpt2, write_gpt2
 from .hub import fetch_model, local_folder

@@ -21,13 +21,17 @@ WTE, WPE, HEAD = PREFIX + "wte.weight", PREFIX + "wpe.weight", "lm_head.weight"
 
 
 def write_gpt2(
-    directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0, more: dict | None = None
+    directory: str | Path,
+    config: GPTConfig,
+    arrays: dict | None,
+    step: int = 0,
+    more: dict | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors`, which GPT2LMHeadModel.from_pretrained reads.
 
-    `arrays` are the parameters by their names in GPT-2; `step` is the number of updates that made
-    them, which is kept in the file. `more` is written into config.json for matrices in another
-    form, which only `gpt.load` reads.
+    `arrays` are the parameters by their names in GPT-2, or None for config.json alone; `step` is
+    the number of updates that made them, which is kept in the file. `more` is written into
+    config.json for matrices in another form, which only `gpt.load` reads.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -48,6 +52,8 @@ def write_gpt2(
         "bias": config.bias,
     }
     write_settings(directory, settings | (more or {}), config)
+    if arrays is None:
+        return
     tensors = dict(arrays)
     if not config.bias and not more:  # GPT-2 has biases everywhere: zeros mean the same as none
         for name in [n for n in tensors if n.endswith(".weight")]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import checkpoint
-from ..config import GPTConfig
 from ..model import GPT
-from .config import FAMILIES, LlamaConfig, config_of
+from .adapted import Adapted, load_adapted
+from .config import LlamaConfig
+from .folders import load_whole, make, read_config
 from .llama import Llama
-from .quantized import Quantized, dequantize, load_quantized, quantize
+from .lora import LoraConfig
+from .quantized import Quantized, dequantize, quantize
 
 
 def load(directory: str | Path) -> GPT | Llama:
@@ -19,32 +21,7 @@ def load(directory: str | Path) -> GPT | Llama:
     shards with their index). Raises FileNotFoundError where there is no model, and ValueError for
     one that is damaged, of another family, or whose config.json says something that is not
     supported, by its name. A folder that `python -m gpt.export` has quantised gives a model of 8 or
-    4 bits a weight (quantized.py).
+    4 bits a weight (quantized.py). A folder that holds an adapter gives its base with the changes
+    in the weights (adapted.py).
     """
-    family = class_of(directory)
-    if few := checkpoint.read_quantization(directory):
-        return load_quantized(directory, family, *few)
-    return family.from_pretrained(directory)
-
-
-def class_of(directory: str | Path) -> type[GPT]:
-    """The class of the model in a folder. Raises as `load` does."""
-    kind = checkpoint.model_type(directory)
-    if kind not in ("gpt2", *FAMILIES):
-        known = ", ".join(map(repr, ("gpt2", *FAMILIES)))
-        raise ValueError(
-            f"{directory} holds a model of type {kind!r}; the types that can be loaded are {known}"
-        )
-    return GPT if kind == "gpt2" else Llama
-
-
-def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
-    """The shape of the model in a folder. Raises as `load` does."""
-    if class_of(directory) is GPT:
-        return checkpoint.read_config(directory)
-    return config_of(directory, checkpoint.read_fields(directory))
-
-
-def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
-    """A new model of this shape; see `GPT` for the seed."""
-    return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)
+    return load_adapted(directory) if checkpoint.is_adapter(directory) else load_whole(directory)

@@ -1,0 +1,44 @@
+"""Which model is in a folder, by what its config.json says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import checkpoint
+from ..config import GPTConfig
+from ..model import GPT
+from .config import FAMILIES, LlamaConfig, config_of
+from .llama import Llama
+from .quantized import load_quantized
+
+
+def load_whole(directory: str | Path) -> GPT | Llama:
+    """The model in a folder with all of its weights. Raises as `gpt.load` does."""
+    family = class_of(directory)
+    if few := checkpoint.read_quantization(directory):
+        return load_quantized(directory, family, *few)
+    return family.from_pretrained(directory)
+
+
+def class_of(directory: str | Path) -> type[GPT]:
+    """The class of the model in a folder. Raises as `gpt.load` does."""
+    kind = checkpoint.model_type(directory)
+    if kind not in ("gpt2", *FAMILIES):
+        known = ", ".join(map(repr, ("gpt2", *FAMILIES)))
+        raise ValueError(
+            f"{directory} holds a model of type {kind!r}; the types that can be loaded are {known}"
+        )
+    return GPT if kind == "gpt2" else Llama
+
+
+def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
+    """The shape of the model in a folder. Raises as `gpt.load` does."""
+    directory = checkpoint.config_folder(directory)
+    if class_of(directory) is GPT:
+        return checkpoint.read_config(directory)
+    return config_of(directory, checkpoint.read_fields(directory))
+
+
+def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
+    """A new model of this shape; see `GPT` for the seed."""
+    return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)
