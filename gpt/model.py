@@ -91,6 +91,14 @@ class GPT(nn.Module):
     residual = ("c_proj.weight",)  # the projections back into the residual stream
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        return self.h
+
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        return self.ln_f
+
+    @property
     def head(self):
         """The embedding whose weight (V, C) is the output projection."""
         return self.wte if self.config.tied else self.lm_head

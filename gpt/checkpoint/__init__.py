@@ -9,6 +9,7 @@ of them knows a model: they handle files, arrays and names.
 from .adapter import (
     ADAPTED,
     ADAPTER,
+    ADAPTER_CONFIG,
     BASE,
     PREFIX,
     base_folder,

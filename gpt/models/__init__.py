@@ -8,7 +8,7 @@ from .. import checkpoint
 from ..model import GPT
 from .adapted import Adapted, load_adapted
 from .config import LlamaConfig
-from .folders import load_whole, make, read_config
+from .folders import load_whole, make, read_config, with_config
 from .llama import Llama
 from .lora import LoraConfig
 from .quantized import Quantized, dequantize, quantize

@@ -11,6 +11,7 @@ Several adapters of one model may be in memory; one of them, or none, is active.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tensorlite.device import random
 
 from .. import checkpoint
 from ..model import GPT
-from .folders import load_whole
+from .folders import load_whole, read_config, with_config
 from .llama import Llama
 from .lora import LoRA, LoraConfig, LoRALinear, RandomBlock
 from .quantized import Quantized, named_modules
@@ -195,9 +196,20 @@ def load_adapted(directory: str | Path) -> GPT:
 
 
 def load_base(directory: str | Path) -> GPT:
-    """The model that the adapter in a folder changes."""
+    """The model that the adapter in a folder changes, with as many ids and positions as it has."""
     folder = checkpoint.base_folder(directory)
-    return load_adapted(folder) if checkpoint.is_adapter(folder) else load_whole(folder)
+    model = load_adapted(folder) if checkpoint.is_adapter(folder) else load_whole(folder)
+    own, config = read_config(directory), model.config
+    if own.vocab_size < config.vocab_size or own.block_size > config.block_size:
+        raise ValueError(
+            f"{directory} describes a model of {own.vocab_size} ids and {own.block_size} positions,"
+            f" which cannot be made of the {config.vocab_size} and {config.block_size} in {folder}"
+        )
+    if (own.vocab_size, own.block_size) != (config.vocab_size, config.block_size):
+        model = with_config(model, vocab_size=own.vocab_size, block_size=own.block_size).eval()
+    ids = {name: getattr(own, name) for name in ("generation", *checkpoint.TOKEN_IDS)}
+    model.config = dataclasses.replace(model.config, **ids)
+    return model
 
 
 # ---- layers and their names ----------------------------------------------------------------------

@@ -1,8 +1,11 @@
-"""Which model is in a folder, by what its config.json says."""
+"""The model in a folder that holds all of it, and models of other shapes."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+
+import numpy as np
 
 from .. import checkpoint
 from ..config import GPTConfig
@@ -42,3 +45,22 @@ def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
 def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
     """A new model of this shape; see `GPT` for the seed."""
     return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)
+
+
+def with_config(model: GPT | Llama, **changes) -> GPT | Llama:
+    """The model with another `dropout`, a shorter `block_size` or a larger `vocab_size`.
+
+    Of the position embeddings, those in the shorter context remain. The embeddings of new ids are
+    the mean of the others', as in transformers, so that none of them is likelier than the rest. The
+    weights are copied, into the order in memory in which training is fastest.
+    """
+    config = dataclasses.replace(model.config, **changes)
+    new, state = make(config, seed=None), model.state_dict()
+    for name, p in new.named_parameters():
+        rows = state[name]
+        if len(p.data) > len(rows):
+            mean = np.mean(rows, axis=0, keepdims=True)
+            rows = np.concatenate([rows, np.repeat(mean, len(p.data) - len(rows), axis=0)])
+        state[name] = rows[: len(p.data)]
+    new.load_state_dict(state)
+    return new

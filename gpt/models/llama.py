@@ -113,6 +113,14 @@ class Llama(GPT):
     residual = ("o_proj.weight", "down_proj.weight")  # the projections back into the stream
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        return self.layers
+
+    @property
+    def last_norm(self) -> nn.RMSNorm:
+        return self.norm
+
+    @property
     def head(self):
         return self.embed_tokens if self.config.tied else self.lm_head
 

@@ -18,27 +18,29 @@ from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 
 from .output import only_rank_0_prints, print_anything
-from .settings import Settings
+from .settings import RunSettings, Settings
 from .workers import choose_workers
 
 
 def run_command(
-    script: str | Path,
+    script: str | Path | tuple[str, ...],
     argv: list[str] | None,
     parse: Callable[[list[str]], tuple[dict, list[str]]],
     train: Callable[[dict, Team, str], int],
-    kind: type[Settings] = Settings,
+    kind: type[RunSettings] = Settings,
 ) -> int:
     """Run the command line of a script that trains; returns the exit status.
 
-    `argv` None stands for the command line of this process. `parse` gives the settings that a
-    command line names, of the class `kind`, and notes on what it ignores. `train` is called in each
-    of the processes, with these settings and a line that says why there are so many processes. What
-    the user can mend is one line on stderr.
+    `script` is a path, or what starts a module: ("-m", "gpt.finetune"). `argv` None stands for the
+    command line of this process. `parse` gives the settings that a command line names, of the class
+    `kind`, and notes on what it ignores. `train` is called in each of the processes, with these
+    settings and a line that says why there are so many processes. What the user can mend is one
+    line on stderr.
     """
     print_anything()
     is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
-    name, team = Path(script).name, ALONE
+    start = script if isinstance(script, tuple) else (str(script),)
+    name, team = Path(start[-1]).name, ALONE
     try:
         team = parallel.join()
         with only_rank_0_prints(team):
@@ -47,7 +49,7 @@ def run_command(
             workers, why = choose_workers(given, team, is_script, kind)
             if workers > team.size:
                 print(why, flush=True)
-                return parallel.start(workers, [str(script), *argv])
+                return parallel.start(workers, [*start, *argv])
             for note in notes:
                 print(note, file=sys.stderr)
             return train(given, team, why)
@@ -67,7 +69,10 @@ def run_command(
 
 
 def command(script: str, out: Path) -> str:
-    """How to call train.py or sample.py, from this folder, with the Python that runs now."""
+    """How to call train.py or sample.py, from this folder, with the Python that runs now.
+
+    `script` is "train" or "sample", or begins with "-m" for a module with its first arguments.
+    """
     path, here = Path(__file__).resolve().parents[2] / f"{script}.py", Path.cwd().resolve()
     found = shutil.which("python")
     if Path(sys.prefix).resolve().parent == here:  # a .venv in this folder
@@ -76,5 +81,7 @@ def command(script: str, out: Path) -> str:
         python = "python"
     else:
         python = sys.executable
-    name = path.name if path.parent == here else str(path)
-    return f"{shlex.join([python, name])} --out_dir {shlex.quote(str(out))}"
+    words = [path.name if path.parent == here else str(path)]
+    if script.startswith("-m"):
+        words = script.split()
+    return f"{shlex.join([python, *words])} --out_dir {shlex.quote(str(out))}"

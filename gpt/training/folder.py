@@ -13,34 +13,23 @@ from tokenizer.base import FILE_NAME
 
 from .. import checkpoint
 from ..data import resolve
-from .settings import NO_MODEL, Settings, is_model
+from .settings import NO_MODEL, RunSettings, Settings, is_model
 
 # The folder best/ comes first: only it may fail to be deleted, and then nothing has changed.
 RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
-# Settings that do not change what is learned, and those that a resumed run cannot change.
+RUN_FILES += (checkpoint.ADAPTED, checkpoint.ADAPTER_CONFIG, checkpoint.ADAPTER)
+# Settings that do not change what is learned.
 NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
 NEUTRAL += ("eval_only",)
-FIXED = (
-    "tokenizer",
-    "separator",
-    "vocab_size",
-    "model",
-    "block_size",
-    "n_layer",
-    "n_head",
-    "n_kv_head",
-    "n_embd",
-    "bias",
-)
 
 
-def choose_run(given: dict, out: Path, kind: type[Settings] = Settings) -> bool:
+def choose_run(given: dict, out: Path, kind: type[RunSettings] = Settings) -> bool:
     """Whether to resume the run in `out`. Raises ValueError where it would be overwritten.
 
     `given` are settings of the class `kind`.
     """
     settings = kind(**given)
-    parts = ("run.json", "model.safetensors", "metrics.jsonl", "best")
+    parts = ("run.json", "model.safetensors", checkpoint.ADAPTER, "metrics.jsonl", "best")
     exists = any(os.path.lexists(out / name) for name in parts) or any(out.glob("optimizer-[1-9]*"))
     resumable = (out / checkpoint.RUN).exists()
     if out.exists() and not out.is_dir():
@@ -81,14 +70,15 @@ def read_run(out: Path) -> dict:
     """The run.json of the run in `out`: {"settings": ..., "data": ...}.
 
     Paths in the settings are made to work from the present folder. Raises ValueError for a file
-    that train.py did not write.
+    that no run wrote.
     """
     saved = checkpoint.read_json(out / checkpoint.RUN)
     if not isinstance(saved.get("settings"), dict) or "data" not in saved:
-        raise ValueError(f"{out / checkpoint.RUN} does not describe a run of train.py")
+        raise ValueError(f"{out / checkpoint.RUN} does not describe a run")
     if checkpoint.is_lost(out):
+        file = checkpoint.ADAPTER if saved["settings"].get("lora") else checkpoint.MODEL
         raise FileNotFoundError(
-            f"the run in {out} has lost its {checkpoint.MODEL}: put it back (best/ may have an "
+            f"the run in {out} has lost its {file}: put it back (best/ may have an "
             "earlier one, for --init_from), or begin again with --overwrite"
         )
     folder, settings = saved.get("folder"), saved["settings"]
@@ -110,20 +100,22 @@ def same_dataset(a: str, b: object) -> bool:
 
 
 def resumed_settings(
-    given: dict, saved: dict, out: Path, kind: type[Settings] = Settings
-) -> Settings:
+    given: dict, saved: dict, out: Path, kind: type[RunSettings] = Settings
+) -> RunSettings:
     """The saved settings, with the given ones on top where that is possible."""
     names = {field.name for field in dataclasses.fields(kind)}
     saved = {name: value for name, value in saved.items() if name in names}
     saved = dataclasses.asdict(kind(**saved))
-    for name in FIXED:
+    for name in kind.fixed:
         if name in given and given[name] not in (None, saved[name]):
             raise ValueError(
                 f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
             )
     if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
         saved["lr_decay_iters"] = None  # where the run ends, as before
-    given = {name: value for name, value in given.items() if name not in FIXED}
+    if given.get("epochs") is not None and given.get("max_iters") is None:
+        saved["max_iters"] = None  # as many as the epochs have
+    given = {name: value for name, value in given.items() if name not in kind.fixed}
     return kind(**saved | given | {"init_from": saved["init_from"], "overwrite": False})
 
 

@@ -19,7 +19,7 @@ from ..evaluate import AT_A_TIME
 from .optimizer import learning_rate
 from .progress import Progress
 from .run import Run
-from .settings import Settings
+from .settings import RunSettings
 from .signals import StopSignal
 from .task import Batch, Task
 
@@ -29,13 +29,16 @@ from .task import Batch, Task
 
 
 def train_step(
-    model: nn.Module, optimizer, task: Task, settings: Settings, step: int, team: Team = ALONE
-) -> tuple[float, float]:
+    model: nn.Module, optimizer, task: Task, settings: RunSettings, step: int, team: Team = ALONE
+) -> tuple[float, float] | None:
     """One update: (the mean loss of the batch before it, the gradient's norm before clipping).
 
-    Raises FloatingPointError, and changes nothing, when loss or norm is infinite or not a number.
+    Where nothing in the batch counts, nothing is changed, and None returned. Raises
+    FloatingPointError, and changes nothing, when loss or norm is infinite or not a number.
     """
     examples = task.batch(step, model, team)
+    if not examples.whole:
+        return None
     loss, norm = gradients(model, optimizer, task, examples, settings, step, team)
     for group in optimizer.groups:
         group["lr"] = learning_rate(settings, step)
@@ -49,7 +52,7 @@ def gradients(
     optimizer,
     task: Task,
     examples: Batch,
-    settings: Settings,
+    settings: RunSettings,
     step: int,
     team: Team = ALONE,
 ) -> tuple[float, float]:
@@ -60,6 +63,8 @@ def gradients(
     gradients, when loss or norm is infinite or not a number.
     """
     s = settings
+    if not examples.weights.all():
+        examples = examples[examples.weights != 0]
     share, at_a_time = team.share(len(examples)), math.ceil(s.batch_size / team.size)
     if s.device == "cpu":
         at_a_time = min(at_a_time, math.ceil(AT_A_TIME / task.tokens_per_example))
@@ -116,11 +121,14 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
                 return done
 
             with run.clock.step(), diverging(run, step):
-                loss, norm = train_step(model, optimizer, task, s, step, team)
+                stepped = train_step(model, optimizer, task, s, step, team)
             step += 1
 
-            progress.stepped(step, loss)
-            if step % s.log_interval == 0:
+            progress.stepped(step, stepped and stepped[0])
+            if stepped is None:
+                run.metrics.write({"step": step, "skipped": True})
+            elif step % s.log_interval == 0:
+                loss, norm = stepped
                 run.metrics.write(
                     {
                         "step": step,
@@ -139,7 +147,10 @@ def check(run: Run, task: Task, model: nn.Module, optimizer, step: int) -> None:
     """
     s, team = run.settings, run.team
     with diverging(run, step):
-        examples = task.batch(step, model, team)[: s.batch_size]
+        examples = task.batch(step, model, team)
+        if not examples.whole:
+            return
+        examples = examples[examples.weights != 0][: s.batch_size]
         gradients(model, optimizer, task, examples, s, step, team)
     optimizer.zero_grad()
 

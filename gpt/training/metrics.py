@@ -112,7 +112,7 @@ def plot_losses(directory: str | Path) -> bool:
     if full:
         label = f"validation, whole split: {full[-1]['val_loss_full']:.3f}"
         axes.axhline(full[-1]["val_loss_full"], linestyle=":", color="gray", label=label)
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.set(xlabel="step", ylabel="loss (nats)")
     axes.grid(alpha=0.3)
     axes.legend()
     picture = io.BytesIO()

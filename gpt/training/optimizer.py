@@ -6,12 +6,15 @@ from tensorlite import nn
 from tensorlite.optim import AdamW, cosine_schedule
 from tensorlite.parallel import ALONE, Sharded, Team
 
-from .settings import Settings
+from .settings import RunSettings
 
 
-def make_optimizer(model: nn.Module, settings: Settings, team: Team = ALONE) -> AdamW | Sharded:
-    """AdamW with weight decay on matrices and embeddings, none on biases and norms."""
-    params = model.parameters()
+def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) -> AdamW | Sharded:
+    """AdamW for what trains in the model: all parameters that require a gradient.
+
+    Weight decay is on matrices and embeddings, none on biases and norms.
+    """
+    params = [p for p in model.parameters() if p.requires_grad]
 
     def make(pieces):  # of (a parameter, the piece of it that is updated here)
         return AdamW(
@@ -27,7 +30,7 @@ def make_optimizer(model: nn.Module, settings: Settings, team: Team = ALONE) -> 
     return make(list(zip(params, params))) if team.size == 1 else Sharded(params, make, team)
 
 
-def learning_rate(settings: Settings, step: int) -> float:
+def learning_rate(settings: RunSettings, step: int) -> float:
     """The learning rate of the update that follows `step` finished ones."""
     s = settings
     if not s.decay_lr:

@@ -241,15 +241,7 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
                 f"--block_size {s.block_size} is beyond the model's {own['block_size']}"
             )
         own["block_size"] = s.block_size
-    shape = dataclasses.replace(model.config, block_size=own["block_size"], dropout=s.dropout)
-    if shape != model.config:
-        state = model.state_dict()
-        if "wpe.weight" in state:  # of the positions, those in the shorter context
-            state["wpe.weight"] = state["wpe.weight"][: shape.block_size]
-        model = models.make(shape, seed=None)
-        model.load_state_dict(state)
-    for p in model.parameters():  # those that were laid out for generation (`Linear.arrange`)
-        p.data = np.ascontiguousarray(p.data)
+    model = models.with_config(model, block_size=own["block_size"], dropout=s.dropout)
     return model, dataclasses.replace(s, **own)
 
 

@@ -47,11 +47,14 @@ class Progress:
         parts = [f"{name} {value:.4f}" for name, value in zip(names, measured.values())]
         self.say(f"step {step:6,}  {', '.join(parts)}")
 
-    def stepped(self, step: int, loss: float) -> None:
-        """Count one step; show the speed with every line of metrics.jsonl."""
+    def stepped(self, step: int, loss: float | None) -> None:
+        """Count one step; show the speed with every line of metrics.jsonl.
+
+        The loss is None for a step in which nothing counted.
+        """
         self.bar.update()
         settings, clock = self.run.settings, self.run.clock
-        if step % settings.log_interval:
+        if step % settings.log_interval or loss is None:
             return
         speed = clock.speed(settings.log_interval)
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s")

@@ -31,13 +31,13 @@ from .. import checkpoint
 from .folder import choose_run, only_process, prepare_folder, read_run, resumed_settings
 from .metrics import Clock, Metrics, finished, plot_losses, read_metrics
 from .output import harmless
-from .settings import Settings
+from .settings import RunSettings, Settings
 from .task import Task
 
 
 @contextlib.contextmanager
 def open_run(
-    given: dict[str, Any], team: Team = ALONE, kind: type[Settings] = Settings
+    given: dict[str, Any], team: Team = ALONE, kind: type[RunSettings] = Settings
 ) -> Iterator[Run]:
     """The run that the given settings name; no other process trains in its folder in the block.
 
@@ -54,6 +54,8 @@ def open_run(
         saved = None
         if choose_run(given, out, kind):
             saved = read_run(out)
+            if (method := saved.get("method", Settings.method)) != kind.method:
+                raise ValueError(f"the run in {out} is one of {method}, not of {kind.method}")
             settings = resumed_settings(given, saved["settings"], out, kind)
             given = dataclasses.asdict(settings)  # all that it was started with counts as given
         if settings.device == "cuda":
@@ -68,7 +70,7 @@ class Run:
     run that is resumed, None for a new one.
     """
 
-    def __init__(self, settings: Settings, given: dict, team: Team = ALONE, saved=None):
+    def __init__(self, settings: RunSettings, given: dict, team: Team = ALONE, saved=None):
         self.settings, self.given, self.team, self.saved_run = settings, given, team, saved
         self.out = Path(settings.out_dir)
         self.resumed, self.fingerprint = saved is not None, ""
@@ -139,6 +141,7 @@ class Run:
             checkpoint.write_json(
                 out / checkpoint.RUN,
                 {
+                    "method": s.method,
                     "settings": dataclasses.asdict(s),
                     "data": self.fingerprint,
                     "folder": os.getcwd(),  # what paths in the settings are relative to

@@ -1,7 +1,7 @@
 """The settings of a training run: one typed block of defaults.
 
 Names and meaning are nanoGPT's, so that its command lines run unchanged. The defaults are those of
-the demo; `presets.py` has others. The settings of another method of training extend this class.
+the demo; `presets.py` has others. The settings of another method of training extend RunSettings.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from ..checkpoint import CONFIG
-from ..data import CORPORA
+from ..checkpoint import CONFIG, is_adapter
+from ..data import CORPORA, validation_size
 
 
 def option(default, text: str):
@@ -20,34 +21,19 @@ def option(default, text: str):
 
 
 @dataclass
-class Settings:
-    """Every setting, with its default. Raises ValueError for values that cannot work."""
+class RunSettings:
+    """What every command that trains has. Raises ValueError for values that cannot work."""
 
-    # what to learn
-    dataset: str = option(
-        "python-docs", f"one of {', '.join(CORPORA)}; a text file or folder; nanoGPT's .bin files"
-    )
+    method: ClassVar[str] = ""  # the objective, as run.json names it
+    fixed: ClassVar[tuple[str, ...]] = ()  # names of settings that a resumed run cannot change
+
+    # what to learn from
+    dataset: str = option("", "the file to learn from")
     encoding: str = option("utf-8", "the encoding of text files")
-    tokenizer: str | None = option(
-        None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
-    )
-    separator: str | None = option(
-        None, "file or line: an end-of-text token follows each file, or each line, of the text"
-    )
-    vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
-    # the model
-    model: str = option("gpt2", "gpt2, or llama: rotary positions, RMSNorm, SwiGLU, grouped heads")
-    block_size: int = option(64, "the context, in tokens")
-    n_layer: int = option(4, "blocks")
-    n_head: int = option(4, "attention heads in a block")
-    n_kv_head: int | None = option(None, "heads of keys and values, in a llama (n_head)")
-    n_embd: int = option(128, "width")
-    dropout: float = option(0.0, "probability of dropping an activation in training")
-    bias: bool = option(False, "biases in linear layers and layer norms")
     # how to learn
-    batch_size: int = option(12, "windows of block_size tokens in a batch")
+    batch_size: int = option(12, "examples in a batch")
     gradient_accumulation_steps: int = option(1, "batches in a step")
-    max_iters: int = option(2000, "steps")
+    max_iters: int | None = option(2000, "steps")
     learning_rate: float = option(2e-3, "the highest learning rate")
     decay_lr: bool = option(True, "decrease it along a cosine")
     warmup_iters: int = option(100, "steps of linear warm-up")
@@ -59,21 +45,16 @@ class Settings:
     beta1: float = option(0.9, "AdamW: memory of the gradient")
     beta2: float = option(0.99, "AdamW: memory of its square")
     grad_clip: float = option(1.0, "largest norm of the gradient (0: no limit)")
+    dropout: float = option(0.0, "probability of dropping an activation in training")
     seed: int = option(1337, "of weights, batches and dropout")
     # what to report and keep
     out_dir: str = option("out", "the folder of the run")
-    init_from: str = option(
-        "scratch",
-        "scratch; resume the run in out_dir; auto: resume if there is one to resume; "
-        "or a folder with a model to fine-tune",
-    )
+    init_from: str = option("scratch", "the folder of a model; or resume, the run in out_dir")
     overwrite: bool = option(False, "delete the run that is in out_dir")
-    eval_interval: int = option(250, "steps between estimates of the validation loss")
-    eval_iters: int = option(20, "batches in an estimate")
+    eval_interval: int | None = option(250, "steps between measurements on held-out data")
     log_interval: int = option(10, "steps between lines of metrics.jsonl")
     save_interval: int | None = option(None, "steps between checkpoints (eval_interval)")
-    skip_final_eval: bool = option(False, "do not go over the whole validation split at the end")
-    eval_only: bool = option(False, "estimate the validation loss and stop")
+    eval_only: bool = option(False, "measure on held-out data and stop")
     # where to compute
     device: str = option("cpu", "cpu or cuda")
     dtype: str = option("float32", "float32; others are ignored, with a note")
@@ -92,33 +73,99 @@ class Settings:
             value = getattr(self, field.name)
             if not isinstance(value, tuple(_KINDS[kind] for kind in field.type.split(" | "))):
                 raise ValueError(f"--{field.name} is {field.type}, not {value!r}")
-        positive = "block_size n_layer n_head n_embd batch_size gradient_accumulation_steps "
-        positive += "eval_interval eval_iters log_interval"
-        for name in positive.split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
-        for name in ("max_iters", "warmup_iters", "weight_decay", "grad_clip", "seed"):
-            if not getattr(self, name) >= 0:  # NaN too
-                raise ValueError(f"--{name} is at least 0, not {getattr(self, name)}")
-        if self.model not in ("gpt2", "llama"):
-            raise ValueError(f"--model is gpt2 or llama, not {self.model!r}")
-        new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
-        if new and self.n_kv_head is not None and self.model == "gpt2":
-            raise ValueError("--n_kv_head is for --model llama: a gpt2 has as many as --n_head")
-        for name in ("lr_decay_iters", "save_interval", "vocab_size", "n_kv_head"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
+        self.check_at_least(1, "batch_size", "gradient_accumulation_steps", "eval_interval")
+        self.check_at_least(1, "log_interval", "lr_decay_iters", "save_interval")
+        self.check_at_least(0, "max_iters", "warmup_iters", "weight_decay", "grad_clip", "seed")
         for name in ("beta1", "beta2", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
-        if self.separator not in (None, "file", "line"):
-            raise ValueError(f"--separator is file or line, not {self.separator!r}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
         if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
             raise ValueError(f"--workers is auto or a number, at least 1, not {self.workers!r}")
+
+    def check_at_least(self, least: int, *names: str) -> None:
+        """Raise ValueError for a setting of these that is below `least`, or not a number."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value >= least:  # NaN too
+                raise ValueError(f"--{name} is at least {least}, not {value}")
+
+    def multiplications(self) -> float:
+        """About how many the run takes: more workers do not pay in a short one."""
+        raise NotImplementedError
+
+
+@dataclass
+class Settings(RunSettings):
+    """The settings of pretraining. Raises ValueError for values that cannot work."""
+
+    method: ClassVar[str] = "pretraining"
+    fixed: ClassVar[tuple[str, ...]] = (
+        "tokenizer",
+        "separator",
+        "vocab_size",
+        "model",
+        "block_size",
+        "n_layer",
+        "n_head",
+        "n_kv_head",
+        "n_embd",
+        "bias",
+    )
+
+    dataset: str = option(
+        "python-docs", f"one of {', '.join(CORPORA)}; a text file or folder; nanoGPT's .bin files"
+    )
+    batch_size: int = option(12, "windows of block_size tokens in a batch")
+    max_iters: int = option(2000, "steps")
+    eval_interval: int = option(250, "steps between estimates of the validation loss")
+    eval_iters: int = option(20, "batches in an estimate")
+    eval_only: bool = option(False, "estimate the validation loss and stop")
+    skip_final_eval: bool = option(False, "do not go over the whole validation split at the end")
+    init_from: str = option(
+        "scratch",
+        "scratch; resume the run in out_dir; auto: resume if there is one to resume; "
+        "or a folder with a model to fine-tune",
+    )
+    # what to learn from
+    tokenizer: str | None = option(
+        None, "char (the default for text), bpe:N (trained to N ids), gpt2, or a saved tokenizer"
+    )
+    separator: str | None = option(
+        None, "file or line: an end-of-text token follows each file, or each line, of the text"
+    )
+    vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
+    # the model
+    model: str = option("gpt2", "gpt2, or llama: rotary positions, RMSNorm, SwiGLU, grouped heads")
+    block_size: int = option(64, "the context, in tokens")
+    n_layer: int = option(4, "blocks")
+    n_head: int = option(4, "attention heads in a block")
+    n_kv_head: int | None = option(None, "heads of keys and values, in a llama (n_head)")
+    n_embd: int = option(128, "width")
+    bias: bool = option(False, "biases in linear layers and layer norms")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_at_least(1, "block_size", "n_layer", "n_head", "n_embd", "eval_iters")
+        self.check_at_least(1, "vocab_size", "n_kv_head")
+        if self.model not in ("gpt2", "llama"):
+            raise ValueError(f"--model is gpt2 or llama, not {self.model!r}")
+        new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
+        if new and self.n_kv_head is not None and self.model == "gpt2":
+            raise ValueError("--n_kv_head is for --model llama: a gpt2 has as many as --n_head")
+        if self.separator not in (None, "file", "line"):
+            raise ValueError(f"--separator is file or line, not {self.separator!r}")
+
+    def multiplications(self) -> float:
+        if self.eval_only:
+            return 0
+        tokens = self.batch_size * self.gradient_accumulation_steps * self.block_size
+        tokens *= 3 * self.max_iters  # a backward pass is twice a forward pass
+        tokens += 0 if self.skip_final_eval else validation_size(self.dataset)
+        return 12 * self.n_layer * self.n_embd**2 * tokens
 
 
 _KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
@@ -128,4 +175,5 @@ NO_MODEL = ("scratch", "resume", "auto")  # what --init_from says where it names
 
 def is_model(init_from: str) -> bool:
     """Whether --init_from names a folder that holds a model."""
-    return init_from not in NO_MODEL and (Path(init_from) / CONFIG).exists()
+    folder = Path(init_from)
+    return init_from not in NO_MODEL and ((folder / CONFIG).exists() or is_adapter(folder))

@@ -20,8 +20,9 @@ from tensorlite.parallel import Team
 class Batch:
     """Examples of one step: arrays with a row for each example.
 
-    A slice of a batch holds some of its rows, and still knows `whole`, the number of examples in
-    the step, which its part of the mean loss is computed with.
+    `weights` (n,) is how much each example counts in the mean loss of the step, such as the number
+    of its tokens that the loss counts; 1 by default. A slice of a batch holds some of its rows, and
+    still knows `whole`, the weight of the whole step.
 
     >>> batch = Batch(np.arange(8), np.zeros((8, 3)))
     >>> part = batch[6:]
@@ -29,20 +30,22 @@ class Batch:
     (array([6, 7]), 2, 8, 0.25)
     """
 
-    def __init__(self, *arrays: np.ndarray, whole: int | None = None):
+    def __init__(self, *arrays: np.ndarray, weights=None, whole: float | None = None):
         self.arrays = arrays
-        self.whole = len(arrays[0]) if whole is None else whole
+        self.weights = np.ones(len(arrays[0]), int) if weights is None else np.asarray(weights)
+        self.whole = self.weights.sum().item() if whole is None else whole
 
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def __getitem__(self, rows: slice) -> Batch:
-        return Batch(*(array[rows] for array in self.arrays), whole=self.whole)
+    def __getitem__(self, rows: slice | np.ndarray) -> Batch:
+        arrays = (array[rows] for array in self.arrays)
+        return Batch(*arrays, weights=self.weights[rows], whole=self.whole)
 
     @property
     def share(self) -> float:
         """How much of the whole step these examples are: the weight of their mean loss."""
-        return len(self) / self.whole
+        return self.weights.sum().item() / self.whole
 
 
 class Task(Protocol):
@@ -54,7 +57,8 @@ class Task(Protocol):
         """The examples of step number `step`.
 
         They depend on `step` and the settings (a key for `device.random`), so that all ranks get
-        the same ones, and a resumed run gets those of the uninterrupted one.
+        the same ones, and a resumed run gets those of the uninterrupted one. Examples of weight 0
+        are left out of the step; one in which nothing counts is skipped, and changes nothing.
         """
 
     def loss(self, model: Any, examples: Batch, rng: RowRandom | None) -> Tensor:

@@ -10,16 +10,15 @@ from tensorlite.device import count_gpus
 from tensorlite.parallel import Team
 
 from .. import checkpoint
-from ..data import validation_size
 from .folder import choose_run, read_run, resumed_settings
 from .metrics import finished
-from .settings import Settings
+from .settings import RunSettings, Settings
 
 FEW = 2e11  # multiplications of a run that is too short for more processes to pay
 
 
 def choose_workers(
-    given: dict, team: Team, is_script: bool = True, kind: type[Settings] = Settings
+    given: dict, team: Team, is_script: bool = True, kind: type[RunSettings] = Settings
 ) -> tuple[int, str]:
     """How many processes train, and a line about it. Raises ValueError for an impossible number.
 
@@ -64,12 +63,9 @@ def choose_workers(
         return n, f"starting {n} workers" if n > 1 else "one process, as --workers says"
     rows = s.batch_size * s.gradient_accumulation_steps
     n = max(n for n in range(1, places + 1) if rows % n == 0)
-    tokens = 3 * rows * s.block_size * s.max_iters  # backward is twice a forward pass
-    tokens += 0 if s.skip_final_eval else validation_size(s.dataset)
-    multiplications = 12 * s.n_layer * s.n_embd**2 * tokens
     if places == 1:
         why = f"there is one {unit}"
-    elif s.eval_only or multiplications < FEW:
+    elif s.multiplications() < FEW:
         n, why = 1, "more would not pay in so short a run"
     elif not is_script:
         n, why = 1, "train.main was called from Python; --workers N starts others"
