@@ -5,8 +5,8 @@ its settings, and the optimizer's state under the number of its step.
 
 A folder cannot be replaced in one go. So the optimizer's state is written first, and the rename of
 `model.safetensors` (or an adapter's file), which holds the number of the step, is what commits:
-until then the earlier checkpoint is whole. Before the first checkpoint there is an empty file for step 0, so that a run
-that has lost its model is not mistaken for one that has saved nothing yet.
+until then the earlier checkpoint is whole. Before the first checkpoint there is an empty file for
+step 0, so that a run that has lost its model is not mistaken for one that has saved nothing yet.
 """
 
 from __future__ import annotations
