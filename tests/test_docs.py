@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import gpt
+import gpt.evaluate.__main__
 import gpt.export
 import sample
 import tensorlite as tl
@@ -42,6 +43,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    if name == "gpt.evaluate.harness":
+        pytest.importorskip("lm_eval", reason="this module is for lm-eval alone")
     module = importlib.import_module(name)
     names = vars(tl) | vars(tokenizer) | vars(gpt) | {"np": np}
     result = doctest.testmod(module, globs=names | vars(module), optionflags=doctest.ELLIPSIS)
@@ -160,6 +163,8 @@ def check_command(line: str) -> None:
         tokenizer_parser().parse_args(arguments[2:])
     elif arguments[:2] == ["-m", "gpt.export"]:
         gpt.export.parse(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.evaluate"]:
+        gpt.evaluate.__main__.parse(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         assert all((ROOT / name).exists() for name in arguments[2:] if name[0] != "-")
     else:  # a benchmark: some need what is not installed here, so that they cannot be asked
@@ -191,6 +196,7 @@ def test_the_commands_of_a_page(page, workplace):
         "python sample.py --no_such_flag 1",
         "python -m tokenizer train my.txt",
         "python -m gpt.export out --format int3 --out few",
+        "python -m gpt.evaluate out --task perplexity --dataset my.txt --k 3",
         "python -m something",
         "python benchmarks/nothing.py",
         "python benchmarks/ops.py --no_such_flag",
