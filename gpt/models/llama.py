@@ -154,6 +154,10 @@ class Llama(GPT):
         """Write config.json and model.safetensors in Hugging Face's layout of the family."""
         write_llama(directory, self.config, self.published(), step)
 
+    def save_config(self, directory: str | Path) -> None:
+        """Write config.json alone."""
+        write_llama(directory, self.config, None)
+
     def published(self) -> dict[str, np.ndarray]:
         """The parameters by the names of transformers, whose matrices are (out, in): views."""
         arrays = {}
