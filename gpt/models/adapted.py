@@ -21,7 +21,9 @@ from tensorlite import nn
 from tensorlite.device import random
 
 from .. import checkpoint
+from ..checkpoint import is_classifier
 from ..model import GPT
+from .classifier import Classifier
 from .folders import load_whole, read_config, with_config
 from .llama import Llama
 from .lora import LoRA, LoraConfig, LoRALinear, RandomBlock
@@ -209,7 +211,8 @@ def load_base(directory: str | Path) -> GPT:
         model = with_config(model, vocab_size=own.vocab_size, block_size=own.block_size).eval()
     ids = {name: getattr(own, name) for name in ("generation", *checkpoint.TOKEN_IDS)}
     model.config = dataclasses.replace(model.config, **ids)
-    return model
+    said = checkpoint.config_folder(directory)
+    return Classifier(model, *checkpoint.read_labels(said)) if is_classifier(said) else model
 
 
 # ---- layers and their names ----------------------------------------------------------------------
