@@ -177,7 +177,7 @@ def write_llama(
 
     `config` is a LlamaConfig, `arrays` the parameters by their published names, or None for
     config.json alone; `step` is the number of updates that made them. `more` is written into
-    config.json for matrices in another form, which only `gpt.load` reads.
+    config.json as in `write_gpt2`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

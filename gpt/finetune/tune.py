@@ -73,7 +73,7 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
             again = command(f"-m gpt.finetune {run.settings.method}", run.out)
             print(f"{run.stopped()}; go on: {again} --init_from resume")
             return 0
-        run.finish(task.final(model, team))
+        run.finish(model, task.final(model, team))
         if team.rank == 0:
             run.draw()
             print_final(run)

@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import checkpoint
 from ..model import GPT
 from .adapted import Adapted, load_adapted
+from .classifier import Classifier
 from .config import LlamaConfig
 from .folders import load_whole, make, read_config, with_config
 from .llama import Llama
@@ -20,8 +21,9 @@ def load(directory: str | Path) -> GPT | Llama:
     The weights are float32, whatever the files hold (float32, float16, bfloat16; one file, or
     shards with their index). Raises FileNotFoundError where there is no model, and ValueError for
     one that is damaged, of another family, or whose config.json says something that is not
-    supported, by its name. A folder that `python -m gpt.export` has quantised gives a model of 8 or
-    4 bits a weight (quantized.py). A folder that holds an adapter gives its base with the changes
-    in the weights (adapted.py).
+    supported, by its name, or whose model is a classifier (`Classifier.from_pretrained` opens it).
+    A folder that `python -m gpt.export` has quantised gives a model of 8 or 4 bits a weight
+    (quantized.py). A folder that holds an adapter gives its base with the changes in the weights
+    (adapted.py).
     """
     return load_adapted(directory) if checkpoint.is_adapter(directory) else load_whole(directory)

@@ -18,6 +18,11 @@ from .quantized import load_quantized
 def load_whole(directory: str | Path) -> GPT | Llama:
     """The model in a folder with all of its weights. Raises as `gpt.load` does."""
     family = class_of(directory)
+    if checkpoint.is_classifier(directory):
+        raise ValueError(
+            f"{directory} holds a classifier of texts, not a language model: "
+            "gpt.Classifier.from_pretrained opens it, python -m gpt.classify uses it"
+        )
     if few := checkpoint.read_quantization(directory):
         return load_quantized(directory, family, *few)
     return family.from_pretrained(directory)
@@ -63,4 +68,5 @@ def with_config(model: GPT | Llama, **changes) -> GPT | Llama:
             rows = np.concatenate([rows, np.repeat(mean, len(p.data) - len(rows), axis=0)])
         state[name] = rows[: len(p.data)]
     new.load_state_dict(state)
+    new.recompute = model.recompute
     return new

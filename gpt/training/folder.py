@@ -13,6 +13,7 @@ from tokenizer.base import FILE_NAME
 
 from .. import checkpoint
 from ..data import resolve
+from .card import CARD, is_ours
 from .settings import NO_MODEL, RunSettings, Settings, is_model
 
 # The folder best/ comes first: only it may fail to be deleted, and then nothing has changed.
@@ -151,6 +152,7 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         names = [*RUN_FILES, FILE_NAME, "tokenizer.json"]
         names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
+        names += [CARD] if is_ours(out / CARD) else []
         for path in (out / name for name in names):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
