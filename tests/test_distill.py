@@ -112,7 +112,7 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     assert tune(distill, given(folder, tmp_path / "out", "talk.json", **names, lora=2)) == 0
     said = capsys.readouterr().out
     assert "conversations of over 32 tokens are left out" in said and "test divergence" in said
-    s = Settings(dataset="talk.json", **names)
+    s = Settings(dataset="talk.json", val_fraction=0.3, **names)
     records = [{"instruction": "go", "output": "cat"}, {"instruction": "go", "output": "ab"}] * 4
     run = SimpleNamespace(settings=s)
     task, _, _ = distill.prepare(run, records, chat, models.load(tmp_path / "small"))
