@@ -15,6 +15,7 @@ from .adapter import (
     base_folder,
     check_adapter,
     config_folder,
+    count_labels,
     is_adapter,
     read_adapter,
     write_adapter,
