@@ -167,7 +167,8 @@ def check_command(line: str) -> None:
         gpt.classify.parse(arguments[2:])
     elif arguments[:2] == ["-m", "gpt.evaluate"]:
         gpt.evaluate.__main__.parse(arguments[2:])
-    elif arguments[:2] == ["-m", "gpt.finetune"] and arguments[2] != "METHOD":
+    elif arguments[:2] == ["-m", "gpt.finetune"]:
+        assert arguments[2] in gpt.finetune.__main__.METHODS
         method = importlib.import_module(f"gpt.finetune.{arguments[2]}")
         given, _ = gpt.finetune.__main__.parse(method, arguments[2:])
         method.Settings(**given)
