@@ -12,6 +12,7 @@ from ..config import GPTConfig
 from ..model import GPT
 from .config import FAMILIES, LlamaConfig, config_of
 from .llama import Llama
+from .packed import Packed
 from .quantized import Quantized, dequantize, load_quantized, quantize
 
 
