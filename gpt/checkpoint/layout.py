@@ -176,6 +176,9 @@ class Tensors:
         for name in names:
             self.theirs.pop(name, None)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.files.shape(self.theirs[name])
+
     def read(self, name: str) -> np.ndarray:
         return self.files.read(self.theirs[name])
 

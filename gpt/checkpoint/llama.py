@@ -176,8 +176,7 @@ def write_llama(
     """Write `config.json` and `model.safetensors`, which AutoModelForCausalLM reads.
 
     `config` is a LlamaConfig, `arrays` the parameters by their published names; `step` is the
-    number of updates that made them. `more` is written into config.json for matrices in another
-    form, which only `gpt.load` reads.
+    number of updates that made them. `more` is written into config.json as in `write_gpt2`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import numpy as np
 from .. import checkpoint
 from ..config import GPTConfig
 from ..model import GPT
+from .classifier import Classifier
 from .config import FAMILIES, LlamaConfig, config_of
 from .llama import Llama
 from .quantized import Quantized, dequantize, load_quantized, quantize
@@ -21,10 +22,16 @@ def load(directory: str | Path) -> GPT | Llama:
     The weights are float32, whatever the files hold (float32, float16, bfloat16; one file, or
     shards with their index). Raises FileNotFoundError where there is no model, and ValueError for
     one that is damaged, of another family, or whose config.json says something that is not
-    supported, by its name. A folder that `python -m gpt.export` has quantised gives a model of 8 or
-    4 bits a weight (quantized.py).
+    supported, by its name, or whose model is a classifier (`Classifier.from_pretrained` opens it).
+    A folder that `python -m gpt.export` has quantised gives a model of 8 or 4 bits a weight
+    (quantized.py).
     """
     family = class_of(directory)
+    if checkpoint.is_classifier(directory):
+        raise ValueError(
+            f"{directory} holds a classifier of texts, not a language model: "
+            "gpt.Classifier.from_pretrained opens it, python -m gpt.classify uses it"
+        )
     if few := checkpoint.read_quantization(directory):
         return load_quantized(directory, family, *few)
     return family.from_pretrained(directory)
