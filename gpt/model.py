@@ -197,6 +197,10 @@ class GPT(nn.Module):
         """
         write_gpt2(directory, self.config, self.published(), step)
 
+    def save_config(self, directory: str | Path) -> None:
+        """Write config.json alone."""
+        write_gpt2(directory, self.config, None)
+
     def published(self) -> dict[str, np.ndarray]:
         """The parameters by the names of transformers' GPT2LMHeadModel."""
         return {

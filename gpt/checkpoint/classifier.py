@@ -28,7 +28,7 @@ def is_classifier(directory: str | Path) -> bool:
     return isinstance(said, list) and bool(said) and str(said[0]).endswith(ARCHITECTURE)
 
 
-def describe_labels(family: str, labels: Sequence[str], problem: str) -> dict:
+def describe_labels(family: str, labels: Sequence[str], problem: str, side: str) -> dict:
     """What config.json says of a classifier whose body has this model_type."""
     name = CLASSES.get(family, "GPT2ForCausalLM").removesuffix("ForCausalLM")
     return {
@@ -37,15 +37,16 @@ def describe_labels(family: str, labels: Sequence[str], problem: str) -> dict:
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": problem,
+        "truncation_side": side,
     }
 
 
-def read_labels(directory: str | Path, n: int) -> tuple[tuple[str, ...], str]:
-    """The names of the n labels, and which of PROBLEMS it is, as config.json says.
+def read_labels(directory: str | Path, n: int) -> tuple[tuple[str, ...], str, str]:
+    """The names of the n labels, which of PROBLEMS it is, and where long texts are cut.
 
     As in transformers, labels without names are LABEL_0, LABEL_1, ... Where no problem is named, a
     single label is a number to predict, and of several one is right. Raises ValueError for anything
-    else than n different names, and for a problem that is not known.
+    else than n different names, for a problem that is not known, and for a side that is none.
     """
     path = Path(directory) / CONFIG
     raw = read_json(path)
@@ -67,4 +68,7 @@ def read_labels(directory: str | Path, n: int) -> tuple[tuple[str, ...], str]:
         problem = REGRESSION if n == 1 else SINGLE
     if problem not in PROBLEMS:
         raise ValueError(f"{path}: problem_type is one of {', '.join(PROBLEMS)}, not {problem!r}")
-    return labels, problem
+    side = raw.get("truncation_side", "right")
+    if side not in ("right", "left"):
+        raise ValueError(f"{path}: truncation_side is right or left, not {side!r}")
+    return labels, problem, side

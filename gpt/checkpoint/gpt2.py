@@ -22,13 +22,18 @@ WTE, WPE, HEAD = PREFIX + "wte.weight", PREFIX + "wpe.weight", "lm_head.weight"
 
 
 def write_gpt2(
-    directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0, more: dict | None = None
+    directory: str | Path,
+    config: GPTConfig,
+    arrays: dict | None,
+    step: int = 0,
+    more: dict | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors`, which GPT2LMHeadModel.from_pretrained reads.
 
-    `arrays` are the parameters by their names in GPT-2; `step` is the number of updates that made
-    them, which is kept in the file. `more` is written into config.json as well: what a classifier
-    says of itself, or how matrices are quantised, which only `gpt.load` reads.
+    `arrays` are the parameters by their names in GPT-2, or None for config.json alone; `step` is
+    the number of updates that made them, which is kept in the file. `more` is written into
+    config.json as well: what a classifier says of itself, or how matrices are quantised, which only
+    `gpt.load` reads.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -50,6 +55,8 @@ def write_gpt2(
     }
     settings |= more or {}
     write_settings(directory, settings, config)
+    if arrays is None:
+        return
     tensors = dict(arrays)
     if not config.bias and QUANTIZATION not in settings:
         # GPT-2 has biases everywhere in the body: zeros mean the same as none.

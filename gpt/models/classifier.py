@@ -36,6 +36,9 @@ class Classifier(nn.Module):
     - "multi_label_classification": any of them may be right; sigmoid makes probabilities,
     - "regression": a logit is the number itself.
 
+    A text that is longer than the context loses its end, or its beginning if `truncation_side` is
+    "left", where texts are read (gpt/finetune/scores.py); the folder keeps it.
+
     The classifier takes over `body`, without the output projection that an untied model has. `seed`
     fixes the head's initial weights, normal with standard deviation 0.02; with None they are 0.
     Raises ValueError for labels that are not different names, for a single label that is not a
@@ -53,6 +56,7 @@ class Classifier(nn.Module):
         labels: Sequence[str],
         problem: str = SINGLE,
         seed: int | None = None,
+        truncation_side: str = "right",
     ):
         labels = tuple(labels)
         if (
@@ -68,7 +72,7 @@ class Classifier(nn.Module):
                 f"there is nothing to choose with one label, {labels[0]!r}: a {SINGLE} has two at "
                 f"least, a {REGRESSION} or a {MULTI} may have one"
             )
-        self.labels, self.problem = labels, problem
+        self.labels, self.problem, self.truncation_side = labels, problem, truncation_side
         if not body.config.tied:
             body.config = dataclasses.replace(body.config, tied=True)
             del body.lm_head
@@ -138,7 +142,7 @@ class Classifier(nn.Module):
         llama = isinstance(self.config, LlamaConfig)
         family = self.config.family if llama else "gpt2"
         write = checkpoint.write_llama if llama else checkpoint.write_gpt2
-        more = checkpoint.describe_labels(family, self.labels, self.problem)
+        more = checkpoint.describe_labels(family, self.labels, self.problem, self.truncation_side)
         write(directory, self.config, self.published(), step, more)
 
     @staticmethod
@@ -163,8 +167,8 @@ class Classifier(nn.Module):
                 f"{directory}: {SCORE} has {config.n_embd} numbers for each label, the model's "
                 f"width, and its shape is {shape}"
             )
-        labels, problem = checkpoint.read_labels(directory, shape[0])
+        labels, problem, side = checkpoint.read_labels(directory, shape[0])
         body = kind.empty(dataclasses.replace(config, tied=True), tensors.path)
-        model = Classifier(body, labels, problem)
+        model = Classifier(body, labels, problem, truncation_side=side)
         tensors.drop("lm_head.weight")
         return read_weights(model, tensors)
