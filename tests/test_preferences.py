@@ -5,7 +5,6 @@ import math
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from gpt.finetune.kto import kto_loss
 from gpt.finetune.pairs import encode_answer, read_pairs, split_by_prompt
 from gpt.finetune.reward import bradley_terry_loss
 from gpt.finetune.tune import tune
-from gpt.training.task import Batch
+from gpt.training import loop
 from tensorlite import parallel
 from tensorlite.device import RowRandom
 from tokenizer import BPETokenizer
@@ -65,7 +64,7 @@ def chat(folder):
 
 def task_of(chat, records, **settings):
     """A task whose reference is another model's, and a model."""
-    s = Settings(val_fraction=0.2, **settings)
+    s = Settings(val_fraction=0.2, batch_size=16, **settings)
     if s.loss == "kto":
         task = kto.Answers.of_records(s, records, chat, 65)
     else:
@@ -171,7 +170,7 @@ def test_the_loss_is_that_of_each_pair_alone(chat, loss):
     task, model = task_of(chat, pair_records(12), loss=loss, sft_weight=0.5, desirable_weight=2.0)
     s, examples = task.settings, task.batch(0, model)
     rows = examples.arrays[0]
-    plain, names = [], [name for name, _ in model.named_parameters()]
+    plain = []
     for row in rows:
         number = task.train[row]
         logprobs = []
@@ -194,8 +193,9 @@ def test_the_loss_is_that_of_each_pair_alone(chat, loss):
             one = kto_loss(c - ref_c, np.array(wanted), z, s.beta)
             plain.append(2 * one + sft if wanted else one)
     tl.stack(plain).mean().backward()
-    expected = {name: p.grad.copy() for name, p in model.named_parameters()}
-    model.zero_grad()
+    expected = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = None
     total = 0.0
     for part in (examples[:3], examples[3:]):
         loss_of_part = task.loss(model, part)
@@ -203,8 +203,7 @@ def test_the_loss_is_that_of_each_pair_alone(chat, loss):
         total += loss_of_part.item()
     assert total == pytest.approx(tl.stack(plain).mean().item(), abs=1e-5)
     for name, p in model.named_parameters():
-        np.testing.assert_allclose(p.grad, expected[name], atol=1e-5, err_msg=name)
-    assert len(names) == len(expected)
+        np.testing.assert_allclose(p.grad.numpy(), expected[name], atol=1e-5, err_msg=name)
 
 
 def test_each_text_has_dropout_of_its_own(chat):
@@ -233,7 +232,7 @@ def test_kto_measures_how_far_the_model_is_from_the_reference(chat):
     far = task.measure(model, texts) - task.reference[texts]
     assert z[0] == pytest.approx(max(0, far.mean()), abs=1e-5)
     task.refer_to(model)
-    assert task.batch(0, model).arrays[1].tolist() == [0.0] * len(rows)
+    np.testing.assert_allclose(task.batch(0, model).arrays[1], 0, atol=1e-6)
     # A mismatched text: the prompt of its answer, and then the answer to another prompt.
     own, mixed = task.texts[texts[0] - 1], task.texts[texts[0]]
     prompt = int(np.argmax(own[1]))
@@ -389,6 +388,14 @@ def test_dpo_begins_at_ln_2_and_learns(folder, tmp_path, capsys):
     assert f"test accuracy {final['test_accuracy']:.4f}" in capsys.readouterr().out
 
 
+def test_adapters_begin_at_ln_2_and_learn(folder, tmp_path):
+    out = tmp_path / "out"
+    tune(dpo, given(folder, out, epochs=4, learning_rate=1e-2, lora=4))
+    first, *_, final = lines_of(out)
+    assert first["val_loss"] == pytest.approx(math.log(2), abs=1e-8)
+    assert final["test_accuracy"] > 0.9 and final["test_margin"] > 0.1
+
+
 @pytest.mark.parametrize("loss, beta", [("ipo", 0.3), ("simpo", 2.0), ("kto", 0.3)])
 def test_its_relatives_learn(folder, tmp_path, loss, beta):
     out = tmp_path / "out"
@@ -424,13 +431,13 @@ def test_a_template_and_its_tokens_come_with_the_model(folder, tmp_path):
 
 
 ARGV = (
-    "--val_fraction=0.2 --epochs=5 --learning_rate=1e-3 --eval_interval=8 --save_interval=5 "
+    "--val_fraction=0.2 --max_iters=60 --learning_rate=1e-3 --eval_interval=20 --save_interval=9 "
     "--log_interval=1 --warmup_iters=5 --overwrite=False"
 ).split()
 
 
-def start(folder, out, *argv, ranks=1):
-    command = [sys.executable, "-m", "gpt.finetune", "dpo", "--out_dir", str(out), *argv]
+def start(method, folder, out, *argv, ranks=1):
+    command = [sys.executable, "-m", "gpt.finetune", method, "--out_dir", str(out), *argv]
     if "--init_from=resume" not in argv:
         command += [f"--init_from={folder / 'base'}", f"--dataset={folder / 'pairs.json'}"]
     if ranks > 1:
@@ -445,30 +452,71 @@ def finish(process):
     return stdout
 
 
-@pytest.mark.parametrize("loss", ["dpo", "kto"])
-def test_killed_and_resumed_it_is_the_same_bit_for_bit(folder, tmp_path, loss):
-    argv = [*ARGV, f"--loss={loss}", "--workers=1", "--dropout=0.1"]
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    finish(start(folder, whole, *argv))
-    process = start(folder, out, *argv)
+def check_resumed_after_a_kill(method, folder, whole, out):
+    process = start(method, folder, out, *ARGV, "--workers=1")
     wait_for(process, out, 20)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL  # it was not done
-    assert f"resuming {out} at step " in finish(start(folder, out, "--init_from=resume"))
+    said = finish(start(method, folder, out, "--init_from=resume"))
+    assert f"resuming {out} at step " in said
     assert_same(out, whole)
 
 
-@pytest.mark.skipif(parallel.fault() is not None, reason="the extra mpi is not installed")
-@pytest.mark.parametrize("loss", ["dpo", "kto"])
-def test_two_workers_give_the_same_curve(folder, tmp_path, loss):
-    for ranks in (1, 2):
-        argv = [*ARGV, f"--loss={loss}", "--max_iters=10"]
-        finish(start(folder, tmp_path / str(ranks), *argv, ranks=ranks))
-    one, two = (lines_of(tmp_path / str(ranks)) for ranks in (1, 2))
-    if loss == "dpo":
-        assert two[0]["val_loss"] == pytest.approx(math.log(2), abs=1e-8)
-    for line, expected in zip(two, one, strict=True):
+def check_same_curve(out, whole):
+    for line, expected in zip(lines_of(out), lines_of(whole), strict=True):
         assert line.keys() == expected.keys() and line["step"] == expected["step"]
-        for name in expected.keys() - {"tokens_per_second", "seconds"}:
-            assert line[name] == pytest.approx(expected[name], abs=2e-5), name
+        for name in expected.keys() - {"tokens_per_second", "seconds", "event"}:
+            assert line[name] == pytest.approx(expected[name], abs=2e-4), name
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """The run that was left alone."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    finish(start("dpo", folder, out, *ARGV, "--workers=1"))
+    return out
+
+
+def test_killed_and_resumed_it_is_the_same_bit_for_bit(folder, whole, tmp_path):
+    check_resumed_after_a_kill("dpo", folder, whole, tmp_path / "out")
+
+
+def test_kto_is_resumed_as_if_it_had_not_stopped(folder, tmp_path, monkeypatch):
+    settings = dict(loss="kto", max_iters=9, save_interval=1, dropout=0.1)
+    tune(dpo, given(folder, tmp_path / "whole", **settings))
+    real, calls = loop.train_step, []
+
+    def stop(*args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(dpo, given(folder, tmp_path / "out", **settings))
+    tune(dpo, dict(init_from="resume", out_dir=str(tmp_path / "out")))
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+needs_mpi = pytest.mark.skipif(
+    parallel.fault() is not None, reason="the extra mpi is not installed"
+)
+
+
+@needs_mpi
+def test_two_workers_give_the_same_curve(folder, whole, tmp_path):
+    finish(start("dpo", folder, tmp_path / "out", *ARGV, ranks=2))
+    assert lines_of(tmp_path / "out")[0]["val_loss"] == pytest.approx(math.log(2), abs=1e-8)
+    check_same_curve(tmp_path / "out", whole)
+
+
+@needs_mpi
+def test_two_workers_agree_on_how_far_the_model_is(folder, tmp_path):
+    one, two, more = tmp_path / "1", tmp_path / "2", dict(loss="kto", max_iters=5)
+    tune(dpo, given(folder, one, **more))
+    argv = "--loss=kto --max_iters=5 --val_fraction=0.2 --log_interval=1 --warmup_iters=2".split()
+    finish(start("dpo", folder, two, *argv, ranks=2))
+    check_same_curve(two, one)

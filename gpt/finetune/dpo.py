@@ -20,7 +20,8 @@ from tensorlite import Tensor
 
 from ..training.settings import option
 from .kto import Answers
-from .pairs import PairTuning, chat_with, compare, log_sigmoid, read_pairs, split_by_prompt
+from .pair_task import beside, compare, log_sigmoid
+from .pairs import PairTuning, chat_with, read_pairs, split_by_prompt
 from .reference import ReferenceTask
 
 # =================================================================================================
@@ -93,10 +94,9 @@ class Preferences(ReferenceTask):
 
     def scores(self, texts: np.ndarray, logprobs: Tensor) -> Tensor:
         """What the loss compares, (B,), of texts with these log-probabilities (B,)."""
-        if self.settings.loss == "simpo":
-            return logprobs / self.tokens[texts]
-        ratios = self.ratios(texts, logprobs)
-        return ratios / self.tokens[texts] if self.settings.loss == "ipo" else ratios
+        loss, tokens = self.settings.loss, beside(logprobs, self.tokens[texts])
+        scores = logprobs if loss == "simpo" else self.ratios(texts, logprobs)
+        return scores / tokens if loss in ("ipo", "simpo") else scores
 
     def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:
         s = self.settings
@@ -108,7 +108,7 @@ class Preferences(ReferenceTask):
         else:
             losses = dpo_loss(c, r, s.beta, s.label_smoothing)
         if s.sft_weight:
-            losses = losses - s.sft_weight * chosen / self.tokens[2 * pairs]
+            losses = losses - s.sft_weight * chosen / beside(chosen, self.tokens[2 * pairs])
         return losses
 
     def figures(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> dict[str, float]:
@@ -141,5 +141,5 @@ def prepare(run, records, tokenizer, model):
     else:
         texts, prompts = read_pairs(records, chat, longest)
         task = Preferences(s, texts, split_by_prompt(s, prompts))
-    task.refer_to(model, run.team)
+    task.refer_to(model.to(s.device), run.team)
     return task, model, chat.tokenizer

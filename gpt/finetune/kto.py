@@ -18,6 +18,7 @@ from tensorlite.parallel import ALONE, Team
 
 from ..data.chat import Chat, messages_of
 from ..training.task import Batch
+from .pair_task import beside
 from .pairs import TOO_LONG, Text, encode_answer, read_pairs, say_left_out, split_by_prompt
 from .reference import ReferenceTask
 
@@ -28,8 +29,8 @@ def kto_loss(ratios: Tensor, desirable: np.ndarray, z: float | np.ndarray, beta:
     `ratios` (B,) is log(pi / ref) of answers, `desirable` (B,) bool says which are. `z`, about how
     far the model is from the reference (the Kullback-Leibler divergence), gets no gradient.
     """
-    sign = np.where(desirable, 1, -1).astype(ratios.dtype)
-    return 1 - tl.sigmoid(beta * sign * (ratios - z))
+    sign = beside(ratios, np.where(desirable, beta, -beta))
+    return 1 - tl.sigmoid(sign * (ratios - beside(ratios, z)))
 
 
 # =================================================================================================
@@ -132,10 +133,11 @@ class Answers(ReferenceTask):
 
     def weighted_losses(self, answers: np.ndarray, logprobs: Tensor, z) -> Tensor:
         s, texts, desirable = self.settings, 2 * answers, self.desirable[answers]
-        weights = np.where(desirable, s.desirable_weight, 1).astype(np.float32)
+        weights = beside(logprobs, np.where(desirable, s.desirable_weight, 1))
         losses = weights * kto_loss(self.ratios(texts, logprobs), desirable, z, s.beta)  # (B,)
         if s.sft_weight:
-            losses = losses - s.sft_weight * desirable * logprobs / self.tokens[texts]
+            own = beside(logprobs, s.sft_weight * desirable / self.tokens[texts])
+            losses = losses - own * logprobs
         return losses
 
     def figures(self, answers: np.ndarray, logprobs: Tensor, mismatched: Tensor) -> dict:

@@ -11,7 +11,8 @@ from tensorlite.parallel import ALONE, Team
 
 from ..data import inputs_and_targets
 from ..evaluate import sequence_logprobs
-from .pairs import PairTask, PairTuning, Text, both
+from .pair_task import PairTask, beside, both
+from .pairs import PairTuning, Text
 
 
 class ReferenceTask(PairTask):
@@ -42,7 +43,7 @@ class ReferenceTask(PairTask):
 
     def ratios(self, texts: np.ndarray, logprobs: Tensor) -> Tensor:
         """log(pi / ref) of texts with these log-probabilities, (B,)."""
-        return logprobs - self.reference[texts]
+        return logprobs - beside(logprobs, self.reference[texts])
 
     def loss_of(self, texts: np.ndarray, logprobs: Tensor) -> dict[str, float]:
         """`chosen_loss` for each token of these texts, and by which part it has risen."""

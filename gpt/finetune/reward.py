@@ -22,8 +22,8 @@ from tensorlite import Tensor
 
 from ..data import pad_rows
 from ..models import Classifier
-from .pairs import PairTask, PairTuning, chat_with, compare, log_sigmoid
-from .pairs import read_pairs, split_by_prompt
+from .pair_task import PairTask, compare, log_sigmoid
+from .pairs import PairTuning, chat_with, read_pairs, split_by_prompt
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
