@@ -16,6 +16,7 @@ Read base.py, char.py, simple_bpe.py, bpe.py, in that order. Nothing here knows 
 | formats.py, export.py | tokenizers read from files, and written as files of other projects |
 | gpt2_files.py, huggingface_files.py, tiktoken_files.py | how formats.py reads each project's |
 | huggingface_steps.py, transformers_config.py, byte_characters.py | parts of those files |
+| special_tokens.py | a tokenizer with more special tokens |
 | pretrained.py, fetch.py | published vocabularies, and files fetched once |
 | texts.py, widths.py | texts and folders of them; token files that hold something else |
 | files.py, processes.py | files written whole or not at all; work for several processes |
@@ -35,6 +36,7 @@ from .char import CharTokenizer
 from .formats import load
 from .pretrained import find, pretrained
 from .sentencepiece_bpe import SentencePieceBPE
+from .special_tokens import with_special_tokens
 from .streaming import StreamDecoder
 
 __all__ = [
@@ -46,4 +48,5 @@ __all__ = [
     "find",
     "load",
     "pretrained",
+    "with_special_tokens",
 ]

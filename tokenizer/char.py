@@ -11,11 +11,12 @@ an "é" that is written as two code points is two ids, and decoding gives the sa
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import repeat
 from pathlib import Path
 
 from .base import Tokenizer
+from .checks import check_special_ids
 from .export import export, write_characters
 from .texts import replace_surrogates, texts_of
 
@@ -31,12 +32,13 @@ class CharTokenizer(Tokenizer):
     >>> tokenizer.encode("abx")  # with a warning that "x" is unknown
     [0, 1, 3]
 
-    There are no special tokens, so `eos_token_id` is None.
-    Raises ValueError if a character is given twice or cannot be written as UTF-8, TypeError if
-    `characters` is not a str.
+    `special_tokens` are name -> id; their ids come after the one for unknown characters. `train`
+    makes none, so that `eos_token_id` is None.
+    Raises ValueError if a character is given twice or cannot be written as UTF-8, and for other ids
+    of special tokens; TypeError if `characters` is not a str.
     """
 
-    def __init__(self, characters: str):
+    def __init__(self, characters: str, special_tokens: Mapping[str, int] | None = None):
         if not isinstance(characters, str):
             raise TypeError(f"characters must be one str, not {type(characters).__name__}")
         if replace_surrogates(characters) != characters:
@@ -49,7 +51,9 @@ class CharTokenizer(Tokenizer):
         self.unknown_id = len(characters)
         self._warned = False
         tokens = (character.encode() for character in characters + UNKNOWN)
-        super().__init__(dict(enumerate(tokens)), special_tokens={})
+        special_tokens = {} if special_tokens is None else special_tokens
+        check_special_ids(special_tokens, first=len(characters) + 1)
+        super().__init__(dict(enumerate(tokens)), special_tokens)
 
     @classmethod
     def train(
@@ -112,8 +116,11 @@ class CharTokenizer(Tokenizer):
         return place
 
     def describe(self) -> dict:
-        return {"type": "char", "characters": self.characters}
+        description = {"type": "char", "characters": self.characters}
+        special = {"special_tokens": self.special_tokens} if self.special_tokens else {}
+        return description | special
 
     @classmethod
     def from_description(cls, description: dict) -> "CharTokenizer":
-        return cls(description.get("characters"))
+        special, *_ = cls.described_names({"special_tokens": {}} | description)
+        return cls(description.get("characters"), special)

@@ -70,7 +70,7 @@ def write_huggingface(tokenizer: Tokenizer) -> dict[str, bytes]:
         steps.append(level)
     one = len(steps) == 1
     pre_tokenizer = steps[0] if one else {"type": "Sequence", "pretokenizers": steps}
-    model = {
+    model = BPE_DEFAULTS | {
         "ignore_merges": tokenizer.ignore_merges,
         "vocab": {characters[i]: i for i in sorted(tokens)} | _apart(tokenizer, tokens),
         "merges": [[characters[left], characters[right]] for left, right in merges],
@@ -91,7 +91,7 @@ def write_sentencepiece(tokenizer: Tokenizer) -> dict[str, bytes]:
     decoders.append({"type": "Fuse"})
     if tokenizer.drops_first_space:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    model = {
+    model = BPE_DEFAULTS | {
         "unk_token": tokenizer.unknown,
         "fuse_unk": tokenizer.fuse_unknown,
         "byte_fallback": tokenizer.byte_fallback,
@@ -134,7 +134,7 @@ BPE_DEFAULTS = {
 def _huggingface_files(
     tokenizer: Tokenizer, pre_tokenizer: dict | None, decoder: dict, model: dict
 ) -> dict[str, bytes]:
-    """`tokenizer.json` and `tokenizer_config.json`, with what both kinds of BPE have in common."""
+    """`tokenizer.json` and `tokenizer_config.json`, with what all kinds have in common."""
     named = {**tokenizer.special_tokens, **tokenizer.added_tokens}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     added_tokens = [
@@ -156,7 +156,7 @@ def _huggingface_files(
         "pre_tokenizer": pre_tokenizer,
         "post_processor": _template(tokenizer, {i: name for name, i in model["vocab"].items()}),
         "decoder": decoder,
-        "model": BPE_DEFAULTS | model,
+        "model": model,
     }
     # A name that is no special token here would become one there, with an id of its own.
     roles = tokenizer.conventions._asdict().items()
@@ -216,30 +216,19 @@ def write_characters(tokenizer: Tokenizer) -> dict[str, bytes]:
         "pattern": {"String": name},
         "content": tokenizer.decode([tokenizer.unknown_id]),
     }
-    tokenizer_json = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Split",
-            "pattern": {"Regex": r"[\s\S]"},
-            "behavior": "Isolated",
-            "invert": False,
-        },
-        "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]},
-        "model": {
-            "type": "WordLevel",
-            "vocab": {c: i for i, c in enumerate([*tokenizer.characters, name])},
-            "unk_token": name,
-        },
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": r"[\s\S]"},
+        "behavior": "Isolated",
+        "invert": False,
     }
-    return {
-        "tokenizer.json": json.dumps(tokenizer_json, ensure_ascii=False).encode(),
-        "tokenizer_config.json": json.dumps(HUGGINGFACE_CONFIG, indent=2).encode(),
-    }
+    decoder = {"type": "Sequence", "decoders": [shown, {"type": "Fuse"}]}
+    ids = {c: i for i, c in enumerate([*tokenizer.characters, name])}
+    if clash := sorted(ids.keys() & tokenizer.special_tokens.keys()):
+        raise ValueError(f"these files cannot hold a special token with the name {clash[0]!r}")
+    vocabulary = ids | _apart(tokenizer, {})
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": name}
+    return _huggingface_files(tokenizer, split, decoder, model)
 
 
 def _plain(pattern: str) -> str:
