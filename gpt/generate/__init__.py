@@ -6,7 +6,7 @@ prompts; `generate_ids` does the same for ids. Read sampling.py (one token), con
 """
 
 from .constrain import Grammar
-from .ids import Writer, evaluating, generate_ids, nth_seed, write
+from .ids import Writer, check_ids, evaluating, generate_ids, nth_seed, write
 from .sampling import Sampling, penalise
 from .speculative import NGRAMS
 from .text import Completion, TextWriter, complete, generate, stream
