@@ -90,6 +90,11 @@ class Settings(Tuning):
             value = getattr(self, name)
             if value is not None and not 0 < value < (1 if name == "clip" else np.inf):
                 raise ValueError(f"--{name} is above 0, and --clip below 1, not {value}")
+        if self.dropout:
+            raise ValueError(
+                "--dropout is 0 in GRPO: answers are compared by the probabilities that they were "
+                "drawn with, and drawn without dropout"
+            )
         if self.loss_type not in ("grpo", "dapo", "dr_grpo"):
             raise ValueError(f"--loss_type is grpo, dapo or dr_grpo, not {self.loss_type!r}")
 
