@@ -85,7 +85,7 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             return 0
 
         # 7. What came out: the loss on the whole validation split, a picture, a sample.
-        run.finish(task.final(model, team, tokens.tokenizer, tokens.val_text))
+        run.finish(model, task.final(model, team, tokens.tokenizer, tokens.val_text))
         if team.rank > 0:
             return 0
         run.draw()

@@ -3,6 +3,15 @@
 from .config import GPTConfig
 from .generate import generate_ids
 from .model import GPT
-from .models import Llama, LlamaConfig, load, quantize
+from .models import Classifier, Llama, LlamaConfig, load, quantize
 
-__all__ = ["GPT", "GPTConfig", "Llama", "LlamaConfig", "generate_ids", "load", "quantize"]
+__all__ = [
+    "GPT",
+    "Classifier",
+    "GPTConfig",
+    "Llama",
+    "LlamaConfig",
+    "generate_ids",
+    "load",
+    "quantize",
+]

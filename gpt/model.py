@@ -197,6 +197,10 @@ class GPT(nn.Module):
         """
         write_gpt2(directory, self.config, self.published(), step)
 
+    def save_config(self, directory: str | Path) -> None:
+        """Write config.json alone."""
+        write_gpt2(directory, self.config, None)
+
     def published(self) -> dict[str, np.ndarray]:
         """The parameters by the names of transformers' GPT2LMHeadModel."""
         return {
@@ -220,15 +224,28 @@ class GPT(nn.Module):
 
         Raises ValueError, before memory is used, if the two do not fit.
         """
+        return read_weights(cls.empty(config, tensors.path), tensors)
+
+    @classmethod
+    def empty(cls, config: GPTConfig, path: str | Path) -> GPT:
+        """The model of this shape, in memory that is not used before something is read into it.
+
+        Raises ValueError, which names the folder `path`, where no memory holds it.
+        """
         try:
-            model = cls(config, seed=None)  # in memory that is not used before something is read
+            return cls(config, seed=None)
         except (MemoryError, ValueError):  # ValueError: for sizes beyond any address
-            raise ValueError(
-                f"{tensors.path} describes a model that no memory holds: {config}"
-            ) from None
-        tensors.check(model.published())
-        for part in model.parts():
-            if isinstance(part, nn.Linear):
-                part.arrange()
-        tensors.read_into(model.published())
-        return model.eval()
+            raise ValueError(f"{path} describes a model that no memory holds: {config}") from None
+
+
+def read_weights(model: nn.Module, tensors: Tensors) -> nn.Module:
+    """Read the weights in a folder into a model, which is returned in eval mode.
+
+    Raises ValueError, before memory is used, if they do not fit its `published()` arrays.
+    """
+    tensors.check(model.published())
+    for part in model.parts():
+        if isinstance(part, nn.Linear):
+            part.arrange()
+    tensors.read_into(model.published())
+    return model.eval()

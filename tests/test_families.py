@@ -125,6 +125,13 @@ def qwen(added=()):
     return made
 
 
+def small_letters():
+    made = byte_level(["<|endoftext|>"], [level(True)])
+    digits = normalizers.Replace(hf.Regex(r"\p{Nd}"), "0")
+    made.normalizer = normalizers.Sequence([normalizers.Lowercase(), digits])
+    return made
+
+
 def bert_around(made):
     made.post_processor = processors.RobertaProcessing(
         ("</s>", made.token_to_id("</s>")), ("<s>", made.token_to_id("<s>"))
@@ -157,6 +164,7 @@ FAMILIES = {
     "unknown": lambda: sentencepiece(legacy(), None, byte_fallback=False),
     "unknown_each": lambda: sentencepiece(legacy(), None, byte_fallback=False, fuse=False),
     "llama3": llama3,
+    "small_letters": small_letters,
     "smollm": lambda: byte_level(
         [EOS, "<|im_start|>"], [pre_tokenizers.Digits(individual_digits=True), level(True)]
     ),

@@ -24,7 +24,7 @@ def llama2_file() -> str:
     "changes, message",
     [
         (dict(normalizer=None), r"pre_tokenizer \[\] cannot be read"),
-        (dict(normalizer={"type": "Lowercase"}), "changes the text first .*'Lowercase'"),
+        (dict(normalizer={"type": "StripAccents"}), "changes the text first .*'StripAccents'"),
         (dict(pre_tokenizer={"type": "Whitespace"}), r"pre_tokenizer \['Whitespace'\] cannot"),
         (
             dict(pre_tokenizer={"type": "Metaspace", "replacement": "_", "split": True}),

@@ -277,8 +277,9 @@ def test_a_crash_at_any_rename_loses_nothing(text, tmp_path, capsys, monkeypatch
         ok(train.main, capsys, *run, "--out_dir", out, "--init_from=auto")
         assert_same(out, whole)
         crashes += 1
-    # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files, twice the best
-    assert crashes == 3 + 1 + 1 + 3 * 3 + 2 * 5
+    # the tokenizer, run.json, metrics.jsonl, three checkpoints of three files and a card, twice the
+    # best, the card of the finished run
+    assert crashes == 3 + 1 + 1 + 3 * 4 + 2 * 6 + 1
 
 
 def test_the_best_is_the_same_when_the_start_was_better(text, tmp_path, capsys):

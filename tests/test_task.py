@@ -77,7 +77,7 @@ def learn(given, team=ALONE, why=""):
         task = Rarer(s)
         run.begin(task, model)
         if train(run, task, model, optimizer):
-            run.finish(task.evaluate(model, team))
+            run.finish(model, task.evaluate(model, team))
     return 0
 
 

@@ -4,6 +4,7 @@ Most command lines run in this process, which saves a second each; the helpers h
 other files too.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -40,7 +41,15 @@ TINY = (
     "--eval_interval=10 --eval_iters=2 --log_interval=5 --warmup_iters=5 --learning_rate=1e-2"
 ).split()
 LOG_KEYS = {"step", "train_loss", "lr", "grad_norm", "tokens_per_second"}
-FINAL_KEYS = {"event", "step", "val_loss_full", "bits_per_byte", "seconds", "tokens_per_second"}
+FINAL_KEYS = {
+    "event",
+    "step",
+    "val_loss_full",
+    "val_loss_full_error",
+    "bits_per_byte",
+    "seconds",
+    "tokens_per_second",
+}
 
 
 def corpus(n: int = 600) -> str:
@@ -127,10 +136,10 @@ def test_a_run_from_the_shell_and_a_sample_from_its_folder_alone(text, tmp_path)
     )
     assert f"{ROOT / 'sample.py'} --out_dir out\n" in done.stdout
     out = tmp_path / "out"
-    expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl"}
+    expected = {"model.safetensors", "config.json", "run.json", "metrics.jsonl", "README.md"}
     tokenizer = {tokenizers.base.FILE_NAME, "tokenizer.json", "tokenizer_config.json"}
     expected |= {"optimizer-25.safetensors"} | tokenizer
-    best = {f"best/{n}" for n in {"model.safetensors", "config.json"} | tokenizer}
+    best = {f"best/{n}" for n in {"model.safetensors", "config.json", "README.md"} | tokenizer}
     assert files(out).keys() - {"loss.png"} == expected | best
 
     text.unlink()
@@ -580,7 +589,7 @@ def test_help_shows_the_presets_with_their_sizes(capsys):
         config = GPTConfig(sizes[name], s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)
         digits = len(number.partition(".")[2])
         assert f"{count(config) / 1e6:.{digits}f}" == number, name
-    for field in Settings.__dataclass_fields__:
+    for field in (field.name for field in dataclasses.fields(Settings)):
         assert f"--{field} " in shown or f"--{field}\n" in shown, field
     assert PRESET_HELP.count("\n") < 10
 
@@ -785,7 +794,7 @@ def test_overwriting_deletes_links_and_not_what_they_lead_to(text, tmp_path, cap
         (out / name).symlink_to(elsewhere / name)
     before = files(elsewhere)
     ok(train.main, capsys, *argv, "--overwrite")
-    assert files(elsewhere) == before and len(before) == 7
+    assert files(elsewhere) == before and len(before) == 8
     assert not any(path.is_symlink() for path in out.iterdir()) and out.is_symlink()
     assert GPT.from_pretrained(out / "best") and (out / "optimizer-25.safetensors").exists()
     # Links that lead nowhere, to a disk that is not mounted for example, are not written over.
@@ -908,7 +917,7 @@ def test_a_step_that_diverges_changes_nothing():
 
 
 def test_all_settings_are_typed():
-    fields = Settings.__dataclass_fields__.values()
+    fields = dataclasses.fields(Settings)
     assert {f.type.removesuffix(" | None") for f in fields} == {"int", "float", "bool", "str"}
     assert all(f.metadata["help"] for f in fields)
     assert presets.IGNORED.keys().isdisjoint(Settings.__dataclass_fields__)

@@ -14,7 +14,7 @@ from .base import Tokenizer
 from .byte_characters import to_bytes, to_characters
 from .conventions import ROLES
 from .files import write_atomic
-from .normalizers import Step
+from .normalizers import ANY_DIGIT, LOWERCASE, Step
 from .pieces import PATTERNS
 
 ABOUT_RANKS = "tiktoken.json"  # the pattern and special tokens of the `.tiktoken` file beside it
@@ -173,8 +173,13 @@ def _huggingface_files(
 def _normalizer(steps: Sequence[Step]) -> dict | None:
     written = []
     for step in steps:
-        if isinstance(step, str):
+        if step == LOWERCASE:
+            written.append({"type": "Lowercase"})
+        elif isinstance(step, str):
             written.append({"type": step})
+        elif step[0] == "digits":
+            pattern = {"Regex": ANY_DIGIT}
+            written.append({"type": "Replace", "pattern": pattern, "content": step[1]})
         elif step[0] == "prepend":
             written.append({"type": "Prepend", "prepend": step[1]})
         else:

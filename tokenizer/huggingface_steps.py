@@ -5,7 +5,7 @@ done there and not here.
 
 | step | what is read |
 |---|---|
-| normalizer | NFC, NFD, NFKC, NFKD, Prepend, Replace of a text, and sequences of them |
+| normalizer | NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace of a text or of all digits |
 | pre_tokenizer | Split (Isolated), Digits, and ByteLevel last; or Metaspace |
 | post_processor | TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, and sequences |
 | decoder | ByteLevel; or Replace, ByteFallback, Fuse and Strip in this order |
@@ -16,7 +16,7 @@ from functools import cache
 from reprlib import repr as short_repr  # a file may hold values of any size
 
 from .files import member
-from .normalizers import FORMS, Step, check_steps
+from .normalizers import ANY_DIGIT, FORMS, LOWERCASE, Step, check_steps
 from .pieces import PATTERNS, Pattern
 from .sentencepiece_bpe import MARK, SCHEMES, Metaspace
 from .transformers_config import Ids, items
@@ -46,6 +46,10 @@ def read_normalizer(normalizer: object) -> list[Step]:
         kind, pattern = member(step, "type"), member(member(step, "pattern"), "String")
         if kind in FORMS:
             steps.append(kind)
+        elif kind == "Lowercase":
+            steps.append(LOWERCASE)
+        elif kind == "Replace" and member(step.get("pattern"), "Regex") == ANY_DIGIT:
+            steps.append(("digits", step.get("content")))
         elif kind == "Prepend":
             steps.append(("prepend", step.get("prepend")))
         elif kind == "Replace" and isinstance(pattern, str):
@@ -53,7 +57,8 @@ def read_normalizer(normalizer: object) -> list[Step]:
         else:
             raise ValueError(
                 f"it changes the text first (normalizer {short_repr(kind)}), which is not "
-                f"supported; only {', '.join(FORMS)}, Prepend and Replace of a text are"
+                f"supported; only {', '.join(FORMS)}, Lowercase, Prepend and Replace of a text "
+                f"or of {ANY_DIGIT} are"
             )
     return list(check_steps(steps))
 

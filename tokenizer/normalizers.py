@@ -5,20 +5,26 @@ A normalizer is a sequence of steps, which JSON can hold as it is:
 | step | what it does |
 |---|---|
 | `"NFC"`, `"NFD"`, `"NFKC"`, `"NFKD"` | the normal form of that name |
+| `"lowercase"` | small letters for capital ones, each by itself: "Σ" is "σ" everywhere |
+| `["digits", "0"]` | puts this for every decimal digit |
 | `["prepend", "▁"]` | puts this before a text that is not empty |
 | `["replace", " ", "▁"]` | replaces every occurrence of the first by the second |
 
-Qwen's tokenizers use NFC; those made from SentencePiece's models use the other two. The normal
-forms are those of Python's `unicodedata`. Hugging Face's library has the tables of an older version
-of Unicode: for NFC they agree, the other three differ in 73 characters added since.
+Qwen's tokenizers use NFC; those made from SentencePiece's models use the last two. Classifiers of
+texts use lowercase and digits. The normal forms are those of Python's `unicodedata`. Hugging Face's
+library has the tables of an older version of Unicode: for NFC they agree, the other three differ in
+73 characters added since.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from reprlib import repr as short_repr  # a file may hold values of any size
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-SIZES = {"prepend": 2, "replace": 3}
+LOWERCASE = "lowercase"
+DIGIT, ANY_DIGIT = re.compile(r"\d"), r"\p{Nd}"  # here, and as Hugging Face's library says it
+SIZES = {"digits": 2, "prepend": 2, "replace": 3}
 MOST = 16  # steps; a text may grow at each
 GROWTH = 64  # by how much all replacements together may lengthen a text
 
@@ -32,7 +38,7 @@ def check_steps(steps: object) -> tuple[Step, ...]:
     checked: list[Step] = []
     growth = 1
     for step in steps:
-        if isinstance(step, str) and step in FORMS:
+        if isinstance(step, str) and step in (*FORMS, LOWERCASE):
             checked.append(step)
         elif (
             isinstance(step, (list, tuple))
@@ -41,11 +47,12 @@ def check_steps(steps: object) -> tuple[Step, ...]:
             and 0 < len(step[1]) <= GROWTH
         ):
             checked.append(tuple(step))
-            growth *= max(1, len(step[2])) if step[0] == "replace" else 1
+            growth *= 1 if step[0] == "prepend" else max(1, len(step[-1]))
         else:
             raise ValueError(
-                f"a step of a normalizer must be one of {', '.join(FORMS)}, "
-                f'["prepend", TEXT] or ["replace", OLD, NEW], not {short_repr(step)}'
+                f"a step of a normalizer must be one of {', '.join(FORMS)}, {LOWERCASE}, "
+                '["digits", TEXT], ["prepend", TEXT] or ["replace", OLD, NEW], not '
+                f"{short_repr(step)}"
             )
     if growth > GROWTH:
         raise ValueError(f"the normalizer could make a text {growth} times as long")
@@ -59,10 +66,27 @@ def normalize(text: str, steps: Iterable[Step]) -> str:
     '▁a▁b'
     """
     for step in steps:
-        if isinstance(step, str):
+        if step == LOWERCASE:
+            text = text.replace("Σ", "σ").lower()  # Python alone has another letter at the end
+        elif isinstance(step, str):
             text = unicodedata.normalize(step, text)
+        elif step[0] == "digits":
+            text = DIGIT.sub(step[1].replace("\\", r"\\"), text)
         elif step[0] == "replace":
             text = text.replace(*step[1:])
         elif text:
             text = step[1] + text
     return text
+
+
+def with_normalizer(tokenizer, steps: Iterable[Step]):
+    """The tokenizer, doing these steps to a text before what it does already.
+
+    Raises ValueError for a step that is none, and for a tokenizer that keeps no normalizer.
+    """
+    normalizer = check_steps([*steps, *tokenizer.normalizer])
+    changed = tokenizer.from_description(tokenizer.describe() | {"normalizer": list(normalizer)})
+    if changed.normalizer != normalizer:
+        raise ValueError(f"{tokenizer!r} changes no text before it is cut: use bpe")
+    changed.set_conventions(tokenizer.conventions)
+    return changed

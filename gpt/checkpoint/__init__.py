@@ -1,11 +1,34 @@
 """What is saved of a model and of a run, so that nothing is lost and everybody can read it.
 
 `files` writes files that appear whole or not at all, `tensors` reads weights in one file or
-several, `hub` fetches them, `layout` checks the folders of others, `gpt2` and `llama` know the
-names and settings in them, and `run` keeps the state of a run. None of them knows a model: they
-handle files, arrays and names.
+several, `hub` fetches them, `layout` checks the folders of others, `gpt2`, `llama`, `classifier`
+and `adapter` know the names and settings in them, and `run` keeps the state of a run. None of them
+knows a model: they handle files, arrays and names.
 """
 
+from .adapter import (
+    ADAPTED,
+    ADAPTER,
+    ADAPTER_CONFIG,
+    BASE,
+    PREFIX,
+    base_folder,
+    check_adapter,
+    config_folder,
+    is_adapter,
+    read_adapter,
+    write_adapter,
+)
+from .classifier import (
+    MULTI,
+    PROBLEMS,
+    REGRESSION,
+    SCORE,
+    SINGLE,
+    describe_labels,
+    is_classifier,
+    read_labels,
+)
 from .files import CONFIG, MODEL, open_tensors, read_json, write_json, write_tensors
 from .gpt2 import read_config, read_gpt2, write_gpt2
 from .hub import fetch_model, local_folder

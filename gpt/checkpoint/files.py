@@ -24,6 +24,7 @@ INDEX = "model.safetensors.index.json"  # of a model in several files
 # Files of checkpoints in other formats, which are not read, and what they hold.
 OTHER_CHECKPOINTS = {
     INDEX: "a checkpoint in several parts (sharded)",
+    "adapter_model.bin": "a pickled adapter, which could run code when it is read",
     "adapter_model.*": "an adapter (LoRA), which is only the changes to a model",
     "pytorch_model*.bin*": "a pickled checkpoint, which could run code when it is read",
     "*.pt": "a pickled checkpoint, which could run code when it is read",

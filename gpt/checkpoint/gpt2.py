@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..config import GPTConfig
+from .classifier import SCORE
 from .files import CONFIG, MODEL, write_tensors
-from .layout import TOKEN_IDS, Tensors, check_keys, read_settings, write_settings
+from .layout import QUANTIZATION, TOKEN_IDS, Tensors, check_keys, read_settings, write_settings
 from .tensors import TensorFiles
 
 PREFIX = "transformer."
@@ -21,13 +22,18 @@ WTE, WPE, HEAD = PREFIX + "wte.weight", PREFIX + "wpe.weight", "lm_head.weight"
 
 
 def write_gpt2(
-    directory: str | Path, config: GPTConfig, arrays: dict, step: int = 0, more: dict | None = None
+    directory: str | Path,
+    config: GPTConfig,
+    arrays: dict | None,
+    step: int = 0,
+    more: dict | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors`, which GPT2LMHeadModel.from_pretrained reads.
 
-    `arrays` are the parameters by their names in GPT-2; `step` is the number of updates that made
-    them, which is kept in the file. `more` is written into config.json for matrices in another
-    form, which only `gpt.load` reads.
+    `arrays` are the parameters by their names in GPT-2, or None for config.json alone; `step` is
+    the number of updates that made them, which is kept in the file. `more` is written into
+    config.json as well: what a classifier says of itself, or how matrices are quantised, which only
+    `gpt.load` reads.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,11 +53,15 @@ def write_gpt2(
         "tie_word_embeddings": config.tied,
         "bias": config.bias,
     }
-    write_settings(directory, settings | (more or {}), config)
+    settings |= more or {}
+    write_settings(directory, settings, config)
+    if arrays is None:
+        return
     tensors = dict(arrays)
-    if not config.bias and not more:  # GPT-2 has biases everywhere: zeros mean the same as none
-        for name in [n for n in tensors if n.endswith(".weight")]:
-            if not name.endswith((WTE, WPE, HEAD)):
+    if not config.bias and QUANTIZATION not in settings:
+        # GPT-2 has biases everywhere in the body: zeros mean the same as none.
+        for name in [n for n in tensors if n.endswith(".weight") and n.startswith(PREFIX)]:
+            if name not in (WTE, WPE):
                 bias = np.zeros(tensors[name].shape[-1], np.float32)
                 tensors[name.removesuffix("weight") + "bias"] = bias
     write_tensors(directory / MODEL, tensors, {"format": "pt", "step": str(step)})
@@ -83,7 +93,7 @@ def read_gpt2(directory: str | Path) -> tuple[GPTConfig, Tensors]:
 
 def _prefixed(name: str) -> str:
     """The name with the prefix that the files of GPT2Model lack."""
-    return name if name.startswith((HEAD, PREFIX)) else PREFIX + name
+    return name if name.startswith((HEAD, SCORE, PREFIX)) else PREFIX + name
 
 
 def read_config(directory: str | Path) -> GPTConfig:

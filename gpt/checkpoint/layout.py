@@ -24,7 +24,7 @@ HARMLESS = set(
     attention_dropout reorder_and_upcast_attn return_dict output_attentions
     output_hidden_states use_return_dict torchscript tie_encoder_decoder chunk_size_feed_forward
     sep_token_id decoder_start_token_id unk_token_id use_bfloat16 prefix is_decoder
-    tf_legacy_loss
+    tf_legacy_loss truncation_side
     """.split()
 ) | set(TOKEN_IDS)
 # Those of older files that are defaults for generation.
@@ -175,6 +175,9 @@ class Tensors:
         """Take these as known and not needed."""
         for name in names:
             self.theirs.pop(name, None)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.files.shape(self.theirs[name])
 
     def read(self, name: str) -> np.ndarray:
         return self.files.read(self.theirs[name])

@@ -171,13 +171,13 @@ def read_windows(path: Path, raw: dict, family: str) -> tuple[int | None, ...]:
 
 
 def write_llama(
-    directory: str | Path, config, arrays: dict, step: int = 0, more: dict | None = None
+    directory: str | Path, config, arrays: dict | None, step: int = 0, more: dict | None = None
 ) -> None:
     """Write `config.json` and `model.safetensors`, which AutoModelForCausalLM reads.
 
-    `config` is a LlamaConfig, `arrays` the parameters by their published names; `step` is the
-    number of updates that made them. `more` is written into config.json for matrices in another
-    form, which only `gpt.load` reads.
+    `config` is a LlamaConfig, `arrays` the parameters by their published names, or None for
+    config.json alone; `step` is the number of updates that made them. `more` is written into
+    config.json as in `write_gpt2`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -212,4 +212,5 @@ def write_llama(
     if config.family == "mistral":
         del settings["layer_types"]
     write_settings(directory, settings | (more or {}), config)
-    write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})
+    if arrays is not None:
+        write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})

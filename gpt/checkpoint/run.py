@@ -4,9 +4,9 @@ A run's folder is that of a model, with the tokenizer's files in it, and two fil
 its settings, and the optimizer's state under the number of its step.
 
 A folder cannot be replaced in one go. So the optimizer's state is written first, and the rename of
-`model.safetensors`, which holds the number of the step, is what commits: until then the earlier
-checkpoint is whole. Before the first checkpoint there is an empty file for step 0, so that a run
-that has lost its model is not mistaken for one that has saved nothing yet.
+`model.safetensors` (or an adapter's file), which holds the number of the step, is what commits:
+until then the earlier checkpoint is whole. Before the first checkpoint there is an empty file for
+step 0, so that a run that has lost its model is not mistaken for one that has saved nothing yet.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .adapter import ADAPTER
 from .files import MODEL, open_tensors, sync_directory, write_json, write_tensors
 
 RUN = "run.json"
@@ -43,10 +44,16 @@ def save_tokenizer(directory: str | Path, tokenizer) -> None:
         write_json(directory / TOKENIZER_CONFIG, {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
+def weights_of(directory: str | Path) -> Path | None:
+    """The file that commits a run's checkpoint, of a whole model or an adapter; None before."""
+    paths = (Path(directory) / name for name in (MODEL, ADAPTER))
+    return next((path for path in paths if path.exists()), None)
+
+
 def load_step(directory: str | Path) -> int | None:
     """The step at which a run's checkpoint was saved; None when nothing has been saved yet."""
-    path = Path(directory) / MODEL
-    if not path.exists():
+    path = weights_of(directory)
+    if path is None:
         return None
     with open_tensors(path) as file:
         step = (file.metadata() or {}).get("step", "")
@@ -64,7 +71,7 @@ def begin_run(directory: str | Path) -> None:
 def is_lost(directory: str | Path) -> bool:
     """Whether a run has saved a model that is not there any more."""
     # Look in this order: another process may be in the middle of its first save_run.
-    return not (_optimizer_path(Path(directory), 0).exists() or (Path(directory) / MODEL).exists())
+    return not (_optimizer_path(Path(directory), 0).exists() or weights_of(directory))
 
 
 def save_run(directory: str | Path, model, optimizer, step: int) -> None:

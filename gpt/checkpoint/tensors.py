@@ -48,21 +48,22 @@ class TensorFiles:
     ((2048,), 'BF16')
 
     `names` are sorted; `metadata` is that of the only file, or of the first shard by name. As in
-    transformers, the index is not read where model.safetensors is in the folder.
+    transformers, the index is not read where model.safetensors is in the folder. `file` is the
+    name of another single file.
 
     Raises FileNotFoundError where the folder holds no checkpoint, and ValueError for one in another
     form, for a damaged file, for shards that do not agree with the index, and for a file outside
     the folder.
     """
 
-    def __init__(self, directory: str | Path):
+    def __init__(self, directory: str | Path, file: str = MODEL):
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise FileNotFoundError(f"there is no folder {self.directory}")
-        path, index = self.directory / MODEL, self.directory / INDEX
+        path, index = self.directory / file, self.directory / INDEX
         if os.path.lexists(path):
             shards = {path: None}
-        elif os.path.lexists(index):
+        elif file == MODEL and os.path.lexists(index):
             shards = self._shards(index)
         else:
             raise missing(path)

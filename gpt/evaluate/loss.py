@@ -44,16 +44,29 @@ def full_loss(
     team: Team = ALONE,
     say: Callable[[str], None] | None = None,
 ) -> float:
-    """The mean loss over all of `tokens` (N,), in non-overlapping windows of the block size.
+    """The mean loss over all of `tokens` (N,), in nats per token: the first of `loss_and_error`."""
+    return loss_and_error(model, tokens, batch_size, team, say)[0]
 
-    Each token after the first is predicted once; fewer tokens than a window at the end are left
-    out. The ranks of a team divide the batches among them; a batch has at least `batch_size`
-    windows. A terminal shows a progress bar; elsewhere `say` is called with a line about the
-    progress every five seconds.
+
+def loss_and_error(
+    model: GPT,
+    tokens,
+    batch_size: int,
+    team: Team = ALONE,
+    say: Callable[[str], None] | None = None,
+) -> tuple[float, float]:
+    """The mean loss over all of `tokens` (N,) in windows of the block size, and its standard error.
+
+    The windows do not overlap: each token after the first is predicted once, and fewer tokens than
+    a window at the end are left out. The error is that of a mean over batches of neighbouring
+    windows; it is NaN for a single batch. The ranks of a team divide the batches among them; a
+    batch has at least `batch_size` windows. A terminal shows a progress bar; elsewhere `say` is
+    called with a line about the progress every five seconds.
     """
     block_size = model.config.block_size
     batch_size = max(batch_size, AT_A_TIME // block_size)
-    total, n = 0.0, 0
+    batches = -(-((len(tokens) - 1) // block_size) // batch_size)
+    losses, sizes = np.zeros(batches), np.zeros(batches)
     began = shown = time.monotonic()
     bar = tqdm(
         total=(len(tokens) - 1) // block_size,
@@ -66,15 +79,19 @@ def full_loss(
     with bar:
         for i, (x, y) in enumerate(full_windows(tokens, block_size, batch_size)):
             if i % team.size == team.rank:
-                total += _loss(model, x, y) * y.size
-            n += y.size
+                losses[i] = _loss(model, x, y)
+            sizes[i] = y.size
             bar.update(len(x))
             if say and bar.disable and time.monotonic() - shown > 5:
                 shown = time.monotonic()
-                done = n / block_size / bar.total
+                done = sizes.sum() / block_size / bar.total
                 left = duration((shown - began) * (1 - done) / done)
                 say(f"validation: {done:.0%} of {bar.total:,} windows, {left} left")
-    return team.sum(total) / n
+    losses = team.sum(losses)
+    shares = sizes / sizes.sum()
+    mean = float(losses @ shares)
+    square = ((losses - mean) ** 2) @ shares**2
+    return mean, math.sqrt(square * batches / (batches - 1)) if batches > 1 else math.nan
 
 
 def _loss(model: GPT, x, y) -> float:

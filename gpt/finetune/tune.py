@@ -49,15 +49,15 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
             return 0
 
         # 4. What trains: all weights, some of them, or adapters. Then the state that was saved.
+        total = sum(p.size for p in model.parameters())
         model = choose_trainable(model, run.settings)
         run.load_weights(model)
         model.to(run.settings.device)
         optimizer = make_optimizer(model, run.settings, team)
         run.load_optimizer(model, optimizer)
         trained = sum(p.size for p in optimizer.params)
-        total = sum(p.size for p in model.parameters())
         print(
-            f"{trained:,} of {total:,} parameters train ({trained / total:.1%}); "
+            f"{trained:,} parameters train, {trained / total:.1%} of the model's {total:,}; "
             f"{len(task.lengths):,} examples of {task.tokens_per_example} tokens on average"
         )
         if why:
@@ -74,7 +74,7 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
             more = "".join(f" --{n} {getattr(run.settings, n)}" for n in run.settings.unsaved)
             print(f"{run.stopped()}; go on: {again} --init_from resume{more}")
             return 0
-        run.finish(task.final(model, team))
+        run.finish(model, task.final(model, team))
         if team.rank == 0:
             run.draw()
             print_final(run)
@@ -111,9 +111,11 @@ def with_steps(s: Tuning, steps_per_epoch: int) -> Tuning:
 def choose_trainable(model: nn.Module, s: Tuning) -> nn.Module:
     """The model with what shall train as the only parameters that require gradients."""
     if s.lora:
-        targets = s.lora_targets.split(",") if s.lora_targets else None
-        adapter = dict(rank=s.lora, alpha=s.lora_alpha, targets=targets, dora=s.dora, seed=s.seed)
-        return models.Adapted.around(model, s.init_from, **adapter)
+        targets = tuple(s.lora_targets.split(",")) if s.lora_targets else ()
+        adapted = models.Adapted(model, s.init_from)
+        adapter = models.LoraConfig(s.lora, s.lora_alpha, s.dropout, targets, s.dora)
+        adapted.add_adapter("default", adapter, s.seed)
+        return adapted
     if s.train == "all":
         return model
     for p in model.parameters():

@@ -13,10 +13,12 @@ from tokenizer.base import FILE_NAME
 
 from .. import checkpoint
 from ..data import resolve
+from .card import CARD, is_ours
 from .settings import NO_MODEL, RunSettings, Settings, is_model
 
 # The folder best/ comes first: only it may fail to be deleted, and then nothing has changed.
 RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
+RUN_FILES += (checkpoint.ADAPTED, checkpoint.ADAPTER_CONFIG, checkpoint.ADAPTER)
 # Settings that do not change what is learned.
 NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
 NEUTRAL += ("eval_only",)
@@ -28,7 +30,7 @@ def choose_run(given: dict, out: Path, kind: type[RunSettings] = Settings) -> bo
     `given` are settings of the class `kind`.
     """
     settings = kind(**given)
-    parts = ("run.json", "model.safetensors", "metrics.jsonl", "best")
+    parts = ("run.json", "model.safetensors", checkpoint.ADAPTER, "metrics.jsonl", "best")
     exists = any(os.path.lexists(out / name) for name in parts) or any(out.glob("optimizer-[1-9]*"))
     resumable = (out / checkpoint.RUN).exists()
     if out.exists() and not out.is_dir():
@@ -75,8 +77,9 @@ def read_run(out: Path) -> dict:
     if not isinstance(saved.get("settings"), dict) or "data" not in saved:
         raise ValueError(f"{out / checkpoint.RUN} does not describe a run")
     if checkpoint.is_lost(out):
+        file = checkpoint.ADAPTER if saved["settings"].get("lora") else checkpoint.MODEL
         raise FileNotFoundError(
-            f"the run in {out} has lost its {checkpoint.MODEL}: put it back (best/ may have an "
+            f"the run in {out} has lost its {file}: put it back (best/ may have an "
             "earlier one, for --init_from), or begin again with --overwrite"
         )
     folder, settings = saved.get("folder"), saved["settings"]
@@ -150,6 +153,7 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
         names += (p.name for p in out.glob("answers-*.json"))  # of gpt/finetune/answers.py
+        names += [CARD] if is_ours(out / CARD) else []
         for path in (out / name for name in names):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

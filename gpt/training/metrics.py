@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import io
 import json
 import os
 import statistics
@@ -13,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizer.base import write_atomic
+
+from ..evaluate.picture import new_figure, save_figure
 
 
 class Metrics:
@@ -89,19 +89,10 @@ def finished(directory: str | Path) -> bool:
 
 def plot_losses(directory: str | Path) -> bool:
     """Draw the losses in metrics.jsonl as `loss.png`; False without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None:
+    figure = new_figure(8, 5)
+    if figure is None:
         return False
-    # No pyplot: the backend is the caller's, and one that MPLBACKEND names (a notebook's) may be
-    # missing here, which matplotlib would not even be imported with.
-    backend = os.environ.pop("MPLBACKEND", None)
-    try:
-        from matplotlib.figure import Figure
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-
     lines = read_metrics(Path(directory) / "metrics.jsonl")
-    figure = Figure(figsize=(8, 5))
     axes = figure.subplots()
     for key, label in (("train_loss", "training batch"), ("val_loss", "validation (estimate)")):
         points = [(line["step"], line[key]) for line in lines if key in line]
@@ -115,7 +106,5 @@ def plot_losses(directory: str | Path) -> bool:
     axes.set(xlabel="step", ylabel="loss (nats)")
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_atomic(Path(directory) / "loss.png", picture.getvalue())
+    save_figure(figure, Path(directory) / "loss.png")
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tensorlite import Tensor
@@ -9,7 +11,7 @@ from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
 
 from ..data import check_length, draw_batch, draw_starts
-from ..evaluate import bits_per_byte, estimate_loss, full_loss
+from ..evaluate import bits_per_byte, estimate_loss, loss_and_error
 from ..model import GPT
 from .output import harmless
 from .settings import Settings
@@ -49,12 +51,13 @@ class Pretraining:
     def final(self, model: GPT, team: Team, tokenizer, val_text: str | None) -> dict:
         """The loss on the whole validation split, measured once, at the end of the run.
 
-        Both numbers are None with --skip_final_eval. `bits_per_byte` needs a tokenizer, and the
+        All are None with --skip_final_eval. `val_loss_full_error` is a standard error, None for a
+        split of a single batch. `bits_per_byte` needs a tokenizer, and the
         text of the split where that has characters which the tokenizer does not know.
         """
-        s, loss, bits = self.settings, None, None
+        s, loss, error, bits = self.settings, None, None, None
         if not s.skip_final_eval:
-            loss = full_loss(
+            loss, error = loss_and_error(
                 model,
                 self.val_tokens,
                 s.batch_size,
@@ -64,4 +67,5 @@ class Pretraining:
             if tokenizer:
                 with harmless("bits per byte"):
                     bits = bits_per_byte(loss, self.val_tokens, s.block_size, tokenizer, val_text)
-        return {"val_loss_full": loss, "bits_per_byte": bits}
+        error = None if error is None or math.isnan(error) else error
+        return {"val_loss_full": loss, "val_loss_full_error": error, "bits_per_byte": bits}

@@ -9,7 +9,7 @@ Any command that trains opens its run first, and passes it to the loop:
         run.load_optimizer(model, optimizer)
         run.begin(task, model)                      from here on the folder is written to
         if train(run, task, model, optimizer):
-            run.finish(measured)
+            run.finish(model, measured)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tensorlite.device import keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team
 
 from .. import checkpoint
+from .card import write_card
 from .folder import choose_run, only_process, prepare_folder, read_run, resumed_settings
 from .metrics import Clock, Metrics, finished, plot_losses, read_metrics
 from .output import harmless
@@ -177,6 +178,7 @@ class Run:
             if self.team.rank == 0:
                 checkpoint.save_tokenizer(self.out / "best", self.tokenizer)
                 model.save_pretrained(self.out / "best", step)
+                write_card(self, model, self.out / "best", step)
             self.team.wait()
 
     def save(self, model: nn.Module, optimizer, step: int) -> None:
@@ -186,6 +188,7 @@ class Run:
         if self.team.rank == 0:
             self.metrics.sync()
             checkpoint.save_run(self.out, model, optimizer, step)
+            write_card(self, model, self.out, step)
         self.team.wait()
         self.saved = step
 
@@ -194,9 +197,11 @@ class Run:
         step = checkpoint.load_step(self.out) or 0
         return f"stopped at step {step:,}, {'saved' if step else 'with nothing to save yet'}"
 
-    def finish(self, measured: dict[str, Any]) -> None:
-        """Write the last line of metrics.jsonl, with what was measured at the end."""
+    def finish(self, model: nn.Module, measured: dict[str, Any]) -> None:
+        """Write the last line of metrics.jsonl, with what was measured at the end, and the card."""
         clock = self.clock
+        if self.team.rank == 0:  # first: a run with its last line counts as finished
+            write_card(self, model, self.out, self.settings.max_iters, measured)
         self.metrics.write(
             {
                 "event": "final",

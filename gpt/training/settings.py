@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..checkpoint import CONFIG
+from ..checkpoint import CONFIG, is_adapter
 from ..data import CORPORA, validation_size
 
 
@@ -176,4 +176,5 @@ NO_MODEL = ("scratch", "resume", "auto")  # what --init_from says where it names
 
 def is_model(init_from: str) -> bool:
     """Whether --init_from names a folder that holds a model."""
-    return init_from not in NO_MODEL and (Path(init_from) / CONFIG).exists()
+    folder = Path(init_from)
+    return init_from not in NO_MODEL and ((folder / CONFIG).exists() or is_adapter(folder))

@@ -1,0 +1,72 @@
+"""The model in a folder that holds all of it, and models of other shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from .. import checkpoint
+from ..config import GPTConfig
+from ..model import GPT
+from .config import FAMILIES, LlamaConfig, config_of
+from .llama import Llama
+from .quantized import load_quantized
+
+
+def load_whole(directory: str | Path) -> GPT | Llama:
+    """The model in a folder with all of its weights. Raises as `gpt.load` does."""
+    family = class_of(directory)
+    if checkpoint.is_classifier(directory):
+        raise ValueError(
+            f"{directory} holds a classifier of texts, not a language model: "
+            "gpt.Classifier.from_pretrained opens it, python -m gpt.classify uses it"
+        )
+    if few := checkpoint.read_quantization(directory):
+        return load_quantized(directory, family, *few)
+    return family.from_pretrained(directory)
+
+
+def class_of(directory: str | Path) -> type[GPT]:
+    """The class of the model in a folder. Raises as `gpt.load` does."""
+    kind = checkpoint.model_type(directory)
+    if kind not in ("gpt2", *FAMILIES):
+        known = ", ".join(map(repr, ("gpt2", *FAMILIES)))
+        raise ValueError(
+            f"{directory} holds a model of type {kind!r}; the types that can be loaded are {known}"
+        )
+    return GPT if kind == "gpt2" else Llama
+
+
+def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
+    """The shape of the model in a folder. Raises as `gpt.load` does."""
+    directory = checkpoint.config_folder(directory)
+    if class_of(directory) is GPT:
+        return checkpoint.read_config(directory)
+    return config_of(directory, checkpoint.read_fields(directory))
+
+
+def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
+    """A new model of this shape; see `GPT` for the seed."""
+    return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)
+
+
+def with_config(model: GPT | Llama, **changes) -> GPT | Llama:
+    """The model with another `dropout`, a shorter `block_size` or a larger `vocab_size`.
+
+    Of the position embeddings, those in the shorter context remain. The embeddings of new ids are
+    the mean of the others', as in transformers, so that none of them is likelier than the rest. The
+    weights are copied, into the order in memory in which training is fastest.
+    """
+    config = dataclasses.replace(model.config, **changes)
+    new, state = make(config, seed=None), model.state_dict()
+    for name, p in new.named_parameters():
+        rows = state[name]
+        if len(p.data) > len(rows):
+            mean = np.mean(rows, axis=0, keepdims=True)
+            rows = np.concatenate([rows, np.repeat(mean, len(p.data) - len(rows), axis=0)])
+        state[name] = rows[: len(p.data)]
+    new.load_state_dict(state)
+    new.recompute = model.recompute
+    return new
