@@ -417,7 +417,6 @@ def test_two_workers_give_the_same_curve(folder, whole, tmp_path):
 
 
 def test_adapters_learn_from_rewards_too(folder, tmp_path):
-    pytest.importorskip("gpt.models.lora")
     out = tmp_path / "out"
     tune(grpo, given(folder, out, lora=2, max_iters=10, eval_interval=5, learning_rate=2e-2), ALONE)
     rewards = [line["val_reward"] for line in lines_of(out) if "val_reward" in line]
