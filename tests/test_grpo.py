@@ -302,7 +302,8 @@ def test_several_updates_learn_from_one_batch_of_answers(folder, tmp_path, char)
     [
         (dict(batch_size=18), "--batch_size 18 is no multiple of --group 4"),
         (dict(group=1), "--group is at least 2"),
-        (dict(clip=1.0), "--clip is above 0, and --clip below 1|--clip is above 0"),
+        (dict(clip=1.0), "--clip is above 0 and below 1, not 1.0"),
+        (dict(clip_high=0.0), "--clip_high is above 0, not 0.0"),
         (dict(loss_type="ppo"), "--loss_type is grpo, dapo or dr_grpo, not 'ppo'"),
         (dict(dropout=0.1), "--dropout is 0 in GRPO"),
         (dict(beta=-1.0), "--beta is at least 0"),

@@ -152,6 +152,14 @@ def save_answers(path: Path, answers: Sequence[Answer]) -> None:
     checkpoint.write_json(path, {"answers": [asdict(answer) for answer in answers]})
 
 
+def forget_answers(out: Path, before: int) -> None:
+    """Delete the files of answers that were drawn before this step."""
+    for path in out.glob("answers-*.json"):
+        number = path.stem.partition("-")[2]
+        if number.isdecimal() and int(number) < before:
+            path.unlink()
+
+
 def read_answers(path: Path, model, n: int) -> list[Answer]:
     """The n answers in a file of `save_answers`. Raises ValueError for any other file."""
     try:

@@ -37,6 +37,7 @@ from .answers import (
     Prompt,
     answers_file,
     as_arrays,
+    forget_answers,
     prompts_of,
     read_answers,
     save_answers,
@@ -56,7 +57,7 @@ class Settings(Tuning):
     """The settings of GRPO. Raises ValueError for values that cannot work."""
 
     method: ClassVar[str] = "grpo"
-    # Answers that were drawn before a run was stopped are those of the steps after it.
+    # A resumed run goes on with answers that were drawn before.
     fixed: ClassVar[tuple[str, ...]] = (*Tuning.fixed, "group", "updates", "batch_size")
     fixed += ("gradient_accumulation_steps",)
     # No file decides which code runs.
@@ -86,10 +87,10 @@ class Settings(Tuning):
                 f"--batch_size {self.batch_size} is no multiple of --group {self.group}: it counts "
                 "answers, and the answers of a group are in one step"
             )
-        for name in ("clip", "clip_high"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < (1 if name == "clip" else np.inf):
-                raise ValueError(f"--{name} is above 0, and --clip below 1, not {value}")
+        if not 0 < self.clip < 1:
+            raise ValueError(f"--clip is above 0 and below 1, not {self.clip}")
+        if self.clip_high is not None and not self.clip_high > 0:
+            raise ValueError(f"--clip_high is above 0, not {self.clip_high}")
         if self.dropout:
             raise ValueError(
                 "--dropout is 0 in GRPO: answers are compared by the probabilities that they were "
@@ -193,11 +194,8 @@ class GRPO(EpochTask):
             self.answers = self.answering.draw(model, self.prompts, seeds, team=team)
             if s.updates > 1 and team.rank == 0:
                 save_answers(path, self.answers)
-                needed = self.run.saved - self.run.saved % s.updates  # by the last checkpoint
-                for old in range(needed - s.updates, -1, -s.updates):
-                    if not answers_file(out, old).exists():
-                        break
-                    answers_file(out, old).unlink()
+                # The last checkpoint needs those of its step, and no earlier ones.
+                forget_answers(out, self.run.saved - self.run.saved % s.updates)
         rewards = np.array([a.reward for a in self.answers]).reshape(-1, s.group)  # (P, G)
         lengths = np.array([len(a.ids) for a in self.answers])  # (B,)
         by_spread = s.loss_type != "dr_grpo"
