@@ -8,7 +8,7 @@ constrain.py, chat.py.
 
 from .chat import Conversation
 from .constrain import Grammar
-from .ids import Writer, evaluating, generate_ids, nth_seed, write
+from .ids import Writer, check_ids, evaluating, generate_ids, nth_seed, write
 from .sampling import Sampling, penalise
 from .speculative import NGRAMS
 from .text import Completion, TextWriter, complete, generate, stream
