@@ -28,10 +28,9 @@ from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 from . import checkpoint
-from .commandline import Parser
+from .commandline import Parser, print_anything
 from .finetune.scores import scores, text_ids
 from .models import Classifier, load_classifier
-from .training.output import print_anything
 
 PROGRAM = "gpt.classify"
 AT_A_TIME = 512  # texts of a file that are sorted by length and read together
