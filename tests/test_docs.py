@@ -211,6 +211,7 @@ def test_the_commands_of_a_page(page, workplace):
         "python -m gpt.finetune classify --dataset sms.tsv",
         "python -m gpt.finetune classify --init_from out --dataset sms.tsv --lora -1",
         "python -m gpt.classify --file texts.txt",
+        "python -m gpt.evaluate out --task nothing",
         "python benchmarks/nothing.py",
         "python benchmarks/ops.py --no_such_flag",
         "mpiexec -n 2 python train.py --no_such_flag 1",

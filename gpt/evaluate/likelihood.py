@@ -35,9 +35,8 @@ def encode_pair(model: GPT, tokenizer, context: str, continuation: str) -> tuple
     if not context:
         return beginning(model, tokenizer), tokenizer.encode_ordinary(continuation)
     own = tokenizer.encode_ordinary(context)
-    return [*tokenizer.prefix_ids, *own], tokenizer.encode_ordinary(context + continuation)[
-        len(own) :
-    ]
+    whole = tokenizer.encode_ordinary(context + continuation)
+    return [*tokenizer.prefix_ids, *own], whole[len(own) :]
 
 
 def beginning(model: GPT, tokenizer) -> list[int]:
