@@ -13,9 +13,10 @@ import tensorlite as tl
 from gpt import GPT, GPTConfig, models
 from gpt.data.chat import Chat, prepare_chat
 from gpt.finetune import dpo, kto
+from gpt.finetune.conversations import split_by
 from gpt.finetune.dpo import Preferences, Settings, dpo_loss, ipo_loss, simpo_loss
 from gpt.finetune.kto import kto_loss
-from gpt.finetune.pairs import encode_answer, read_pairs, split_by_prompt
+from gpt.finetune.pairs import encode_answer, read_pairs
 from gpt.finetune.reward import bradley_terry_loss
 from gpt.finetune.tune import tune
 from gpt.training import loop
@@ -69,7 +70,7 @@ def task_of(chat, records, **settings):
         task = kto.Answers.of_records(s, records, chat, 65)
     else:
         texts, prompts = read_pairs(records, chat, 65)
-        task = Preferences(s, texts, split_by_prompt(s, prompts))
+        task = Preferences(s, texts, split_by(s, prompts))
     size = chat.tokenizer.vocab_size
     model, other = (GPT(GPTConfig(**SIZES | dict(vocab_size=size)), seed=i) for i in (1, 2))
     task.refer_to(other)
@@ -332,7 +333,7 @@ def test_other_records_are_refused(chat):
     with pytest.raises(ValueError, match="the 12 answers to train are all alike"):
         kto.Answers.of_records(Settings(val_fraction=0.2, test_fraction=0.2), answers, chat, 65)
     with pytest.raises(ValueError, match="3 examples, divided by .*: none to validate"):
-        split_by_prompt(Settings(), ["a", "b", "c"])
+        split_by(Settings(), ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from tensorlite.parallel import ALONE, Team
 
 from ..data.chat import Chat, messages_of
 from ..training.task import Batch
+from .conversations import Text, split_by
 from .pair_task import beside
-from .pairs import TOO_LONG, Text, encode_answer, read_pairs, say_left_out, split_by_prompt
+from .pairs import TOO_LONG, encode_answer, read_pairs, say_left_out
 from .reference import ReferenceTask
 
 
@@ -108,9 +109,9 @@ class Answers(ReferenceTask):
 
     @staticmethod
     def of_records(settings, records: Sequence[Mapping], chat: Chat, longest: int) -> Answers:
-        """The task of these records. Raises as `read_answers` and `split_by_prompt` do."""
+        """The task of these records. Raises as `read_answers` and `split_by` do."""
         texts, desirable, prompts = read_answers(records, chat, longest)
-        parts = split_by_prompt(settings, prompts)
+        parts = split_by(settings, prompts)
         return Answers(settings, with_mismatched(texts, parts, longest), desirable, parts)
 
     def divergence(self, answers: np.ndarray, mismatched: np.ndarray) -> float:

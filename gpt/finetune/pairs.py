@@ -10,39 +10,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from ..data import split_records
-from ..data.chat import TEMPLATES, Chat, messages_of, prepare_chat
-from ..models import with_config
-from ..training.settings import option
-from .settings import Tuning
-
-Text = tuple[np.ndarray, np.ndarray]  # the ids of a prompt with its answer, which are the answer's
-
-
-@dataclass
-class PairTuning(Tuning):
-    """Settings of a method that learns from answers in conversations."""
-
-    fixed: ClassVar[tuple[str, ...]] = (*Tuning.fixed, "template")
-
-    template: str | None = option(
-        None, f"how conversations are written: {', '.join(TEMPLATES)} (as the tokenizer says)"
-    )
-
-
-def chat_with(s: PairTuning, tokenizer, model):
-    """(the chat of the template in the settings, the model with the ids that it needs)."""
-    if s.template:
-        tokenizer = prepare_chat(tokenizer, s.template)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        model = with_config(model, vocab_size=tokenizer.vocab_size)
-        model.recompute = s.recompute
-    return Chat(tokenizer), model
+from ..data.chat import Chat, messages_of
+from .conversations import Text
 
 
 def conversation(record: Mapping, answer: str) -> list[dict[str, str]]:
@@ -106,15 +78,3 @@ def say_left_out(left_out: Counter, n: int) -> None:
     """Print how many of n records are left out, for each reason."""
     for why, count in left_out.items():
         print(f"{count:,} of {n:,} records are left out: {why}")
-
-
-def split_by_prompt(s: Tuning, prompts: Sequence[str]) -> list[np.ndarray]:
-    """Numbers of examples to train, to validate and to test: those of one prompt stay together.
-
-    Raises ValueError where none is left to train or to validate.
-    """
-    parts = split_records(len(prompts), s.fractions, s.seed, prompts)
-    for name, part in zip(("train", "validate"), parts):
-        if not len(part):
-            raise ValueError(f"{len(prompts)} examples, divided by {s.fractions}: none to {name}")
-    return parts
