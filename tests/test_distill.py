@@ -99,7 +99,7 @@ def test_a_student_comes_closer_to_its_teacher(folder, tmp_path, capsys):
 
 def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     plain = tokenizers.load(folder / "small")
-    with pytest.raises(ValueError, match="the tokenizer has no chat template"):
+    with pytest.raises(ValueError, match="none to train"):  # alpaca's template is longer than 32
         tune(distill, given(folder, tmp_path / "out", "talk.json"))
     with pytest.raises(ValueError, match="the teacher in .* has other tokens .300 ids. than the m"):
         tune(distill, given(folder, tmp_path / "out", "talk.json", template="chatml"))
@@ -111,7 +111,7 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     names = dict(init_from=str(tmp_path / "small"), teacher=str(tmp_path / "big"))
     assert tune(distill, given(folder, tmp_path / "out", "talk.json", **names, lora=2)) == 0
     said = capsys.readouterr().out
-    assert "conversations of over 32 tokens are left out" in said and "test divergence" in said
+    assert "conversations are left out: an answer would end beyond the 33" in said and "test divergence" in said
     s = Settings(dataset="talk.json", val_fraction=0.3, **names)
     records = [{"instruction": "go", "output": "cat"}, {"instruction": "go", "output": "ab"}] * 4
     run = SimpleNamespace(settings=s)

@@ -72,7 +72,7 @@ def test_it_begins_at_ln_2_and_learns(folder, tmp_path, more):
     assert first["val_accuracy"] == 0.5 and first["val_margin"] == 0
     assert last["val_loss"] < first["val_loss"] and final["test_margin"] > 0
     if "train" not in more:
-        assert final["test_accuracy"] > 0.9
+        assert final["test_accuracy"] > 0.8
 
 
 def test_a_saved_reward_model_gives_rewards(folder, tmp_path):
