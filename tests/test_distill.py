@@ -111,9 +111,10 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     names = dict(init_from=str(tmp_path / "small"), teacher=str(tmp_path / "big"))
     assert tune(distill, given(folder, tmp_path / "out", "talk.json", **names, lora=2)) == 0
     said = capsys.readouterr().out
-    assert "conversations are left out: an answer would end beyond the 33" in said and "test divergence" in said
+    assert "conversations are left out: an answer would end beyond the 33" in said
+    assert "test divergence" in said
     s = Settings(dataset="talk.json", val_fraction=0.3, **names)
-    records = [{"instruction": "go", "output": "cat"}, {"instruction": "go", "output": "ab"}] * 4
+    records = [{"instruction": f"go {i}", "output": ("cat", "ab")[i % 2]} for i in range(8)]
     run = SimpleNamespace(settings=s)
     task, _, _ = distill.prepare(run, records, chat, models.load(tmp_path / "small"))
     answers = {chat.decode(i[c]) for i, c in zip(task.ids, task.counted)}
