@@ -2,12 +2,12 @@
 
     python benchmarks/preferences.py --dataset instructions.json --out_dir out-preferences
 
-The dataset has `instruction`, `input`, `output`, `chosen` and `rejected`; in the one that the
-figures in docs/benchmarks.md are for, chosen and rejected answers differ in politeness. A fifth of
-the prompts is held out for the figures, a tenth to have chosen the settings by. Of the rest, the
-training part, a model of 1 M parameters learns in this order, each step a command that is printed:
-to continue text (Python's documentation and the training part), to answer, and to prefer the chosen
-answers. Needs no download; takes minutes on two cores.
+The dataset has `instruction`, `input`, `output`, `chosen` and `rejected`; in the one that the figures
+in docs/benchmarks.md are for, chosen and rejected answers differ in politeness. A fifth of the prompts
+is held out for the figures, a tenth to have chosen the settings by. Of the rest, the training part, a
+model of 1 M parameters learns in this order, each step a command that is printed: to continue text
+(Python's documentation and the training part), to answer, and to prefer the chosen answers. Needs no
+download; takes minutes on two cores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpt.data import CORPORA, read_records
 from gpt.data.chat import TEMPLATES
 from gpt.data.conversations import messages_of
 from gpt.data.template import render
-from gpt.finetune.conversations import split_by
+from gpt.finetune.conversations import split_by_question
 from gpt.finetune.dpo import Settings
 from gpt.finetune.pairs import conversation
 from gpt.training.metrics import read_metrics
@@ -88,8 +88,8 @@ def write_parts(records: list[dict], out: Path, seed: int) -> None:
     Equal answers are no pair. The split is the one that `dpo` and `reward` make of the same file.
     """
     pairs = [r for r in records if r["chosen"] != r["rejected"]]
-    prompts = [json.dumps(conversation(r, "chosen")[:-1]) for r in pairs]
-    train, *_ = split_by(Settings(seed=seed, **PARTS), prompts)
+    conversations = [conversation(r, "chosen") for r in pairs]
+    train, *_ = split_by_question(Settings(seed=seed, **PARTS), conversations)
     learned = [pairs[i] for i in train]
     texts = [render(TEMPLATES["alpaca"], messages_of(r), eos_token="") for r in learned]
     (out / "pairs.json").write_text(json.dumps(pairs))

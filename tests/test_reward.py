@@ -11,7 +11,7 @@ import tokenizer
 from gpt import GPT, GPTConfig
 from gpt.data.chat import Chat
 from gpt.finetune import reward
-from gpt.finetune.conversations import split_by
+from gpt.finetune.conversations import split_by_question
 from gpt.finetune.pairs import conversation, read_pairs
 from gpt.finetune.reward import Rewards, Settings, bradley_terry_loss
 from gpt.finetune.tune import tune
@@ -37,9 +37,9 @@ __all__ = ["folder"]  # a fixture
 
 def test_the_loss_is_that_of_each_pair_alone(folder):
     chat = Chat(tokenizer.load(folder / "base"))
-    texts, prompts = read_pairs(pair_records(12), chat, 64)
+    texts, conversations = read_pairs(pair_records(12), chat, 64)
     s = Settings(val_fraction=0.2, batch_size=16)
-    task = Rewards(s, texts, split_by(s, prompts))
+    task = Rewards(s, texts, split_by_question(s, conversations))
     body = GPT(GPTConfig(**SIZES | dict(vocab_size=chat.tokenizer.vocab_size)), seed=1)
     model = Classifier(body, ["reward"], "regression", seed=1)
     examples, losses = task.batch(0), []

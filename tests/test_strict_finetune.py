@@ -9,6 +9,7 @@ import pytest
 from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
+from gpt.finetune import dpo, kto
 from gpt.finetune import grpo
 from gpt.finetune.answers import Answering, Prompt
 from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here
@@ -83,3 +84,15 @@ def test_rewards_for_answers(model):
         return task.loss(model, batch)
 
     check_same(model, loss)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "kto"])
+def test_preferences(model, loss):
+    texts = [(ids, np.arange(len(ids)) > 0) for ids in TEXTS]  # the first two are a pair
+    s, parts = dpo.Settings(loss=loss, sft_weight=0.5), [np.arange(2), np.arange(2), []]
+    if loss == "kto":
+        desirable = np.array([True, False])
+        task = kto.Answers(s, kto.with_mismatched(texts[:2], parts[:1], 17), desirable, parts)
+    else:
+        task = dpo.Preferences(s, texts, parts)
+    check_same(model, lambda m: task.loss(m, task.batch(0, m)))

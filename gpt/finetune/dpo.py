@@ -19,7 +19,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..training.settings import option
-from .conversations import ChatTuning, chat_with, split_by
+from .conversations import ChatTuning, chat_with, split_by_question
 from .kto import Answers
 from .pair_task import beside, compare, log_sigmoid
 from .pairs import read_pairs
@@ -140,7 +140,7 @@ def prepare(run, records, tokenizer, model):
     if s.loss == "kto":
         task = Answers.of_records(s, records, chat, longest)
     else:
-        texts, prompts = read_pairs(records, chat, longest)
-        task = Preferences(s, texts, split_by(s, prompts))
+        texts, conversations = read_pairs(records, chat, longest)
+        task = Preferences(s, texts, split_by_question(s, conversations))
     task.refer_to(model.to(s.device), run.team)
     return task, model, chat.tokenizer

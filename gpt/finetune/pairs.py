@@ -7,17 +7,16 @@ forms of TRL's data sets, and Alpaca's.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..data.chat import Chat, messages_of
+from ..data.chat import Chat, Message, messages_of
 from .conversations import Text
 
 
-def conversation(record: Mapping, answer: str) -> list[dict[str, str]]:
+def conversation(record: Mapping, answer: str) -> list[Message]:
     """The messages of a record that end with the answer in the column `answer`.
 
     Raises ValueError for a record in another form, as `messages_of` does.
@@ -35,7 +34,7 @@ def conversation(record: Mapping, answer: str) -> list[dict[str, str]]:
     return messages_of({"messages": record[answer]})
 
 
-def encode_answer(chat: Chat, messages: Sequence[Mapping]) -> Text:
+def encode_answer(chat: Chat, messages: Sequence[Message]) -> Text:
     """The ids (N,) of a conversation, and which are its last answer with the token that ends it."""
     ids, counted = chat.example(messages)
     end = np.flatnonzero(counted)[-1]
@@ -45,13 +44,13 @@ def encode_answer(chat: Chat, messages: Sequence[Mapping]) -> Text:
 
 def read_pairs(
     records: Sequence[Mapping], chat: Chat, longest: int
-) -> tuple[list[Text], list[str]]:
-    """The texts of n pairs, each chosen one before its rejected one (2 n), and the prompts (n).
+) -> tuple[list[Text], list[list[Message]]]:
+    """The texts of n pairs, each chosen one before its rejected one (2 n), and the chosen ones (n).
 
     Pairs of equal answers are left out, and those with more than `longest` ids; a line is printed
     that counts them. Raises ValueError, with the record's number, for what is no pair.
     """
-    texts, prompts, left_out = [], [], Counter()
+    texts, conversations, left_out = [], [], Counter()
     for number, record in enumerate(records, 1):
         try:
             chosen, rejected = conversation(record, "chosen"), conversation(record, "rejected")
@@ -66,12 +65,12 @@ def read_pairs(
             left_out[TOO_LONG.format(longest)] += 1
         else:
             texts += pair
-            prompts.append(json.dumps(chosen[:-1]))
+            conversations.append(chosen)
     say_left_out(left_out, len(records))
-    return texts, prompts
+    return texts, conversations
 
 
-TOO_LONG = "an answer ends beyond the {} tokens of the context"
+TOO_LONG = "an answer would end beyond the {} tokens that there is room for"
 
 
 def say_left_out(left_out: Counter, n: int) -> None:

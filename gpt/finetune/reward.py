@@ -22,7 +22,7 @@ from tensorlite import Tensor
 
 from ..data import pad_rows
 from ..models import Classifier
-from .conversations import ChatTuning, chat_with, split_by
+from .conversations import ChatTuning, chat_with, split_by_question
 from .pair_task import PairTask, compare, log_sigmoid
 from .pairs import read_pairs
 
@@ -64,8 +64,8 @@ def prepare(run, records, tokenizer, model):
     """
     s = run.settings
     chat, model = chat_with(s, tokenizer, model)
-    texts, prompts = read_pairs(records, chat, model.config.block_size)
-    task = Rewards(s, texts, split_by(s, prompts))
+    texts, conversations = read_pairs(records, chat, model.config.block_size)
+    task = Rewards(s, texts, split_by_question(s, conversations))
     last = {int(ids[-1]) for ids, _ in texts}  # transformers takes padding for no text's end
     pad = min({*range(len(last) + 1)} - last)
     model.config = dataclasses.replace(model.config, pad_token_id=pad)
