@@ -9,6 +9,7 @@ import pytest
 from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
+from gpt.evaluate.likelihood import loglikelihoods
 from gpt.finetune import dpo, kto
 from gpt.finetune import grpo
 from gpt.finetune.answers import Answering, Prompt
@@ -47,6 +48,14 @@ def model(request):
 def test_logprobs_of_answers(model):
     x, y = inputs_and_targets(TEXTS, [np.arange(len(t)) > 2 for t in TEXTS])
     check_same(model, lambda m: -sequence_logprobs(m, x, y).sum())
+
+
+def test_likelihoods(model):
+    pairs = [(text[:1].tolist(), text[1:].tolist()) for text in TEXTS]
+    on_cpu = loglikelihoods(model, pairs)
+    on_gpu = loglikelihoods(model.to("cuda"), pairs)
+    np.testing.assert_allclose(on_cpu[0], on_gpu[0], rtol=1e-5)
+    assert (on_cpu[1] == on_gpu[1]).all()
 
 
 def test_a_classifier(model):
