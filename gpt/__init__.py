@@ -3,7 +3,7 @@
 from .config import GPTConfig
 from .generate import generate_ids
 from .model import GPT
-from .models import Classifier, Llama, LlamaConfig, load, quantize
+from .models import Classifier, Llama, LlamaConfig, load, load_classifier, quantize
 
 __all__ = [
     "GPT",
@@ -13,5 +13,6 @@ __all__ = [
     "LlamaConfig",
     "generate_ids",
     "load",
+    "load_classifier",
     "quantize",
 ]

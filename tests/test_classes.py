@@ -72,11 +72,11 @@ def test_a_label_that_occurs_nowhere_counts_as_0():
     assert made.values["precision"].tolist() == made.values["recall"].tolist() == [1, 1, 0]
 
 
-def test_calibration_error_by_hand():
+def test_ece_by_hand():
     # Three decisions of confidence 0.6, one of them right; one of confidence 1, right.
     p = np.array([[0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [0.0, 1.0]])
     made = measure_classes(("a", "b"), SINGLE, p, np.array([0, 1, 0, 1]))
-    assert made.values["calibration_error"] == pytest.approx((3 * 0.6 - 1) / 4)
+    assert made.values["ece"] == pytest.approx((3 * 0.6 - 1) / 4)
     assert made.reliability.shape == (K, 3)
     np.testing.assert_allclose(made.reliability[9], [3, 1.8, 1])
     np.testing.assert_allclose(made.reliability[14], [1, 1, 1])
@@ -84,9 +84,9 @@ def test_calibration_error_by_hand():
 
 def test_calibrated_probabilities_have_a_small_error_and_too_sure_ones_a_large():
     p, targets = drawn(5000)
-    assert measure_classes(LABELS, SINGLE, p, targets).values["calibration_error"] < 0.03
+    assert measure_classes(LABELS, SINGLE, p, targets).values["ece"] < 0.03
     sure = p**4 / (p**4).sum(axis=1, keepdims=True)
-    assert measure_classes(LABELS, SINGLE, sure, targets).values["calibration_error"] > 0.1
+    assert measure_classes(LABELS, SINGLE, sure, targets).values["ece"] > 0.1
 
 
 def test_the_error_of_accuracy_is_that_of_a_binomial():

@@ -140,7 +140,7 @@ def test_a_model_without_biases_is_saved_with_zeros_in_the_body_alone(tmp_path):
 
 def test_load_says_what_it_is(tmp_path):
     classifier().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="classifier of texts.*Classifier.from_pretrained"):
+    with pytest.raises(ValueError, match="classifier of texts.*gpt.load_classifier"):
         gpt.load(tmp_path)
     classifier().body.save_pretrained(tmp_path / "body")
     with pytest.raises(ValueError, match="no classifier.*score.weight.*gpt.finetune classify"):

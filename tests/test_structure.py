@@ -10,7 +10,7 @@ PACKAGES = ("tensorlite", "tokenizer", "gpt")
 LONGEST = 450  # lines of a file that one reads in one go
 # The rooms of gpt from the ground up: each imports from those before it, and from itself.
 ROOMS = ["commandline", "config", "checkpoint", "attention", "model", "models", "data", "generate"]
-ROOMS += ["evaluate", "training", "finetune", "serve", "export"]
+ROOMS += ["evaluate", "training", "finetune", "serve", "export", "classify"]
 
 
 def modules(root: Path) -> dict[str, Path]:

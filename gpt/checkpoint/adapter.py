@@ -14,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from .classifier import SCORE
 from .files import CONFIG, INDEX, MODEL, read_json, write_json, write_tensors
 from .hub import local_folder
 from .layout import check_keys
@@ -77,6 +78,16 @@ def read_adapter(directory: str | Path) -> tuple[dict, TensorFiles]:
             raise ValueError(f"{path}: {key} is true or false, not {settings[key]!r}")
     settings = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": None} | settings
     return settings, TensorFiles(directory, ADAPTER)
+
+
+def count_labels(directory: str | Path) -> int:
+    """How many labels the head has that an adapter of a classifier brings; 0 for other adapters.
+
+    Raises as `read_adapter` does.
+    """
+    _, files = read_adapter(directory)
+    shape = files.shape(PREFIX + SCORE) if PREFIX + SCORE in files.names else (0,)
+    return shape[0] if shape else 0
 
 
 def check_adapter(files: TensorFiles, shapes: dict[str, tuple], base: str | Path) -> None:

@@ -41,8 +41,10 @@ def describe_labels(family: str, labels: Sequence[str], problem: str, side: str)
     }
 
 
-def read_labels(directory: str | Path, n: int) -> tuple[tuple[str, ...], str, str]:
+def read_labels(directory: str | Path, n: int | None = None) -> tuple[tuple[str, ...], str, str]:
     """The names of the n labels, which of PROBLEMS it is, and where long texts are cut.
+
+    Without n, there are as many labels as have names.
 
     As in transformers, labels without names are LABEL_0, LABEL_1, ... Where no problem is named, a
     single label is a number to predict, and of several one is right. Raises ValueError for anything
@@ -51,6 +53,8 @@ def read_labels(directory: str | Path, n: int) -> tuple[tuple[str, ...], str, st
     path = Path(directory) / CONFIG
     raw = read_json(path)
     said, number = raw.get("id2label"), raw.get("num_labels")
+    if n is None:
+        n = len(said) if isinstance(said, dict) else 0
     if said is None:
         said = {str(i): f"LABEL_{i}" for i in range(n)}
     labels = ()

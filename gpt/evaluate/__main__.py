@@ -145,6 +145,9 @@ def check(parser: Parser, options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> dict:
     """Do what the options say, print a table, and return the report."""
+    for path in (options.json, options.picture):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {Path(path).parent} to write {path} to")
     if options.task == "contamination":
         results = {options.train_text: measure_contamination(options)}
     else:

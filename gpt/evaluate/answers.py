@@ -63,12 +63,13 @@ class Asking:
 
 
 def normalised(text: str) -> str:
+    """A text as it is compared; one that would be empty remains: "A" may be the answer.
+
+    >>> normalised("The  Answer: an Apple."), normalised("A")
+    ('answer apple', 'a')
     """
-    >>> normalised("The  Answer: an Apple.")
-    'answer apple'
-    """
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    plain = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split()) or text.strip().lower()
 
 
 def exact_match(model: GPT, tokenizer, records: Sequence[dict], asking: Asking) -> Result:

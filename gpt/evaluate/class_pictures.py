@@ -52,7 +52,7 @@ def reliability_figure(made: ClassReport):
     axes.errorbar(confidence / count, accuracy, error, marker="o", capsize=3)
     for x, y, number in zip(confidence / count, accuracy, count):
         axes.annotate(f"{number:.0f}", (x, y), xytext=(4, -10), textcoords="offset points")
-    title = f"expected calibration error {made.values['calibration_error']:.3f}"
+    title = f"expected calibration error {made.values['ece']:.3f}"
     axes.set(xlabel="confidence", ylabel="right", title=title, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     figure.tight_layout()

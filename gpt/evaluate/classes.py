@@ -158,7 +158,7 @@ def classification(weights: np.ndarray, rows: dict[str, np.ndarray]) -> dict[str
     return {
         "accuracy": weights @ rows["correct"] / N,
         "macro_f1": f1.mean(axis=1),
-        "calibration_error": np.abs(confidence - correct).sum(axis=1) / count.sum(axis=1),
+        "ece": np.abs(confidence - correct).sum(axis=1) / count.sum(axis=1),
         "precision": hits / np.maximum(given, 1e-9),
         "recall": hits / np.maximum(right, 1e-9),
         "f1": f1,

@@ -127,7 +127,7 @@ def prepare(run, records: list[dict], tokenizer, model):
 
     model, tokenizer = prepare_reading(s, model, tokenizer)
     problem = PROBLEMS[s.problem]
-    classifier = Classifier(model, given.labels, problem, s.seed, s.truncation_side)
+    classifier = Classifier(model, given.labels, problem, s.truncation_side, s.seed)
     ids, n_cut = text_ids(classifier, tokenizer, given.texts)
     if n_cut:
         lost = {"right": "ends", "left": "beginnings"}[s.truncation_side]

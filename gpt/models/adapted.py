@@ -22,6 +22,7 @@ from tensorlite.device import random
 
 from .. import checkpoint
 from ..model import GPT
+from .classifier import Classifier
 from .folders import load_whole, read_config, with_config
 from .llama import Llama
 from .lora import LoRA, LoraConfig, LoRALinear, RandomBlock
@@ -48,7 +49,7 @@ class Adapted(nn.Module):
     quantised model, which passes no gradient on.
     """
 
-    def __init__(self, model: GPT, base: str | Path):
+    def __init__(self, model: GPT | Classifier, base: str | Path):
         if isinstance(body_of(model), Quantized):
             raise ValueError(
                 "quantised weights pass no gradient on: adapters are for the model that they were "
@@ -183,7 +184,7 @@ class Adapted(nn.Module):
         return adapted.eval()
 
 
-def load_adapted(directory: str | Path) -> GPT:
+def load_adapted(directory: str | Path) -> GPT | Classifier:
     """The model that an adapter makes of its base: the changes are in its weights."""
     model = load_base(directory)
     adapter, layers = read_adapter_of(model, directory), layers_of(model)
@@ -195,32 +196,50 @@ def load_adapted(directory: str | Path) -> GPT:
     return model.eval()
 
 
-def load_base(directory: str | Path) -> GPT:
-    """The model that the adapter in a folder changes, with as many ids and positions as it has."""
-    folder = checkpoint.base_folder(directory)
-    model = load_adapted(folder) if checkpoint.is_adapter(folder) else load_whole(folder)
-    own, config = read_config(directory), model.config
-    if own.vocab_size < config.vocab_size or own.block_size > config.block_size:
+def load_base(directory: str | Path) -> GPT | Classifier:
+    """The model that the adapter in a folder changes, with as many ids and positions as it has.
+
+    The head of a classifier that the adapter brings is there, and is still 0.
+    """
+    folder, described = checkpoint.base_folder(directory), checkpoint.config_folder(directory)
+    if checkpoint.is_adapter(folder):
+        model = load_adapted(folder)
+    elif checkpoint.is_classifier(folder):
+        model = Classifier.from_pretrained(folder)
+    else:
+        model = load_whole(folder)
+    body, own = body_of(model), read_config(directory)
+    if own.vocab_size < body.config.vocab_size or own.block_size > body.config.block_size:
         raise ValueError(
             f"{directory} describes a model of {own.vocab_size} ids and {own.block_size} positions,"
-            f" which cannot be made of the {config.vocab_size} and {config.block_size} in {folder}"
+            f" which cannot be made of {folder}, with {body.config.vocab_size} and "
+            f"{body.config.block_size}"
         )
-    if (own.vocab_size, own.block_size) != (config.vocab_size, config.block_size):
-        model = with_config(model, vocab_size=own.vocab_size, block_size=own.block_size).eval()
+    if (own.vocab_size, own.block_size) != (body.config.vocab_size, body.config.block_size):
+        body = with_config(body, vocab_size=own.vocab_size, block_size=own.block_size)
     ids = {name: getattr(own, name) for name in ("generation", *checkpoint.TOKEN_IDS)}
-    model.config = dataclasses.replace(model.config, **ids)
-    return model
+    body.config = dataclasses.replace(body.config, **ids)
+    if isinstance(model, Classifier):
+        model.body = body
+        return model.eval()
+    n = checkpoint.count_labels(directory)
+    if not n:
+        return body.eval()
+    if checkpoint.is_classifier(described):
+        return Classifier(body, *checkpoint.read_labels(described, n)).eval()
+    problem = checkpoint.REGRESSION if n == 1 else checkpoint.SINGLE  # as in transformers
+    return Classifier(body, [f"LABEL_{i}" for i in range(n)], problem).eval()
 
 
 # ---- layers and their names ----------------------------------------------------------------------
 
 
-def body_of(model: GPT) -> GPT:
+def body_of(model: GPT | Classifier) -> GPT:
     """The part of a model whose layers adapters are for."""
     return getattr(model, "body", model)
 
 
-def layers_of(model: GPT) -> dict[str, nn.Linear]:
+def layers_of(model: GPT | Classifier) -> dict[str, nn.Linear]:
     """The linear layers of the blocks by their paths."""
     parts = named_modules(body_of(model))
     return {path: part for path, part in parts if isinstance(part, nn.Linear)}
@@ -244,12 +263,12 @@ def names_of(paths: set[str], layers: dict[str, nn.Linear]) -> set[str]:
     return names if select(layers, tuple(names)).keys() == paths else paths
 
 
-def prefix_of(model: GPT) -> str:
+def prefix_of(model: GPT | Classifier) -> str:
     """What stands before the paths of layers in published names."""
     return "model." if isinstance(body_of(model), Llama) else "transformer."
 
 
-def published(adapter: Adapter, model: GPT) -> dict[str, np.ndarray]:
+def published(adapter: Adapter, model: GPT | Classifier) -> dict[str, np.ndarray]:
     """The arrays of an adapter by their names in the base, matrices (out, in): views."""
     prefix = prefix_of(model)
     return {
@@ -261,7 +280,9 @@ def published(adapter: Adapter, model: GPT) -> dict[str, np.ndarray]:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_adapter_of(model: GPT, directory: str | Path, base: str | Path = "") -> Adapter:
+def read_adapter_of(
+    model: GPT | Classifier, directory: str | Path, base: str | Path = ""
+) -> Adapter:
     """The adapter in a folder, which is one of `model`, from the folder `base`.
 
     Raises ValueError for an adapter of another model, and for what `LoraConfig` and

@@ -55,8 +55,8 @@ class Classifier(nn.Module):
         body: GPT | Llama,
         labels: Sequence[str],
         problem: str = SINGLE,
-        seed: int | None = None,
         truncation_side: str = "right",
+        seed: int | None = None,
     ):
         labels = tuple(labels)
         if (
@@ -139,11 +139,18 @@ class Classifier(nn.Module):
         so that it must be an id with which no text ends; where it is None, transformers takes one
         text at a time.
         """
+        self.write(directory, self.published(), step)
+
+    def save_config(self, directory: str | Path) -> None:
+        """Write config.json alone."""
+        self.write(directory, None)
+
+    def write(self, directory: str | Path, arrays: dict | None, step: int = 0) -> None:
         llama = isinstance(self.config, LlamaConfig)
         family = self.config.family if llama else "gpt2"
         write = checkpoint.write_llama if llama else checkpoint.write_gpt2
         more = checkpoint.describe_labels(family, self.labels, self.problem, self.truncation_side)
-        write(directory, self.config, self.published(), step, more)
+        write(directory, self.config, arrays, step, more)
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> Classifier:
@@ -167,8 +174,8 @@ class Classifier(nn.Module):
                 f"{directory}: {SCORE} has {config.n_embd} numbers for each label, the model's "
                 f"width, and its shape is {shape}"
             )
-        labels, problem, side = checkpoint.read_labels(directory, shape[0])
+        said = checkpoint.read_labels(directory, shape[0])
         body = kind.empty(dataclasses.replace(config, tied=True), tensors.path)
-        model = Classifier(body, labels, problem, truncation_side=side)
+        model = Classifier(body, *said)
         tensors.drop("lm_head.weight")
         return read_weights(model, tensors)

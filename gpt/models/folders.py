@@ -18,14 +18,19 @@ from .quantized import load_quantized
 def load_whole(directory: str | Path) -> GPT | Llama:
     """The model in a folder with all of its weights. Raises as `gpt.load` does."""
     family = class_of(directory)
-    if checkpoint.is_classifier(directory):
-        raise ValueError(
-            f"{directory} holds a classifier of texts, not a language model: "
-            "gpt.Classifier.from_pretrained opens it, python -m gpt.classify uses it"
-        )
     if few := checkpoint.read_quantization(directory):
         return load_quantized(directory, family, *few)
     return family.from_pretrained(directory)
+
+
+def refuse_classifier(directory: str | Path) -> None:
+    """Raise ValueError where a folder says that its model is a classifier."""
+    brings_head = checkpoint.is_adapter(directory) and checkpoint.count_labels(directory)
+    if brings_head or checkpoint.is_classifier(checkpoint.config_folder(directory)):
+        raise ValueError(
+            f"{directory} holds a classifier of texts, not a language model: "
+            "gpt.load_classifier opens it, python -m gpt.classify uses it"
+        )
 
 
 def class_of(directory: str | Path) -> type[GPT]:

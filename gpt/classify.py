@@ -1,0 +1,122 @@
+"""The labels of texts, by a model that `python -m gpt.finetune classify` has made.
+
+    python -m gpt.classify out-sms "You have won" "See you at six"
+    python -m gpt.classify out-sms --file messages.txt       a text a line
+    tail -f messages.txt | python -m gpt.classify out-sms
+    python -m gpt.classify hf:OWNER/NAME "A fine film"
+
+Each text gives a line: its label and the probability of the label, with a tab between them; of a
+model for several labels at once, all that are more probable than not, or "-"; the number, in a
+regression. --all shows every label. The folder may also be one of transformers' classifiers
+(GPT2ForSequenceClassification, LlamaForSequenceClassification, ...), or an adapter of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+import tokenizer as tokenizers
+from tensorlite.device import keep_freed_memory
+from tokenizer.texts import read_text
+
+from . import checkpoint
+from .commandline import Parser, print_anything
+from .finetune.scores import scores, text_ids
+from .models import Classifier, load_classifier
+
+PROGRAM = "gpt.classify"
+AT_A_TIME = 512  # texts of a file that are sorted by length and read together
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
+    print_anything()
+    warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: {message}", file=sys.stderr)
+    try:
+        classify(parse(sys.argv[1:] if argv is None else argv))
+        return 0
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
+        return 0
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(f"python -m {PROGRAM}", None, __doc__, formatter_class=raw, allow_abbrev=False)
+    add = parser.add_argument
+    add(
+        "model", type=os.path.expanduser, metavar="DIR", help="the model's folder, or hf:OWNER/NAME"
+    )
+    add("texts", nargs="*", metavar="TEXT", help="what to classify (-, or none: lines of stdin)")
+    add("--file", type=os.path.expanduser, metavar="FILE", help="a text a line; - is stdin")
+    add("--all", action="store_true", help="show the probability of every label")
+    add("--tokenizer", type=os.path.expanduser, help="a name or path, if DIR holds none")
+    add("--encoding", default="utf-8", help="of the file (utf-8)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
+    options = parser.parse_intermixed_args(argv)
+    if options.file is not None and options.texts:
+        parser.error("texts are given here, or in a --file: not both")
+    return options
+
+
+def classify(options: argparse.Namespace) -> None:
+    """Do what the options say."""
+    keep_freed_memory()
+    model = load_classifier(checkpoint.local_folder(options.model)).to(options.device)
+    tokenizer = tokenizers.find(options.tokenizer or str(checkpoint.local_folder(options.model)))
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, and the model knows "
+            f"{model.config.vocab_size}: it is another model's"
+        )
+    for texts in portions_of_texts(options):
+        rows, _ = text_ids(model, tokenizer, texts)
+        for row in model.probabilities(scores(model, rows)):
+            print(line(model, row, options.all), flush=True)
+
+
+def portions_of_texts(options: argparse.Namespace) -> Iterator[list[str]]:
+    """The texts that the options name, some at a time; those of a terminal or a pipe one by one."""
+    if options.texts and options.texts != ["-"]:
+        yield options.texts
+    elif options.file not in (None, "-"):
+        text = read_text(Path(options.file), options.encoding)
+        lines = iter(text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else [])
+        while texts := list(islice(lines, AT_A_TIME)):
+            yield texts
+    else:
+        for text in sys.stdin:
+            yield [text.rstrip("\r\n")]
+
+
+def line(model: Classifier, probabilities: np.ndarray, every: bool = False) -> str:
+    """What is printed for a text, of the probabilities of its labels (n,), likeliest first.
+
+    >>> line(model, np.array([0.02, 0.98]))  # doctest: +SKIP
+    'spam\\t0.9800'
+    """
+    if model.problem == checkpoint.REGRESSION:
+        return "\t".join(f"{value:.6g}" for value in probabilities)
+    order = np.argsort(-probabilities, kind="stable")
+    if model.problem == checkpoint.SINGLE and not every:
+        order = order[:1]
+    elif not every:
+        order = order[probabilities[order] > 0.5]
+    return "\t".join(f"{model.labels[i]}\t{probabilities[i]:.4f}" for i in order) or "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
