@@ -22,7 +22,7 @@ from .sampling import Sampling
 class TextWriter(Writer):
     """A text that grows by tokens of a tokenizer; see `stream` for the arguments.
 
-    The prompt is a text, or the ids of one.
+    The prompt may also be ids, which are taken as they are.
     """
 
     def __init__(
