@@ -33,9 +33,9 @@ from pathlib import Path
 import tokenizer as tokenizers
 from gpt import load
 from gpt.checkpoint import local_folder
+from gpt.commandline import Parser, print_anything
 from gpt.generate import NGRAMS, Grammar, TextWriter, complete, generate, nth_seed, write
-from gpt.training.commandline import Parser
-from gpt.training.output import only_rank_0_prints, print_anything
+from gpt.training.output import only_rank_0_prints
 from tensorlite import parallel
 from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text

@@ -28,9 +28,9 @@ from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 from . import checkpoint
+from .commandline import Parser
 from .finetune.scores import scores, text_ids
 from .models import Classifier, load_classifier
-from .training.commandline import Parser
 from .training.output import print_anything
 
 PROGRAM = "gpt.classify"

@@ -32,11 +32,11 @@ from tokenizer.texts import read_text
 
 from . import checkpoint
 from .checkpoint.gguf import write_gguf
+from .commandline import Parser
 from .evaluate import full_loss
 from .model import GPT
 from .models import LlamaConfig, Quantized, dequantize, load, quantize
 from .models.positions import frequencies
-from .training.commandline import Parser
 
 PROGRAM = "gpt.export"
 

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("tensorlite", "tokenizer", "gpt")
 LONGEST = 450  # lines of a file that one reads in one go
 # The rooms of gpt from the ground up: each imports from those before it, and from itself.
-ROOMS = ["config", "checkpoint", "attention", "model", "models", "data", "generate", "evaluate"]
-ROOMS += ["training", "finetune", "serve", "export", "classify"]
+ROOMS = ["commandline", "config", "checkpoint", "attention", "model", "models", "data", "generate"]
+ROOMS += ["evaluate", "training", "finetune", "serve", "export", "classify"]
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, where it is installed, without its global state."""
+"""Pictures as PNG files, where matplotlib is installed (pip install 'tensorlite[plot]')."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from tokenizer.base import write_atomic
 
 
 def new_figure(width: float, height: float):
-    """An empty matplotlib Figure of that size in inches; None without matplotlib."""
+    """An empty figure of matplotlib, its size in inches; None without matplotlib.
+
+    No pyplot: the backend is the caller's, and one that MPLBACKEND names (a notebook's) may be
+    missing here, which matplotlib would not even be imported with.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    # No pyplot: the backend is the caller's, and one that MPLBACKEND names (a notebook's) may be
-    # missing here, which matplotlib would not even be imported with.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         from matplotlib.figure import Figure
@@ -28,5 +30,5 @@ def new_figure(width: float, height: float):
 def save_figure(figure, path: str | Path) -> None:
     """Write a figure as a PNG file, which appears whole or not at all."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_atomic(path, picture.getvalue())
+    figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
+    write_atomic(Path(path), picture.getvalue())

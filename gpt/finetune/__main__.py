@@ -10,8 +10,8 @@ from dataclasses import fields
 from types import ModuleType
 
 from ..checkpoint import local_folder
+from ..commandline import Parser
 from ..training.command import run_command
-from ..training.commandline import Parser
 from .tune import tune
 
 PROGRAM = "gpt.finetune"

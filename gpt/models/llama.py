@@ -145,7 +145,8 @@ class Llama(GPT):
         c = self.config
         length = int(places.max()) + 1 if c.rope_parameters["rope_type"] == "dynamic" else 0
         frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
-        frequency = np.asarray(frequency, like=places)
+        weight = self.embed_tokens.weight.data  # the ids, and so the places, may be on the CPU
+        frequency, places = (np.asarray(a, like=weight) for a in (frequency, places))
         angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
         angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads
         return np.cos(angle) * scale, np.sin(angle) * scale

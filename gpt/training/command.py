@@ -17,7 +17,8 @@ from pathlib import Path
 from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 
-from .output import only_rank_0_prints, print_anything
+from ..commandline import print_anything
+from .output import only_rank_0_prints
 from .settings import RunSettings, Settings
 from .workers import choose_workers
 

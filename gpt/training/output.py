@@ -10,13 +10,6 @@ import sys
 from tensorlite.parallel import Team
 
 
-def print_anything() -> None:
-    """From now on, print characters that the output's encoding lacks as escapes, without errors."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 @contextlib.contextmanager
 def only_rank_0_prints(team: Team):
     """In the block, what the other ranks print is dropped; errors that leave the block are not.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import local_folder
-from .commandline import Parser
+from ..commandline import Parser
 from .settings import NO_MODEL, Settings
 
 # What each of them changes in the defaults of settings.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import sys
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,3 +67,10 @@ def _float(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"is a number, not {text!r}") from None
+
+
+def print_anything() -> None:
+    """From now on, print characters that the output's encoding lacks as escapes, without errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

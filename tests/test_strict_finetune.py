@@ -1,0 +1,59 @@
+"""Fine-tuning on the strict device: it would run on a GPU, and give what the CPU gives."""
+
+import numpy as np
+import pytest
+
+from gpt import GPTConfig, LlamaConfig, models
+from gpt.data import inputs_and_targets, pad_rows
+from gpt.evaluate import sequence_logprobs
+from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here
+
+SIZES = dict(vocab_size=30, block_size=16, n_layer=2, n_head=2, n_embd=8)
+RNG = np.random.default_rng(0)
+TEXTS = [RNG.integers(0, 30, n) for n in (5, 9, 12, 2)]
+
+
+def gradients(model, device, loss):
+    """(the loss, the gradient of every parameter that trains), computed on a device."""
+    model.to(device)
+    value = loss(model)
+    value.backward()
+    made = [p.grad.data for p in model.parameters() if p.grad is not None]
+    for p in model.parameters():
+        p.grad = None
+    host = [np.asarray(g) if isinstance(g, np.ndarray) else g.get() for g in made]
+    return value.item(), host
+
+
+def check_same(model, loss):
+    (on_cpu, host), (on_gpu, device) = (gradients(model, d, loss) for d in ("cpu", "cuda"))
+    assert on_gpu == pytest.approx(on_cpu, abs=1e-6) and len(host) == len(device) > 0
+    for a, b in zip(host, device):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.fixture(params=[GPTConfig, LlamaConfig])
+def model(request):
+    return models.make(request.param(**SIZES))
+
+
+def test_logprobs_of_answers(model):
+    x, y = inputs_and_targets(TEXTS, [np.arange(len(t)) > 2 for t in TEXTS])
+    check_same(model, lambda m: -sequence_logprobs(m, x, y).sum())
+
+
+def test_a_classifier(model):
+    classifier = models.Classifier(model, ["a", "b", "c"], seed=1)
+    x, lengths = pad_rows(TEXTS), [len(t) for t in TEXTS]
+    check_same(classifier, lambda m: (m(x, lengths) ** 2).sum())
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters(model, dora):
+    adapted = models.Adapted(model, "nowhere")
+    adapted.add_adapter("default", models.LoraConfig(2, dora=dora))
+    for name, p in adapted.named_parameters():
+        if "lora_B" in name:
+            p.data[...] = 0.1
+    x, y = inputs_and_targets(TEXTS, [np.ones(len(t)) for t in TEXTS])
+    check_same(adapted, lambda m: m.loss(x, y))
