@@ -108,11 +108,12 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
         model = models.with_config(models.load(folder / name), vocab_size=chat.vocab_size)
         model.save_pretrained(tmp_path / name)
         chat.save(tmp_path / name)
-    names = dict(init_from=str(tmp_path / "small"), teacher=str(tmp_path / "big"))
+    names = dict(teacher=str(tmp_path / "big"), template="chatml")  # two tokens that are new
     assert tune(distill, given(folder, tmp_path / "out", "talk.json", **names, lora=2)) == 0
+    assert models.load(tmp_path / "out").config.vocab_size == chat.vocab_size == 302
     said = capsys.readouterr().out
     assert "conversations of over 32 tokens are left out" in said and "test divergence" in said
-    s = Settings(dataset="talk.json", val_fraction=0.3, **names)
+    s = Settings(val_fraction=0.3, teacher=str(tmp_path / "big"))
     records = [{"instruction": "go", "output": "cat"}, {"instruction": "go", "output": "ab"}] * 4
     run = SimpleNamespace(settings=s)
     task, _, _ = distill.prepare(run, records, chat, models.load(tmp_path / "small"))
