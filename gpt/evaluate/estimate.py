@@ -100,7 +100,7 @@ def estimate(samples: Sequence[Sample], seed: int = 0) -> Estimate:
     """The mean of the means of one or more independent samples.
 
     >>> estimate([Sample(np.array([1.0, 0.0, 1.0, 1.0]))])
-    Estimate(value=0.75, stderr=0.25, low=0.30064..., high=0.95440..., n=4)
+    Estimate(value=0.75, stderr=0.25, low=0.30064..., high=0.95441..., n=4)
 
     The interval is the bootstrap's. Where the items of a single sample are right or wrong, it is
     given by a formula instead: of ten right answers out of ten, resampling would find no doubt at

@@ -72,7 +72,8 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
         run.begin(task, model, tokenizer)
         if not train(run, task, model, optimizer):
             again = command(f"-m gpt.finetune {run.settings.method}", run.out)
-            print(f"{run.stopped()}; go on: {again} --init_from resume")
+            more = "".join(f" --{n} {getattr(run.settings, n)}" for n in run.settings.unsaved)
+            print(f"{run.stopped()}; go on: {again} --init_from resume{more}")
             return 0
         run.finish(model, task.final(model, team))
         if team.rank == 0:

@@ -54,9 +54,10 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     body = getattr(model, "body", model)  # of a classifier
     figures = [(key, value) for key, value in results.items() if shown(key, value)]
     tuned = s.init_from not in NO_MODEL
+    kind = "text-generation" if body is model else "text-classification"
     head = {
         "library_name": "peft" if isinstance(model, Adapted) else "transformers",
-        "pipeline_tag": "text-generation" if body is model else "text-classification",
+        "pipeline_tag": kind,
         "tags": ["tensorlite", s.method],
         "license": "unknown",
         "model-index": [
@@ -64,7 +65,7 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
                 "name": name,
                 "results": [
                     {
-                        "task": {"type": "text-generation"},
+                        "task": {"type": kind},
                         "dataset": {"name": Path(s.dataset).name, "type": "custom"},
                         "metrics": [{"type": key, "value": value} for key, value in figures],
                     }
