@@ -71,9 +71,9 @@ def test_adapters(model, dora):
 def test_distillation(model, temperature):
     teacher = models.make(model.config, seed=5)
     task = Distillation(
-        Settings(temperature=temperature, val_fraction=0.3, test_fraction=0.0),
-        TEXTS,
-        [np.ones(len(t), bool) for t in TEXTS],
+        Settings(temperature=temperature),
+        [(t, np.ones(len(t), bool)) for t in TEXTS],
+        (np.arange(3), np.array([3]), np.arange(0)),
         teacher,
     )
 
