@@ -26,10 +26,10 @@ import tokenizer as tokenizers
 from tensorlite.parallel import ALONE, Team
 
 from .. import checkpoint, models
-from ..data import IGNORE, column, inputs_and_targets
+from ..data import IGNORE, column, inputs_and_targets, split_records
 from ..generate import evaluating
 from ..training.settings import option
-from .conversations import ChatTuning, chat_with, read_conversations, split_by
+from .conversations import ChatTuning, Text, chat_with, read_conversations, split_by_question
 from .epochs import EpochTask, portions
 
 
@@ -63,11 +63,12 @@ def prepare(run, records, tokenizer, model):
     size = min(model.config.block_size, teacher.config.block_size)
     if "text" in records[0]:
         ids = windows([tokenizer.encode_ordinary(t) for t in column(records, "text")], size)
-        counted = [np.ones(len(window), bool) for window in ids]
+        texts = [(window, np.ones(len(window), bool)) for window in ids]
+        parts = split_records(len(texts), s.fractions, s.seed)
     else:
         chat, model = chat_with(s, tokenizer, model)
-        tokenizer, (texts, _) = chat.tokenizer, read_conversations(records, chat, size + 1)
-        ids, counted = zip(*texts) if texts else ((), ())
+        texts, conversations = read_conversations(records, chat, size + 1)
+        parts, tokenizer = split_by_question(s, conversations), chat.tokenizer
     its = tokenizers.load(folder)
     sizes = model.config.vocab_size, teacher.config.vocab_size
     if its.vocabulary != tokenizer.vocabulary or sizes[0] != sizes[1]:
@@ -75,7 +76,7 @@ def prepare(run, records, tokenizer, model):
             f"the teacher in {s.teacher} has other tokens ({sizes[1]:,} ids) than the model "
             f"({sizes[0]:,} ids): it can only teach a model with the same tokenizer"
         )
-    return Distillation(s, ids, counted, teacher), model, tokenizer
+    return Distillation(s, texts, parts, teacher), model, tokenizer
 
 
 def windows(texts: Sequence[Sequence[int]], size: int) -> list[np.ndarray]:
@@ -88,14 +89,16 @@ def windows(texts: Sequence[Sequence[int]], size: int) -> list[np.ndarray]:
 
 
 class Distillation(EpochTask):
-    """Texts `ids` (N,), of which the ids in `counted` (N,) count, and the teacher."""
+    """Texts of which some ids count, their rows to train, to validate and to test; the teacher."""
 
-    def __init__(self, settings: Settings, ids: list, counted: list, teacher):
-        self.ids, self.counted, self.teacher = ids, counted, teacher
-        parts = split_by(settings, [text.tobytes() for text in ids])  # equal texts stay together
+    def __init__(self, settings: Settings, texts: Sequence[Text], parts: Sequence, teacher):
         self.train_rows, self.val_rows, self.test_rows = parts
-        lengths = np.array([len(i) - 1 for i in ids])
-        self.all_lengths, self.tokens = lengths, np.array([c[1:].sum() for c in counted])
+        if not (len(self.train_rows) and len(self.val_rows)):
+            raise ValueError(f"{len(texts)} pieces of text leave none to train or to validate on")
+        self.ids, self.counted, self.teacher = [t[0] for t in texts], [t[1] for t in texts], teacher
+        lengths = np.array([len(i) - 1 for i in self.ids])
+        self.all_lengths = lengths
+        self.tokens = np.array([c[1:].sum() for c in self.counted])
         super().__init__(settings, lengths[self.train_rows], self.tokens[self.train_rows])
 
     def loss(self, model, examples, rng=None):
