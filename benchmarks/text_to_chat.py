@@ -3,8 +3,8 @@
     python benchmarks/text_to_chat.py --spam sms_spam.tsv --instructions instructions.json
 
 text_to_chat.md is the page without the output. The commands in its blocks, after "$ ", are run by
-the shell in a folder of their own, and what they print follows them, shortened in the middle. The two
-files are the SMS Spam Collection (label and text, no header line) and records with instruction,
+the shell in a folder of their own, and what they print follows them, shortened in the middle. The
+two files are the SMS Spam Collection (label and text, no header line) and records with instruction,
 input, output, chosen and rejected. Takes about a quarter of an hour on two cores.
 """
 

@@ -12,6 +12,7 @@ import pytest
 import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, models
 from gpt.checkpoint import load_step
+from gpt.data import split_records
 from gpt.data.chat import prepare_chat
 from gpt.finetune import distill
 from gpt.finetune.distill import Distillation, Settings, divergence, windows
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
     for name, sizes in (("small", SMALL), ("big", BIG)):
         GPT(GPTConfig(**sizes), seed=len(name)).save_pretrained(folder / name)
         tokenizer.save(folder / name)
-    records = [{"instruction": "go", "output": "cat " * (1 + i % 30)} for i in range(1, 60)]
+    records = [{"instruction": str(i), "output": "cat " * (1 + i % 30)} for i in range(1, 60)]
     (folder / "talk.json").write_text(json.dumps(records))
     return folder
 
@@ -55,7 +56,8 @@ def test_value_and_gradient_are_those_of_the_formula_in_pytorch(temperature):
     student, teacher = GPT(GPTConfig(**SMALL), seed=1), GPT(GPTConfig(**BIG), seed=2).eval()
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 300, n) for n in (7, 12, 5, 9, 6)]
-    task = Distillation(s, ids, [np.arange(len(i)) > 2 for i in ids], teacher)
+    texts = [(i, np.arange(len(i)) > 2) for i in ids]
+    task = Distillation(s, texts, split_records(5, s.fractions, 1), teacher)
     batch = task.batch(0)
     F = torch.nn.functional
     ours, theirs, y = [], [], []
@@ -99,8 +101,6 @@ def test_a_student_comes_closer_to_its_teacher(folder, tmp_path, capsys):
 
 def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     plain = tokenizers.load(folder / "small")
-    with pytest.raises(ValueError, match="the tokenizer has no chat template"):
-        tune(distill, given(folder, tmp_path / "out", "talk.json"))
     with pytest.raises(ValueError, match="the teacher in .* has other tokens .300 ids. than the m"):
         tune(distill, given(folder, tmp_path / "out", "talk.json", template="chatml"))
     chat = prepare_chat(plain, "chatml")
@@ -108,14 +108,15 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
         model = models.with_config(models.load(folder / name), vocab_size=chat.vocab_size)
         model.save_pretrained(tmp_path / name)
         chat.save(tmp_path / name)
-    names = dict(init_from=str(tmp_path / "small"), teacher=str(tmp_path / "big"))
+    names = dict(teacher=str(tmp_path / "big"), template="chatml")  # two tokens that are new
     assert tune(distill, given(folder, tmp_path / "out", "talk.json", **names, lora=2)) == 0
+    assert models.load(tmp_path / "out").config.vocab_size == chat.vocab_size == 302
     said = capsys.readouterr().out
-    assert "conversations of over 32 tokens are left out" in said and "test divergence" in said
-    s = Settings(dataset="talk.json", val_fraction=0.3, **names)
-    records = [{"instruction": "go", "output": "cat"}, {"instruction": "go", "output": "ab"}] * 4
-    run = SimpleNamespace(settings=s)
-    task, _, _ = distill.prepare(run, records, chat, models.load(tmp_path / "small"))
+    assert "of 59 conversations are left out" in said and "test divergence" in said
+    s = Settings(val_fraction=0.3, teacher=str(tmp_path / "big"))
+    records = [{"instruction": a, "output": b} for a, b in (("go", "cat"), ("on", "ab"))]
+    small, run = models.load(tmp_path / "small"), SimpleNamespace(settings=s)
+    task, _, _ = distill.prepare(run, records, chat, small)
     answers = {chat.decode(i[c]) for i, c in zip(task.ids, task.counted)}
     assert answers == {"cat<|im_end|>", "ab<|im_end|>"}
 

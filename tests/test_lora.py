@@ -17,6 +17,7 @@ from gpt.generate import generate_ids
 from gpt.models import Adapted, LoraConfig
 from gpt.training.loop import gradients
 from gpt.training.optimizer import make_optimizer
+from gpt.training.settings import is_model
 from tensorlite.device import RowRandom
 
 from .llama_cases import logits_of, make
@@ -181,7 +182,7 @@ def test_a_folder_is_opened_merged_or_to_go_on(saved, tmp_path):
         "adapter_model.safetensors",
         "adapted",
     }
-    assert checkpoint.load_step(path) == 7
+    assert checkpoint.load_step(path) == 7 and is_model(str(path))
     merged, adapted = gpt.load(path), Adapted.from_pretrained(path)
     assert type(merged) is gpt.GPT
     np.testing.assert_allclose(logits(merged), expected, atol=1e-5)
@@ -450,6 +451,8 @@ def test_a_run_trains_and_keeps_adapters_alone(folder, tmp_path, capsys):
     assert f"{trained:,} parameters train, " in capsys.readouterr().out
     assert not (out / "model.safetensors").exists() and not (out / "config.json").exists()
     assert (out / "best" / "adapter_model.safetensors").exists()
+    card = (out / "README.md").read_text()
+    assert f", and of its adapters {trained:,} were trained" in card and '"peft"' in card
     assert (folder / "base" / "model.safetensors").read_bytes() == base
     # What it has learned can be tuned further, whole or by another adapter.
     for more in (dict(lora=2), {}):

@@ -9,9 +9,11 @@ import pytest
 from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
+from gpt.evaluate.likelihood import loglikelihoods
 from gpt.finetune import dpo, kto
 from gpt.finetune import grpo
 from gpt.finetune.answers import Answering, Prompt
+from gpt.finetune.distill import Distillation, Settings
 from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here
 from tokenizer import CharTokenizer
 
@@ -49,6 +51,14 @@ def test_logprobs_of_answers(model):
     check_same(model, lambda m: -sequence_logprobs(m, x, y).sum())
 
 
+def test_likelihoods(model):
+    pairs = [(text[:1].tolist(), text[1:].tolist()) for text in TEXTS]
+    on_cpu = loglikelihoods(model, pairs)
+    on_gpu = loglikelihoods(model.to("cuda"), pairs)
+    np.testing.assert_allclose(on_cpu[0], on_gpu[0], rtol=1e-5)
+    assert (on_cpu[1] == on_gpu[1]).all()
+
+
 def test_a_classifier(model):
     classifier = models.Classifier(model, ["a", "b", "c"], seed=1)
     x, lengths = pad_rows(TEXTS), [len(t) for t in TEXTS]
@@ -58,12 +68,30 @@ def test_a_classifier(model):
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters(model, dora):
     adapted = models.Adapted(model, "nowhere")
-    adapted.add_adapter("default", models.LoraConfig(2, dora=dora))
+    adapted.add_adapter("default", models.LoraConfig(2, dora=dora), new_tokens=3)
     for name, p in adapted.named_parameters():
         if "lora_B" in name:
             p.data[...] = 0.1
     x, y = inputs_and_targets(TEXTS, [np.ones(len(t)) for t in TEXTS])
     check_same(adapted, lambda m: m.loss(x, y))
+    check_same(adapted, lambda m: -sequence_logprobs(m, x, y).mean())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_distillation(model, temperature):
+    teacher = models.make(model.config, seed=5)
+    task = Distillation(
+        Settings(temperature=temperature),
+        [(t, np.ones(len(t), bool)) for t in TEXTS],
+        (np.arange(3), np.array([3]), np.arange(0)),
+        teacher,
+    )
+
+    def loss(m):
+        teacher.to("cuda" if not isinstance(m.head.weight.data, np.ndarray) else "cpu")
+        return task.loss(m, task.batch(0))
+
+    check_same(model, loss)
 
 
 def test_rewards_for_answers(model):

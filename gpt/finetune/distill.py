@@ -27,27 +27,23 @@ from tensorlite.parallel import ALONE, Team
 
 from .. import checkpoint, models
 from ..data import IGNORE, column, inputs_and_targets, split_records
-from ..data.chat import Chat, messages_of, prepare_chat
 from ..generate import evaluating
 from ..training.settings import option
+from .conversations import ChatTuning, Text, chat_with, read_conversations, split_by_question
 from .epochs import EpochTask, portions
-from .settings import Tuning
 
 
 @dataclass
-class Settings(Tuning):
+class Settings(ChatTuning):
     """Distillation from a larger model."""
 
     method: ClassVar[str] = "distill"
-    fixed: ClassVar[tuple[str, ...]] = (*Tuning.fixed, "temperature", "label_weight", "template")
+    fixed: ClassVar[tuple[str, ...]] = (*ChatTuning.fixed, "temperature", "label_weight")
 
     dataset: str = option("", "a text (.txt), records with a column text, or conversations")
     teacher: str = option("", "the folder of the model to learn from, or hf:OWNER/NAME")
     temperature: float = option(2.0, "softens the probabilities of both models")
     label_weight: float = option(0.5, "the part of the tokens that came, from 0 to 1, in the loss")
-    template: str | None = option(
-        None, "of conversations: alpaca, chatml or llama3 (the tokenizer's own)"
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,12 +63,12 @@ def prepare(run, records, tokenizer, model):
     size = min(model.config.block_size, teacher.config.block_size)
     if "text" in records[0]:
         ids = windows([tokenizer.encode_ordinary(t) for t in column(records, "text")], size)
-        counted = [np.ones(len(window), bool) for window in ids]
+        texts = [(window, np.ones(len(window), bool)) for window in ids]
+        parts = split_records(len(texts), s.fractions, s.seed)
     else:
-        tokenizer = prepare_chat(tokenizer, s.template) if s.template else tokenizer
-        ids, counted = conversations(records, Chat(tokenizer), size)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            model = models.with_config(model, vocab_size=tokenizer.vocab_size)
+        chat, model = chat_with(s, tokenizer, model)
+        texts, conversations = read_conversations(records, chat, size + 1)
+        parts, tokenizer = split_by_question(s, conversations), chat.tokenizer
     its = tokenizers.load(folder)
     sizes = model.config.vocab_size, teacher.config.vocab_size
     if its.vocabulary != tokenizer.vocabulary or sizes[0] != sizes[1]:
@@ -80,7 +76,7 @@ def prepare(run, records, tokenizer, model):
             f"the teacher in {s.teacher} has other tokens ({sizes[1]:,} ids) than the model "
             f"({sizes[0]:,} ids): it can only teach a model with the same tokenizer"
         )
-    return Distillation(s, ids, counted, teacher), model, tokenizer
+    return Distillation(s, texts, parts, teacher), model, tokenizer
 
 
 def windows(texts: Sequence[Sequence[int]], size: int) -> list[np.ndarray]:
@@ -92,32 +88,17 @@ def windows(texts: Sequence[Sequence[int]], size: int) -> list[np.ndarray]:
     return [np.array(ids[i : i + size + 1]) for ids in texts for i in range(0, len(ids) - 1, size)]
 
 
-def conversations(records: Sequence[dict], chat: Chat, size: int) -> tuple[list, list]:
-    """The ids of conversations that fit into `size`, and which of them count: (N,) arrays each."""
-    examples = []
-    for number, record in enumerate(records, 1):
-        try:
-            examples.append(chat.example(messages_of(record)))
-        except ValueError as error:
-            raise ValueError(f"record {number}: {error}") from None
-    fitting = [(ids, counted) for ids, counted in examples if len(ids) <= size + 1]
-    if len(fitting) < len(examples):
-        print(f"{len(examples) - len(fitting)} conversations of over {size} tokens are left out")
-    return [ids for ids, _ in fitting], [counted for _, counted in fitting]
-
-
 class Distillation(EpochTask):
-    """Texts `ids` (N,), of which the ids in `counted` (N,) count, and the teacher."""
+    """Texts of which some ids count, their rows to train, to validate and to test; the teacher."""
 
-    def __init__(self, settings: Settings, ids: list, counted: list, teacher):
-        parts = split_records(len(ids), settings.fractions, settings.seed)
-        for rows, name in zip(parts[:2], ("train", "validate")):
-            if not len(rows):
-                raise ValueError(f"{len(ids)} examples leave none to {name} on: give more text")
-        self.ids, self.counted, self.teacher = ids, counted, teacher
+    def __init__(self, settings: Settings, texts: Sequence[Text], parts: Sequence, teacher):
         self.train_rows, self.val_rows, self.test_rows = parts
-        lengths = np.array([len(i) - 1 for i in ids])
-        self.all_lengths, self.tokens = lengths, np.array([c[1:].sum() for c in counted])
+        if not (len(self.train_rows) and len(self.val_rows)):
+            raise ValueError(f"{len(texts)} pieces of text leave none to train or to validate on")
+        self.ids, self.counted, self.teacher = [t[0] for t in texts], [t[1] for t in texts], teacher
+        lengths = np.array([len(i) - 1 for i in self.ids])
+        self.all_lengths = lengths
+        self.tokens = np.array([c[1:].sum() for c in self.counted])
         super().__init__(settings, lengths[self.train_rows], self.tokens[self.train_rows])
 
     def loss(self, model, examples, rng=None):
