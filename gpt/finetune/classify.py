@@ -210,17 +210,17 @@ class Classification(EpochTask):
         draws = random(s.seed, "token_dropout", int(step), int(text)).random(len(ids))
         return np.where(draws < s.token_dropout, model.config.pad_token_id, ids)
 
-    def measure(self, model: Classifier, rows: np.ndarray, team: Team):
+    def measure(self, model: Classifier, rows: np.ndarray, team: Team, **how):
         """(the mean loss, all figures) of some texts."""
         logits = scores(model, [self.ids[row] for row in rows], team)  # (N, n)
         targets = self.targets[rows]
         loss = losses(tl.tensor(logits), targets, model.problem).mean().item()
-        probabilities = model.probabilities(logits)
+        p = model.probabilities(logits)
         seed = self.settings.seed
-        return loss, measure_classes(model.labels, model.problem, probabilities, targets, seed)
+        return loss, measure_classes(model.labels, model.problem, p, targets, seed, **how)
 
     def evaluate(self, model: Classifier, team: Team = ALONE) -> dict[str, float]:
-        loss, made = self.measure(model, self.validation, team)
+        loss, made = self.measure(model, self.validation, team, resamples=0)
         first = next(iter(made.values))  # accuracy, or the error of a number
         return {"val_loss": loss, f"val_{first}": float(made.values[first])}
 
