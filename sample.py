@@ -6,6 +6,7 @@
     python sample.py --special --start "<|endoftext|>The"   the token, not its name
     python sample.py --out_dir hf:HuggingFaceTB/SmolLM-135M --start "A cache is"
     python sample.py --interactive                    prompts from the keyboard
+    python sample.py --out_dir out-chat --chat        a conversation, with a model tuned on some
     python sample.py --batch prompts.txt > answers.jsonl    a prompt a line
     python sample.py --start "Is it so? " --choice yes --choice no
 
@@ -28,13 +29,24 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tokenizer as tokenizers
 from gpt import load
 from gpt.checkpoint import local_folder
 from gpt.commandline import Parser, print_anything
-from gpt.generate import NGRAMS, Grammar, TextWriter, complete, generate, nth_seed, write
+from gpt.generate import (
+    NGRAMS,
+    Conversation,
+    Grammar,
+    TextWriter,
+    complete,
+    generate,
+    nth_seed,
+    write,
+)
 from gpt.training.output import only_rank_0_prints
 from tensorlite import parallel
 from tensorlite.device import keep_freed_memory
@@ -93,6 +105,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--batch_size", type=int, default=8, metavar="N", help="prompts that are read together")
     add("--workers", type=int, default=1, metavar="N", help="processes that share a --batch")
     add("--interactive", action="store_true", help="read prompts from the keyboard")
+    add("--chat", action="store_true", help="the same, and each answer is part of a conversation")
+    add("--system", metavar="TEXT", help="what the conversation of --chat begins with")
     add("--num_samples", type=int, default=1, metavar="N", help="how many texts")
     add("--max_new_tokens", type=int, default=500, metavar="N", help="the length of each")
     add("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
@@ -137,12 +151,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--seed is at least 0, not {options.seed}")
     if options.workers > 1 and not options.batch:
         parser.error("--workers is for a --batch: one text is written by one process")
-    if options.batch is not None and options.interactive:
-        parser.error("--batch reads prompts from a file, --interactive from the keyboard: give one")
-    if (options.batch is not None or options.interactive) and (
-        options.start or options.num_samples > 1
-    ):
-        parser.error("--start and --num_samples do not go with --batch or --interactive")
+    sources = options.batch is not None, options.interactive, options.chat
+    if sum(sources) > 1:
+        parser.error(
+            "--batch reads from a file, --interactive and --chat from the keyboard: give one"
+        )
+    if any(sources) and (options.start or options.num_samples > 1):
+        parser.error("--start and --num_samples do not go with --batch, --interactive or --chat")
+    if options.chat and (options.num_beams > 1 or options.logprobs or options.special):
+        parser.error("--chat does not go with --num_beams, --logprobs or --special")
+    if options.system is not None and not options.chat:
+        parser.error("--system is for --chat")
     if options.num_beams == 1 and options.length_penalty != 1:
         parser.error("--length_penalty is for --num_beams above 1")
     if options.num_beams > 1 and (options.logprobs or options.draft or options.batch):
@@ -168,8 +187,16 @@ def run(options: argparse.Namespace, team: parallel.Team) -> int:
         warnings.warn(nothing, stacklevel=1)
     if options.batch is not None:
         return answer_all(model, tokenizer, options, team)
+    if options.chat:
+        how = settings(options) | {"draft": draft}
+        conversation = Conversation(model, tokenizer, options.system, **how)
+        return interact("you> ", options.seed, partial(reply, conversation))
     if options.interactive:
-        return interact(model, tokenizer, options, draft)
+
+        def say(prompt: str, seed: int) -> None:
+            answer(model, tokenizer, prompt, options, seed, draft)
+
+        return interact("prompt> ", options.seed, say)
     prompt = options.start
     if prompt.startswith("FILE:"):  # as training text is read
         prompt = read_text(Path(prompt[5:]).expanduser(), options.encoding)
@@ -234,14 +261,21 @@ def answer(model, tokenizer, prompt: str, options, seed: int, draft=None) -> Non
     tell_speed(len(writer.new_ids), began)
 
 
+def reply(conversation: Conversation, text: str, seed: int) -> None:
+    """Print the answer to what the user says next, as it is drawn."""
+    for piece in conversation.ask(text, seed):
+        print(piece, end="", flush=True)
+    print(flush=True)
+
+
 def tell_speed(n: int, began: float) -> None:
     seconds = time.perf_counter() - began
     if n:
         print(f"{n} tokens, {n / seconds:,.1f} a second", file=sys.stderr, flush=True)
 
 
-def interact(model, tokenizer, options, draft) -> int:
-    """A prompt, its continuation, the next prompt; ends with an empty line or the end of input.
+def interact(ask: str, seed: int, say: Callable[[str, int], None]) -> int:
+    """A prompt, what `say` prints for it, the next; ends with an empty line or the end of input.
 
     Ctrl-C ends the answer that is being written, or clears the line. At a terminal, an answer that
     cannot be given does not end the program either.
@@ -250,10 +284,10 @@ def interact(model, tokenizer, options, draft) -> int:
         import readline  # noqa: F401 - it makes `input` edit lines and remember them
     for i in itertools.count():
         try:
-            prompt = input("prompt> " if sys.stdin.isatty() else "")
+            prompt = input(ask if sys.stdin.isatty() else "")
             if not prompt:
                 return 0
-            answer(model, tokenizer, prompt, options, nth_seed(options.seed, i), draft)
+            say(prompt, nth_seed(seed, i))
         except EOFError:
             return 0
         except ValueError as error:

@@ -1,16 +1,27 @@
-"""Language models on tensorlite: the models, text generation, training."""
+"""Language models on tensorlite: the models, text generation, training and fine-tuning."""
 
 from .config import GPTConfig
 from .generate import generate_ids
 from .model import GPT
-from .models import Classifier, Llama, LlamaConfig, load, load_classifier, quantize
+from .models import (
+    Adapted,
+    Classifier,
+    Llama,
+    LlamaConfig,
+    LoraConfig,
+    load,
+    load_classifier,
+    quantize,
+)
 
 __all__ = [
     "GPT",
+    "Adapted",
     "Classifier",
     "GPTConfig",
     "Llama",
     "LlamaConfig",
+    "LoraConfig",
     "generate_ids",
     "load",
     "load_classifier",

@@ -61,16 +61,14 @@ class PlainCausalSelfAttention(nn.Module):
 class CausalSelfAttention(PlainCausalSelfAttention):
     """The same with steps 2 to 6 fused, so that the T x T weights are never held whole.
 
-    When a text grows, `past` keeps the keys and values of the positions before (generate/cache.py).
+    `past` says what else a position sees, or does not: when a text grows, it keeps the keys and
+    values of the positions before (generate/cache.py); where several texts share a row, it keeps
+    them apart (models/packed.py).
     """
 
     def forward(self, x, rng=None, past=None):
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
-        if past is not None:
-            B, T, C3 = qkv.shape
-            qkv = qkv.data.reshape(B, T, 3, self.n_head, -1)  # (B, T, 3, nh, hs)
-            y = past.attend(*qkv.transpose(2, 0, 3, 1, 4))  # 3 x (B, nh, T, hs) -> (B, nh, T, hs)
-            return self.c_proj(y.transpose(0, 2, 1, 3).reshape(B, T, C3 // 3))  # (B, T, C)
         dropout_p = self.attn_dropout.p if self.training else 0.0
-        y = tl.causal_self_attention(qkv, self.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
+        attend = tl.causal_self_attention if past is None else past.self_attention
+        y = attend(qkv, self.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
         return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)

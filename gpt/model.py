@@ -131,16 +131,18 @@ class GPT(nn.Module):
     def hidden(self, idx, rng=None, cache=None):
         """The normalised residual stream after the last block: ids (B, T) -> (B, T, C).
 
-        With a `cache` (gpt/generate/cache.py), the ids go on where those that it has seen end.
+        With a `cache` (gpt/generate/cache.py), the ids go on where those that it has seen end. A
+        `Packed` (gpt/models/packed.py) in its place says which text of its row each id belongs to.
         """
         tok = self.wte(idx)  # (B, T) -> (B, T, C)
         pos = self.wpe(self.places(idx, cache))  # (T,) -> (T, C)
         x = self.drop(tok + pos, rng)  # (B, T, C) + (T, C) -> (B, T, C)
         for i, block in enumerate(self.h):
-            if self.recompute and cache is None:
-                x = tl.checkpoint(block, x, rng)  # (B, T, C)
+            past = None if cache is None else cache[i]
+            if self.recompute:
+                x = tl.checkpoint(block, x, rng, past)  # (B, T, C)
             else:
-                x = block(x, rng, cache and cache[i])  # (B, T, C)
+                x = block(x, rng, past)  # (B, T, C)
         return self.ln_f(x)  # (B, T, C)
 
     def places(self, idx, cache=None):
@@ -173,12 +175,13 @@ class GPT(nn.Module):
         x = self.hidden(self.array(idx), cache=cache)[:, -last:]  # (B, T) -> (B, last, C)
         return self.head.unembed(x)  # (B, last, C) @ (C, V) -> (B, last, V)
 
-    def loss(self, idx, targets, rng=None):
+    def loss(self, idx, targets, rng=None, packed=None):
         """The loss that `model(idx, targets)` gives, without ever holding all logits.
 
-        Training and evaluation use this one.
+        Training and evaluation use this one. With `packed`, a `Packed`, there are several texts in
+        a row.
         """
-        x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
+        x = self.hidden(self.array(idx), rng, packed)  # (B, T) -> (B, T, C)
         return tl.linear_cross_entropy(x, self.head.weight, self.array(targets))
 
     def array(self, ids):

@@ -400,4 +400,6 @@ def packed_attention(draw):
     static = {"n_head": n_head}
     if draw(st.booleans()):
         static |= {"keep": draw(arrays((B, n_head, T, T))) > 0, "dropout_p": 0.25}
+    if draw(st.booleans()):
+        static |= {"attn_mask": draw(arrays((B, 1, T, T))) > 0}
     return [draw(arrays((B, T, 3 * n_head * size)))], static

@@ -20,7 +20,10 @@ import numpy as np
 import pytest
 
 import gpt
+import gpt.classify
+import gpt.evaluate.__main__
 import gpt.export
+import gpt.finetune.__main__
 import sample
 import tensorlite as tl
 import tokenizer
@@ -42,6 +45,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    if name == "gpt.evaluate.harness":
+        pytest.importorskip("lm_eval", reason="this module is for lm-eval alone")
     module = importlib.import_module(name)
     names = vars(tl) | vars(tokenizer) | vars(gpt) | {"np": np}
     result = doctest.testmod(module, globs=names | vars(module), optionflags=doctest.ELLIPSIS)
@@ -160,6 +165,15 @@ def check_command(line: str) -> None:
         tokenizer_parser().parse_args(arguments[2:])
     elif arguments[:2] == ["-m", "gpt.export"]:
         gpt.export.parse(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.classify"]:
+        gpt.classify.parse(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.evaluate"]:
+        gpt.evaluate.__main__.parse(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.finetune"]:
+        assert arguments[2] in gpt.finetune.__main__.METHODS
+        method = importlib.import_module(f"gpt.finetune.{arguments[2]}")
+        given, _ = gpt.finetune.__main__.parse(method, arguments[2:])
+        method.Settings(**given)
     elif arguments[:2] == ["-m", "pytest"]:
         assert all((ROOT / name).exists() for name in arguments[2:] if name[0] != "-")
     else:  # a benchmark: some need what is not installed here, so that they cannot be asked
@@ -191,7 +205,13 @@ def test_the_commands_of_a_page(page, workplace):
         "python sample.py --no_such_flag 1",
         "python -m tokenizer train my.txt",
         "python -m gpt.export out --format int3 --out few",
+        "python -m gpt.evaluate out --task perplexity --dataset my.txt --k 3",
         "python -m something",
+        "python -m gpt.finetune nothing --init_from out --dataset my.txt",
+        "python -m gpt.finetune classify --dataset sms.tsv",
+        "python -m gpt.finetune classify --init_from out --dataset sms.tsv --lora -1",
+        "python -m gpt.classify --file texts.txt",
+        "python -m gpt.evaluate out --task nothing",
         "python benchmarks/nothing.py",
         "python benchmarks/ops.py --no_such_flag",
         "mpiexec -n 2 python train.py --no_such_flag 1",

@@ -266,10 +266,11 @@ def test_a_table_in_parquet(tmp_path):
         ("t.json", "[1]", "record 1 of .* is not an object"),
         ("t.json", "[" * 100_000, "is not JSON"),
         ("t.json", "[]", "holds no records"),
+        ("t.txt", " \n", "holds no records"),
         ("t.tsv", "a\tb\n1\t2\n1\n", r"line 3 of .* has 1 columns, not 2 \(a, b\)"),
         ("t.csv", 'a,b\n1,"2\n', r"line \d of .*t\.csv"),
         ("t.csv", "a,a\n1,2\n", "two columns have the same name"),
-        ("t.txt", "a", r"records are read from \.tsv"),
+        ("t.doc", "a", r"records are read from \.tsv"),
     ],
 )
 def test_wrong_records_are_named(tmp_path, name, text, message):

@@ -17,9 +17,10 @@ from gpt.generate import generate_ids
 from gpt.models import Adapted, LoraConfig
 from gpt.training.loop import gradients
 from gpt.training.optimizer import make_optimizer
+from gpt.training.settings import is_model
 from tensorlite.device import RowRandom
 
-from .llama_cases import KINDS, logits_of, make
+from .llama_cases import logits_of, make
 from .test_finetune import METHOD, SIZES, Continue, folder, given, lines_of
 
 __all__ = ["folder"]  # a fixture
@@ -128,6 +129,37 @@ def test_dropout_is_that_of_the_row(recompute):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_are_learned(kind, tied):
+    """Their rows are those of the whole embedding, in value and in gradient; others are frozen."""
+    grown = models.with_config(base_model(kind, tied=tied), vocab_size=303)
+    rows, names = np.random.default_rng(5).standard_normal((3, 16)), ("wte", "embed_tokens")
+    ids = np.random.default_rng(0).integers(280, 303, (3, 20))
+    whole = models.with_config(grown)
+    model = Adapted(grown, "base")
+    model.add_adapter("a", LoraConfig(rank=2), new_tokens=3)
+    own = {n: p for n, p in model.named_parameters() if "trainable_tokens" in n}
+    assert len(own) == 2 - tied
+    for name, p in own.items():
+        part = getattr(whole, name.partition(".")[0])
+        p.data[...] = part.weight.data[-3:] = rows
+    for a in (model, whole):
+        a.loss(ids[:, :-1], ids[:, 1:]).backward()
+    np.testing.assert_allclose(logits(model, ids), logits(whole, ids), atol=1e-5)
+    for name, p in own.items():
+        expected = getattr(whole, name.partition(".")[0]).weight.grad.numpy()
+        np.testing.assert_allclose(p.grad.numpy(), expected[-3:], atol=1e-6)
+    assert all(p.grad is None for p in model.model.parameters())
+    model.merge()
+    np.testing.assert_allclose(logits(model, ids), logits(whole, ids), atol=1e-5)
+    model.set_adapter(None)
+    for name in names:
+        if hasattr(grown, name):
+            mean = getattr(grown, name).weight.data
+            np.testing.assert_array_equal(mean[-1], mean[-2])
+
+
 # =================================================================================================
 # Files
 # =================================================================================================
@@ -150,7 +182,7 @@ def test_a_folder_is_opened_merged_or_to_go_on(saved, tmp_path):
         "adapter_model.safetensors",
         "adapted",
     }
-    assert checkpoint.load_step(path) == 7
+    assert checkpoint.load_step(path) == 7 and is_model(str(path))
     merged, adapted = gpt.load(path), Adapted.from_pretrained(path)
     assert type(merged) is gpt.GPT
     np.testing.assert_allclose(logits(merged), expected, atol=1e-5)
@@ -184,14 +216,26 @@ def test_more_ids_and_a_shorter_context_than_the_base(tmp_path):
     base_model().save_pretrained(tmp_path / "base")
     grown = models.with_config(gpt.load(tmp_path / "base"), vocab_size=303, block_size=24)
     model = Adapted(grown, tmp_path / "base")
-    model.add_adapter("a", LoraConfig(rank=2))
+    model.add_adapter("a", LoraConfig(rank=2), new_tokens=3)
     shaken(model).save_pretrained(tmp_path / "adapter")
     loaded = gpt.load(tmp_path / "adapter")
     assert loaded.config.vocab_size == 303 and loaded.config.block_size == 24
-    np.testing.assert_allclose(logits(loaded), logits(model), atol=1e-5)
+    ids = np.arange(283, 303)[None]
+    np.testing.assert_allclose(logits(loaded, ids), logits(model, ids), atol=1e-5)
     base_model(vocab_size=310).save_pretrained(tmp_path / "base")
-    with pytest.raises(ValueError, match="303 ids and 24 positions, which cannot be made of the 3"):
+    with pytest.raises(ValueError, match="303 ids and 24 positions, which cannot be made of .*310"):
         gpt.load(tmp_path / "adapter")
+
+
+def test_the_base_must_not_have_been_trained_since(saved, tmp_path):
+    path, _ = saved
+    model = gpt.load(tmp_path / "base")
+    model.save_pretrained(tmp_path / "base", step=9)
+    gpt.load(path)
+    model.h[2].mlp.c_fc.weight.data[0] *= 1.01
+    model.save_pretrained(tmp_path / "base", step=10)
+    with pytest.raises(ValueError, match="base has other weights than the one that the adapter in"):
+        gpt.load(path)
 
 
 def test_an_adapter_of_another_model_is_refused(saved, tmp_path):
@@ -219,7 +263,9 @@ def test_an_adapter_of_another_model_is_refused(saved, tmp_path):
         (dict(lora_bias=True), "lora_bias True is not supported"),
         (dict(init_lora_weights="pissa"), "init_lora_weights 'pissa' is not supported"),
         (dict(rank_pattern={"c_fc": 2}), "rank_pattern {'c_fc': 2}, which is not supported"),
-        (dict(trainable_token_indices=[3]), "trainable_token_indices"),
+        (dict(trainable_token_indices=[3]), r"trainable_token_indices \[3\] is not supported"),
+        (dict(trainable_token_indices={"wte": [298, 299]}), "it lacks transformer.wte.token_adapt"),
+        (dict(trainable_token_indices={"wte": [2**70]}), "is not supported, only the last ids"),
         (dict(task_type="SEQ_2_SEQ_LM"), "task_type 'SEQ_2_SEQ_LM' is not supported"),
         (dict(use_dora="yes"), "use_dora is true or false, not 'yes'"),
         (dict(use_dora=True), "it lacks transformer.h.0.attn.c_attn.lora_magnitude_vector"),
@@ -273,7 +319,7 @@ def theirs(peft, base, **how):
     return peft.get_peft_model(model, peft.LoraConfig(**how)).eval()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
 @pytest.mark.parametrize("dora", [False, True])
 def test_peft_reads_ours_and_we_read_theirs(peft, kind, dora, tmp_path):
     from transformers import AutoModelForCausalLM
@@ -296,6 +342,79 @@ def test_peft_reads_ours_and_we_read_theirs(peft, kind, dora, tmp_path):
     for load in (gpt.load, Adapted.from_pretrained):
         found = logits(load(tmp_path / "theirs"))
         np.testing.assert_allclose(found, logits_of(model, IDS), atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_in_peft(peft, kind, tied, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    base, ids = tmp_path / "base", np.random.default_rng(0).integers(80, 99, (3, 20))
+    make(kind, tie_word_embeddings=tied).save_pretrained(base)
+    ours = Adapted(models.with_config(gpt.load(base), vocab_size=99), base).eval()
+    ours.add_adapter("a", LoraConfig(rank=4), new_tokens=2)
+    shaken(ours).save_pretrained(tmp_path / "ours")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(99)
+    model.save_pretrained(tmp_path / "grown")
+    opened = peft.PeftModel.from_pretrained(model, tmp_path / "ours")
+    np.testing.assert_allclose(logits_of(opened, ids), logits(ours, ids), atol=1e-4)
+    names = [n for n in ("wte", "embed_tokens", "lm_head") if hasattr(ours.model, n)]
+    rows = {name: [97, 98] for name in names}
+    model = theirs(peft, tmp_path / "grown", r=3, trainable_token_indices=rows)
+    shift = 0.0
+    for name, p in model.named_parameters():
+        if "tokens_delta" in name:
+            p.data += 1.0
+            shift += 1
+    assert shift == 2 - tied
+    model.save_pretrained(tmp_path / "theirs")
+    np.testing.assert_allclose(
+        logits(gpt.load(tmp_path / "theirs"), ids), logits_of(model, ids), atol=2e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_classifiers_too(peft, kind, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    base, labels = tmp_path / "base", ("a", "b", "c")
+    make(kind, pad_token_id=0).save_pretrained(base)
+    classifier = gpt.Classifier(gpt.load(base), labels)
+    ours = Adapted(classifier, base)
+    ours.add_adapter("a", LoraConfig(rank=4))
+    assert "score.weight" in dict(ours.named_parameters())
+    shaken(ours).save_pretrained(tmp_path / "ours")
+    ids = np.random.default_rng(1).integers(1, 97, (3, 9))
+    lengths = [9] * 3
+    expected = ours(ids, lengths).data
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    opened = peft.PeftModel.from_pretrained(model, tmp_path / "ours")
+    np.testing.assert_allclose(logits_of(opened, ids), expected, atol=1e-4)
+    again = models.load_classifier(tmp_path / "ours")
+    np.testing.assert_allclose(again(ids, lengths).data, expected, atol=1e-4)
+    assert again.labels == labels
+    with pytest.raises(ValueError, match="holds a classifier of texts, not a language model"):
+        gpt.load(tmp_path / "ours")
+    ours.set_adapter(None)
+    assert not ours(ids, lengths).data.any() and ours.model.score is ours.own_head
+    # Theirs, on a language model and on a classifier.
+    for start in ("base", "theirs"):
+        if start == "theirs":  # a classifier whose folder is the base
+            base = tmp_path / "whole"
+            model = AutoModelForSequenceClassification.from_pretrained(
+                tmp_path / "base", num_labels=3
+            )
+            model.save_pretrained(base)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+        how = dict(task_type="SEQ_CLS", target_modules="all-linear", init_lora_weights=False)
+        model = peft.get_peft_model(model, peft.LoraConfig(r=3, **how)).eval()
+        model.save_pretrained(tmp_path / start / "adapter")
+        found = models.load_classifier(tmp_path / start / "adapter")
+        np.testing.assert_allclose(found(ids, lengths).data, logits_of(model, ids), atol=1e-4)
+        assert found.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+        with pytest.raises(ValueError, match="holds a classifier of texts"):
+            gpt.load(tmp_path / start / "adapter")
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -332,6 +451,8 @@ def test_a_run_trains_and_keeps_adapters_alone(folder, tmp_path, capsys):
     assert f"{trained:,} parameters train, " in capsys.readouterr().out
     assert not (out / "model.safetensors").exists() and not (out / "config.json").exists()
     assert (out / "best" / "adapter_model.safetensors").exists()
+    card = (out / "README.md").read_text()
+    assert f", and of its adapters {trained:,} were trained" in card and '"peft"' in card
     assert (folder / "base" / "model.safetensors").read_bytes() == base
     # What it has learned can be tuned further, whole or by another adapter.
     for more in (dict(lora=2), {}):
@@ -375,5 +496,7 @@ def test_at_most_2_per_cent_of_a_gpt2_train():
     config = gpt.GPTConfig(50257, 1024, n_layer=2, n_head=12, n_embd=768)
     model = models.make(config, seed=None)
     total = sum(p.size for p in model.parameters())
+    for p in model.parameters():
+        p.data[...] = 0
     adapted = choose_trainable(model, Tuning(lora=8))
     assert sum(p.size for p in make_optimizer(adapted, Tuning()).params) < 0.02 * total

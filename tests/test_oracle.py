@@ -165,10 +165,10 @@ def attention(
     return torch.matmul(weights * keep / (1 - dropout_p), v)
 
 
-def packed_attention(qkv, n_head, dropout_p=0.0, keep=None):
+def packed_attention(qkv, n_head, dropout_p=0.0, keep=None, attn_mask=None):
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (x.reshape(B, T, n_head, C // n_head).transpose(1, 2) for x in qkv.split(C, dim=-1))
-    y = attention(q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep)
+    y = attention(q, k, v, attn_mask, is_causal=True, dropout_p=dropout_p, keep=keep)
     return y.transpose(1, 2).reshape(B, T, C)
 
 

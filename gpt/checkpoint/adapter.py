@@ -10,10 +10,15 @@ adapter_config.json would tell transformers that the folder holds a whole model.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from .classifier import SCORE
 from .files import CONFIG, INDEX, MODEL, read_json, write_json, write_tensors
 from .hub import local_folder
 from .layout import check_keys
@@ -21,10 +26,12 @@ from .tensors import FLOATS, TensorFiles, some
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ADAPTED = "adapted"
+MARKS = "base"  # in the metadata of the tensors
 PREFIX = "base_model.model."
 BASE = "base_model_name_or_path"
 # The keys that are read, and those that do not change what an adapter computes once it is trained.
 READ = ["r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", BASE, "revision"]
+READ += ["trainable_token_indices"]
 HARMLESS = """
     target_modules modules_to_save exclude_modules layers_to_transform layers_pattern
     fan_in_fan_out inference_mode peft_version megatron_core qalora_group_size ensure_weight_tying
@@ -48,9 +55,12 @@ def is_adapter(directory: str | Path) -> bool:
     return (folder / ADAPTER_CONFIG).exists() and not whole
 
 
-def write_adapter(directory: str | Path, settings: dict, arrays: dict, step: int = 0) -> None:
+def write_adapter(
+    directory: str | Path, settings: dict, arrays: dict, step: int, marks: Sequence[float]
+) -> None:
     """Write both files, of what `read_adapter` gives and of arrays by their names in the base.
 
+    `marks` are numbers by which the base is known again; their order counts.
     The rename of `adapter_model.safetensors`, whose metadata holds `step`, is what commits.
     """
     directory = Path(directory)
@@ -58,7 +68,9 @@ def write_adapter(directory: str | Path, settings: dict, arrays: dict, step: int
     fixed = {"peft_type": "LORA", "bias": "none", "inference_mode": True, "init_lora_weights": True}
     write_json(directory / ADAPTER_CONFIG, dict(sorted((fixed | settings).items())))
     tensors = {PREFIX + name: array for name, array in arrays.items()}
-    write_tensors(directory / ADAPTER, tensors, {"format": "pt", "step": str(step)})
+    known_by = json.dumps([float(f"{mark:.6g}") for mark in marks])
+    said = {"format": "pt", "step": str(step), MARKS: known_by}
+    write_tensors(directory / ADAPTER, tensors, said)
 
 
 def read_adapter(directory: str | Path) -> tuple[dict, TensorFiles]:
@@ -79,10 +91,23 @@ def read_adapter(directory: str | Path) -> tuple[dict, TensorFiles]:
     return settings, TensorFiles(directory, ADAPTER)
 
 
-def check_adapter(files: TensorFiles, shapes: dict[str, tuple], base: str | Path) -> None:
+def count_labels(directory: str | Path) -> int:
+    """How many labels the head has that an adapter of a classifier brings; 0 for other adapters.
+
+    Raises as `read_adapter` does.
+    """
+    _, files = read_adapter(directory)
+    shape = files.shape(PREFIX + SCORE) if PREFIX + SCORE in files.names else (0,)
+    return shape[0] if shape else 0
+
+
+def check_adapter(
+    files: TensorFiles, shapes: dict[str, tuple], marks: Sequence[float], base: str | Path
+) -> None:
     """Raise ValueError unless the tensors are those of an adapter with these names and shapes.
 
-    The names are those in the base, which is in the folder `base`.
+    The names are those in the base, which is in the folder `base`, and has these `marks`: an
+    adapter that we wrote knows those of its own base.
     """
     names = {name.removeprefix(PREFIX): name for name in files.names}
     faults = [] if shapes else ["it changes no layer of it"]
@@ -99,6 +124,16 @@ def check_adapter(files: TensorFiles, shapes: dict[str, tuple], base: str | Path
         raise ValueError(
             f"the adapter in {files.directory} does not fit the model in {base}: "
             f"{'; '.join(faults[:5])}"
+        )
+    try:
+        known = json.loads(files.metadata.get(MARKS, "null"))
+        changed = known is not None and not np.allclose(known, marks, rtol=1e-3)
+    except (ValueError, TypeError, RecursionError):  # other types, or another number of them
+        changed = True
+    if changed:
+        raise ValueError(
+            f"the model in {base} has other weights than the one that the adapter in "
+            f"{files.directory} was trained on: it may have been trained since, or replaced"
         )
 
 

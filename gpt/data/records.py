@@ -4,6 +4,7 @@
 .jsonl          an object a line
 .json           a list of objects
 .parquet        a table (pip install 'tensorlite[parquet]')
+.txt            one record, whose column `text` is all of it
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from tensorlite.device import random
 from tokenizer.texts import read_text
 
-FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet", ".txt")
 
 
 def read_records(
@@ -47,7 +48,7 @@ def read_records(
         records = _read_parquet(path)
     else:
         text = read_text(path, encoding)
-        read = {".json": _read_json, ".jsonl": _read_jsonl}.get(kind)
+        read = {".json": _read_json, ".jsonl": _read_jsonl, ".txt": _read_txt}.get(kind)
         records = read(path, text) if read else _read_table(path, text, list(columns))
     if not records:
         raise ValueError(f"{path} holds no records")
@@ -98,6 +99,10 @@ def _read_json(path: Path, text: str) -> list[dict]:
     for number, record in enumerate(records, 1):
         _check_object(f"record {number} of {path}", record)
     return records
+
+
+def _read_txt(path: Path, text: str) -> list[dict]:
+    return [{"text": text}] if text.strip() else []
 
 
 def _parsed(where: str, text: str):

@@ -66,10 +66,9 @@ class Sample:
         for i in range(0, RESAMPLES, step):
             drawn = rng.integers(0, n, (min(step, RESAMPLES - i), n))  # (sets, n)
             means[i : i + step] = self.values[drawn].sum(1) / counts[drawn].sum(1)
-        student = (
-            Z + (Z**3 + Z) / (4 * (n - 1)) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96 / (n - 1) ** 2
-        )
-        return (means - self.mean) * (student / Z) * math.sqrt(n / (n - 1))
+        f, z2 = n - 1, Z**2
+        student = 1 + (z2 + 1) / (4 * f) + (5 * z2**2 + 16 * z2 + 3) / (96 * f**2)  # over Z
+        return (means - self.mean) * student * math.sqrt(n / f)
 
     def minus(self, other: Sample) -> Sample | None:
         """The differences item by item, which vary less than either does.
@@ -100,7 +99,7 @@ def estimate(samples: Sequence[Sample], seed: int = 0) -> Estimate:
     """The mean of the means of one or more independent samples.
 
     >>> estimate([Sample(np.array([1.0, 0.0, 1.0, 1.0]))])
-    Estimate(value=0.75, stderr=0.25, low=0.30064..., high=0.95440..., n=4)
+    Estimate(value=0.75, stderr=0.25, low=0.30064..., high=0.95441..., n=4)
 
     The interval is the bootstrap's. Where the items of a single sample are right or wrong, it is
     given by a formula instead: of ten right answers out of ten, resampling would find no doubt at

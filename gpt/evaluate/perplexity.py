@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tokenizer.base import replace_surrogates
+
 from ..model import GPT
 from .estimate import Sample
 from .likelihood import beginning, loglikelihoods
@@ -58,7 +60,7 @@ def perplexity(
         for start, begin, end in windows(len(ids), len(before), block_size, stride):
             pairs.append((ids[start:begin].tolist(), ids[begin:end].tolist()))
             rows.append([number, end - begin, len(tokenizer.decode_bytes(pairs[-1][1]))])
-        share = len(text.encode(errors="replace")) / max(1, sum(row[2] for row in rows[first:]))
+        share = len(replace_surrogates(text).encode()) / max(1, sum(row[2] for row in rows[first:]))
         for row in rows[first:]:  # a tokenizer may have changed the text: its own bytes count
             row[2] *= share
     logprobs, _ = loglikelihoods(model, pairs, at_a_time, "windows")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import shlex
 from pathlib import Path
 
 import tokenizer as tokenizers
@@ -39,6 +40,7 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
         )
         run.check_data(hashlib.sha256(Path(run.settings.dataset).read_bytes()).hexdigest())
         model, tokenizer = starting_model(run.settings)
+        n_ids = model.config.vocab_size
 
         # 3. The task: what is learned from which examples.
         task, model, tokenizer = method.prepare(run, records, tokenizer, model)
@@ -50,7 +52,7 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
 
         # 4. What trains: all weights, some of them, or adapters. Then the state that was saved.
         total = sum(p.size for p in model.parameters())
-        model = choose_trainable(model, run.settings)
+        model = choose_trainable(model, run.settings, model.config.vocab_size - n_ids)
         run.load_weights(model)
         model.to(run.settings.device)
         optimizer = make_optimizer(model, run.settings, team)
@@ -71,7 +73,10 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
         run.begin(task, model, tokenizer)
         if not train(run, task, model, optimizer):
             again = command(f"-m gpt.finetune {run.settings.method}", run.out)
-            print(f"{run.stopped()}; go on: {again} --init_from resume")
+            again += " --init_from resume"
+            for name in run.settings.unsaved:
+                again += f" --{name} {shlex.quote(str(getattr(run.settings, name)))}"
+            print(f"{run.stopped()}; go on: {again}")
             return 0
         run.finish(model, task.final(model, team))
         if team.rank == 0:
@@ -107,13 +112,16 @@ def with_steps(s: Tuning, steps_per_epoch: int) -> Tuning:
     return dataclasses.replace(s, max_iters=steps, eval_interval=every)
 
 
-def choose_trainable(model: nn.Module, s: Tuning) -> nn.Module:
-    """The model with what shall train as the only parameters that require gradients."""
+def choose_trainable(model: nn.Module, s: Tuning, new_tokens: int = 0) -> nn.Module:
+    """The model with what shall train as the only parameters that require gradients.
+
+    Adapters learn the embeddings of the last `new_tokens` ids too, which the model began without.
+    """
     if s.lora:
         targets = tuple(s.lora_targets.split(",")) if s.lora_targets else ()
         adapted = models.Adapted(model, s.init_from)
         adapter = models.LoraConfig(s.lora, s.lora_alpha, s.dropout, targets, s.dora)
-        adapted.add_adapter("default", adapter, s.seed)
+        adapted.add_adapter("default", adapter, new_tokens, s.seed)
         return adapted
     if s.train == "all":
         return model

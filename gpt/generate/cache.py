@@ -68,7 +68,17 @@ class Past:
     def __init__(self, cache: Cache, layer: int):
         self.cache, self.layer = cache, layer
 
-    def attend(self, q, k, v, window: int | None = None):
+    def self_attention(self, qkv, n_head: int, dropout_p: float = 0.0, rng=None):
+        """`attend` for the projections of all heads side by side: (B, T, 3C) -> (B, T, C).
+
+        Texts grow without dropout and gradients.
+        """
+        B, T, C3 = qkv.shape
+        qkv = qkv.data.reshape(B, T, 3, n_head, -1)  # (B, T, 3, nh, hs)
+        y = self.attend(*qkv.transpose(2, 0, 3, 1, 4))  # 3 x (B, nh, T, hs) -> (B, nh, T, hs)
+        return y.transpose(0, 2, 1, 3).reshape(B, T, C3 // 3)  # (B, T, C)
+
+    def attend(self, q, k, v, window: int | None = None, dropout_p: float = 0.0, rng=None):
         """Attention of new positions to themselves and all before: q (B, nh, T, hs) -> the same.
 
         k and v (B, nkv, T, hs) are kept; all three are arrays or tensors, the result is a tensor.

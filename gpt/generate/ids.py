@@ -25,6 +25,7 @@ class Writer:
 
     ids       the prompt and what follows it; `begin` is where that begins
     finish    why the text has ended: "eos", "stop" or "length"; None while it grows
+    end_id    the end token that was drawn, which is not among `ids`; None for other texts
     logprobs  the logarithm of the model's probability of each new token, where `logprobs` is True
     """
 
@@ -43,6 +44,7 @@ class Writer:
         self.sampling, self.eos = sampling, frozenset(eos)
         self.seed = int(np.random.default_rng().integers(2**62)) if seed is None else seed
         self.finish = "length" if max_new_tokens == 0 else None
+        self.end_id: int | None = None
         self.logprobs: list[float] | None = [] if logprobs else None
 
     @property
@@ -64,7 +66,7 @@ class Writer:
             z -= z.max()
             self.logprobs.append(float(z[new] - np.log(np.exp(z).sum())))
         if new in self.eos:
-            self.finish = "eos"
+            self.finish, self.end_id = "eos", new
         else:
             self.ids.append(new)
             if len(self.ids) >= self.end and self.finish is None:

@@ -20,13 +20,16 @@ from .sampling import Sampling
 
 
 class TextWriter(Writer):
-    """A text that grows by tokens of a tokenizer; see `stream` for the arguments."""
+    """A text that grows by tokens of a tokenizer; see `stream` for the arguments.
+
+    The prompt may also be ids, which are taken as they are.
+    """
 
     def __init__(
         self,
         model,
         tokenizer,
-        prompt: str,
+        prompt: str | Sequence[int],
         max_new_tokens: int = 50,
         temperature: float = 0.8,
         top_k: int | None = None,
@@ -57,7 +60,10 @@ class TextWriter(Writer):
         eos = {*check_ids(model, [i for i in stop if not isinstance(i, str)])}
         eos |= model.config.eos_ids
         eos |= {tokenizer.eos_token_id} - {None}
-        ids = encode_prompt(model, tokenizer, prompt, allowed_special)
+        if isinstance(prompt, str):
+            ids = encode_prompt(model, tokenizer, prompt, allowed_special)
+        else:
+            ids = check_ids(model, prompt)
         super().__init__(ids, max_new_tokens, sampling, seed, eos, logprobs)
         self.prompt, self.use_cache = prompt, use_cache
         # Ids that stand for no text: gaps in the vocabulary, and the id of unknown characters.

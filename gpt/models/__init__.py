@@ -12,6 +12,7 @@ from .config import LlamaConfig
 from .folders import load_whole, make, read_config, refuse_classifier, with_config
 from .llama import Llama
 from .lora import LoraConfig
+from .packed import Packed
 from .quantized import Quantized, dequantize, quantize
 
 

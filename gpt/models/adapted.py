@@ -18,28 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from tensorlite import nn
-from tensorlite.device import random
 
 from .. import checkpoint
-from ..checkpoint import is_classifier
 from ..model import GPT
+from .adapters import (
+    HEAD,
+    TOKENS,
+    Adapter,
+    body_of,
+    description,
+    embeddings_of,
+    layers_of,
+    marks_of,
+    new_adapter,
+    published,
+    read_adapter_of,
+)
 from .classifier import Classifier
 from .folders import load_whole, read_config, with_config
-from .llama import Llama
-from .lora import LoRA, LoraConfig, LoRALinear, RandomBlock
+from .lora import LoraConfig, LoRALinear, RandomBlock
+from .new_tokens import AdaptedEmbedding
 from .quantized import Quantized, named_modules
-
-HEAD = "score"  # of a classifier; it is new, so that an adapter holds it whole
-
-
-class Adapter(nn.Module):
-    """One adapter: its LoRA for each of several layers, by their paths, and a classifier's head."""
-
-    def __init__(self, config: LoraConfig, by_path: dict[str, nn.Module]):
-        self.config, self.by_path = config, by_path
-
-    def named_parts(self) -> Iterator[tuple[str, nn.Module]]:
-        return iter(self.by_path.items())
 
 
 class Adapted(nn.Module):
@@ -50,7 +49,7 @@ class Adapted(nn.Module):
     quantised model, which passes no gradient on.
     """
 
-    def __init__(self, model: GPT, base: str | Path):
+    def __init__(self, model: GPT | Classifier, base: str | Path):
         if isinstance(body_of(model), Quantized):
             raise ValueError(
                 "quantised weights pass no gradient on: adapters are for the model that they were "
@@ -60,7 +59,7 @@ class Adapted(nn.Module):
         self.adapters: dict[str, Adapter] = {}
         self.active: str | None = None
         self.unmerged: dict[str, np.ndarray] = {}  # weights that a merged adapter has changed
-        self.own_head = getattr(model, HEAD, None)
+        self.own_head, self.marks = getattr(model, HEAD, None), marks_of(model)
         for p in model.parameters():
             p.requires_grad = False
         body = body_of(model)
@@ -70,7 +69,9 @@ class Adapted(nn.Module):
                     setattr(part, name, LoRALinear(own))
                 if isinstance(own, nn.ModuleList):
                     own.modules = [RandomBlock(block) for block in own]
-        self.layers = layers_of(model)
+        for name, own in embeddings_of(model).items():
+            setattr(body, name, AdaptedEmbedding(own))
+        self.places = places_of(model)
 
     def __getattr__(self, name: str):
         if name.startswith("__") or "model" not in vars(self):
@@ -82,25 +83,23 @@ class Adapted(nn.Module):
 
     # ---- adapters --------------------------------------------------------------------------------
 
-    def add_adapter(self, name: str, config: LoraConfig, seed: int = 1337) -> None:
+    def add_adapter(
+        self, name: str, config: LoraConfig, new_tokens: int = 0, seed: int = 1337
+    ) -> None:
         """Make a new adapter, which changes nothing yet, and make it the active one.
 
-        Raises ValueError for a name that there is, and for targets that no layer has.
+        `new_tokens` is how many ids the model has that its base has not. Raises ValueError for a
+        name that there is, and for targets that no layer has.
         """
-        by_path: dict[str, nn.Module] = {}
-        for i, (path, linear) in enumerate(select(self.layers, config.targets).items()):
-            by_path[path] = LoRA(linear.weight.data, config, random(seed, "lora", i))
-        if self.own_head is not None:
-            with nn.uninitialised():
-                by_path[HEAD] = nn.Linear(*self.own_head.weight.shape, bias=False)
-            by_path[HEAD].weight.data[...] = self.own_head.weight.data
-        self._take(name, Adapter(config, by_path))
+        self.set_adapter(None)
+        self._take(name, new_adapter(self.model, config, new_tokens, seed))
 
     def load_adapter(self, name: str, directory: str | Path) -> None:
         """Read an adapter of this model from a folder, and make it the active one.
 
         Raises as `read_adapter_of` does.
         """
+        self.set_adapter(None)
         self._take(name, read_adapter_of(self.model, directory, self.base))
 
     def _take(self, name: str, adapter: Adapter) -> None:
@@ -116,25 +115,26 @@ class Adapted(nn.Module):
         self.unmerge()
         self.active = name
         chosen = {} if name is None else self.adapters[name].by_path
-        for path, linear in self.layers.items():
-            linear.lora = chosen.get(path)
-            linear.dropout.p = self.adapters[name].config.dropout if name else 0.0
+        for path, place in self.places.items():
+            place.adapter = chosen.get(path)
+            if isinstance(place, LoRALinear):
+                place.dropout.p = self.adapters[name].config.dropout if name else 0.0
         if self.own_head is not None:
             self.model.score = chosen.get(HEAD, self.own_head)
 
     def merge(self) -> None:
         """Put the active adapter's changes into the weights: the same result, sooner."""
-        for path, linear in self.layers.items():
-            if linear.lora is not None:
-                self.unmerged[path] = linear.weight.data
-                linear.weight.data = linear.lora.merged(linear.weight.data)
-                linear.lora = None
+        for path, place in self.places.items():
+            if (adapter := place.adapter) is not None:
+                place.adapter = None
+                self.unmerged[path] = place.weight.data
+                place.weight.data = adapter.merged(place.weight.data)
 
     def unmerge(self) -> None:
         """Put back the weights that the base had, bit for bit."""
         for path, weight in self.unmerged.items():
-            self.layers[path].weight.data = weight
-            self.layers[path].lora = self.adapters[self.active].by_path[path]
+            self.places[path].weight.data = weight
+            self.places[path].adapter = self.adapters[self.active].by_path[path]
         self.unmerged = {}
 
     # ---- as a module -----------------------------------------------------------------------------
@@ -157,21 +157,10 @@ class Adapted(nn.Module):
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:
         """Write the active adapter in PEFT's format, and the model's config.json beside it."""
         adapter = self.adapters[self.active]
-        config, paths = adapter.config, adapter.by_path.keys() - {HEAD}
         self.model.save_config(Path(directory) / checkpoint.ADAPTED)
-        settings = {
-            checkpoint.BASE: str(self.base.resolve()),
-            "task_type": "CAUSAL_LM" if self.own_head is None else "SEQ_CLS",
-            "modules_to_save": None if self.own_head is None else [HEAD],
-            "target_modules": sorted(names_of(paths, self.layers)),
-            "fan_in_fan_out": not isinstance(body_of(self.model), Llama),
-            "r": config.rank,
-            "lora_alpha": config.alpha,
-            "lora_dropout": config.dropout,
-            "use_dora": config.dora,
-            "use_rslora": config.rslora,
-        }
-        checkpoint.write_adapter(directory, settings, published(adapter, self.model), step)
+        settings = {checkpoint.BASE: str(self.base.resolve()), **description(adapter, self.model)}
+        arrays = published(adapter, self.model)
+        checkpoint.write_adapter(directory, settings, arrays, step, self.marks)
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> Adapted:
@@ -185,122 +174,55 @@ class Adapted(nn.Module):
         return adapted.eval()
 
 
-def load_adapted(directory: str | Path) -> GPT:
+def load_adapted(directory: str | Path) -> GPT | Classifier:
     """The model that an adapter makes of its base: the changes are in its weights."""
     model = load_base(directory)
-    adapter, layers = read_adapter_of(model, directory), layers_of(model)
+    adapter = read_adapter_of(model, directory, checkpoint.base_folder(directory))
+    places = places_of(model)
     for path, part in adapter.by_path.items():
         if path == HEAD:
             model.score = part
         else:
-            layers[path].weight.data = part.merged(layers[path].weight.data)
+            places[path].weight.data = part.merged(places[path].weight.data)
     return model.eval()
 
 
-def load_base(directory: str | Path) -> GPT:
-    """The model that the adapter in a folder changes, with as many ids and positions as it has."""
-    folder = checkpoint.base_folder(directory)
-    model = load_adapted(folder) if checkpoint.is_adapter(folder) else load_whole(folder)
-    own, config = read_config(directory), model.config
-    if own.vocab_size < config.vocab_size or own.block_size > config.block_size:
+def places_of(model: GPT | Classifier) -> dict[str, nn.Module]:
+    """What an adapter may change, by the paths that it is named by there."""
+    tokens = {path + TOKENS: part for path, part in embeddings_of(model).items()}
+    return layers_of(model) | tokens
+
+
+def load_base(directory: str | Path) -> GPT | Classifier:
+    """The model that the adapter in a folder changes, with as many ids and positions as it has.
+
+    The head of a classifier that the adapter brings is there, and is still 0.
+    """
+    folder, described = checkpoint.base_folder(directory), checkpoint.config_folder(directory)
+    if checkpoint.is_adapter(folder):
+        model = load_adapted(folder)
+    elif checkpoint.is_classifier(folder):
+        model = Classifier.from_pretrained(folder)
+    else:
+        model = load_whole(folder)
+    body, own = body_of(model), read_config(directory)
+    if own.vocab_size < body.config.vocab_size or own.block_size > body.config.block_size:
         raise ValueError(
             f"{directory} describes a model of {own.vocab_size} ids and {own.block_size} positions,"
-            f" which cannot be made of the {config.vocab_size} and {config.block_size} in {folder}"
+            f" which cannot be made of {folder}, with {body.config.vocab_size} and "
+            f"{body.config.block_size}"
         )
-    if (own.vocab_size, own.block_size) != (config.vocab_size, config.block_size):
-        model = with_config(model, vocab_size=own.vocab_size, block_size=own.block_size).eval()
+    if (own.vocab_size, own.block_size) != (body.config.vocab_size, body.config.block_size):
+        body = with_config(body, vocab_size=own.vocab_size, block_size=own.block_size)
     ids = {name: getattr(own, name) for name in ("generation", *checkpoint.TOKEN_IDS)}
-    model.config = dataclasses.replace(model.config, **ids)
-    said = checkpoint.config_folder(directory)
-    return Classifier(model, *checkpoint.read_labels(said)) if is_classifier(said) else model
-
-
-# ---- layers and their names ----------------------------------------------------------------------
-
-
-def body_of(model: GPT) -> GPT:
-    """The part of a model whose layers adapters are for."""
-    return getattr(model, "body", model)
-
-
-def layers_of(model: GPT) -> dict[str, nn.Linear]:
-    """The linear layers of the blocks by their paths."""
-    parts = named_modules(body_of(model))
-    return {path: part for path, part in parts if isinstance(part, nn.Linear)}
-
-
-def select(layers: dict[str, nn.Linear], targets: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The layers with these names, or all. Raises ValueError for a name that none has."""
-    chosen = set() if targets else layers.keys()
-    for target in targets:
-        found = {path for path in layers if f".{path}".endswith(f".{target}")}
-        if not found:
-            there = ", ".join(sorted({path.rpartition(".")[2] for path in layers}))
-            raise ValueError(f"no linear layer is named {target!r}; there are {there}")
-        chosen |= found
-    return {path: linear for path, linear in layers.items() if path in chosen}
-
-
-def names_of(paths: set[str], layers: dict[str, nn.Linear]) -> set[str]:
-    """The shortest `target_modules` for these layers: plain names, if they mean no others."""
-    names = {path.rpartition(".")[2] for path in paths}
-    return names if select(layers, tuple(names)).keys() == paths else paths
-
-
-def prefix_of(model: GPT) -> str:
-    """What stands before the paths of layers in published names."""
-    return "model." if isinstance(body_of(model), Llama) else "transformer."
-
-
-def published(adapter: Adapter, model: GPT) -> dict[str, np.ndarray]:
-    """The arrays of an adapter by their names in the base, matrices (out, in): views."""
-    prefix = prefix_of(model)
-    return {
-        name if name.startswith(HEAD) else prefix + name: p.data.T
-        for name, p in adapter.named_parameters()
-    }
-
-
-# ---- reading -------------------------------------------------------------------------------------
-
-
-def read_adapter_of(model: GPT, directory: str | Path, base: str | Path = "") -> Adapter:
-    """The adapter in a folder, which is one of `model`, from the folder `base`.
-
-    Raises ValueError for an adapter of another model, and for what `LoraConfig` and
-    `checkpoint.read_adapter` refuse; FileNotFoundError where there is none.
-    """
-    said, files = checkpoint.read_adapter(directory)
-    try:
-        config = LoraConfig(
-            rank=said["r"],
-            alpha=said["lora_alpha"],
-            dropout=said["lora_dropout"],
-            dora=said["use_dora"],
-            rslora=said["use_rslora"],
-        )
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
-
-    head, prefix = getattr(model, HEAD, None), prefix_of(model)
-    layers = {
-        path: linear
-        for path, linear in layers_of(model).items()
-        if f"{checkpoint.PREFIX}{prefix}{path}.lora_A.weight" in files.names
-    }
-    shapes = {
-        f"{prefix}{path}.{name}": shape[::-1]
-        for path, linear in layers.items()
-        for name, shape in config.shapes(*linear.weight.shape).items()
-    }
-    if head is not None:
-        shapes[f"{HEAD}.weight"] = head.weight.shape[::-1]
-    checkpoint.check_adapter(files, shapes, base or checkpoint.base_folder(directory))
-    with nn.uninitialised():
-        by_path = {path: LoRA(linear.weight.data, config) for path, linear in layers.items()}
-        if head is not None:
-            by_path[HEAD] = nn.Linear(*head.weight.shape, bias=False)
-    adapter = Adapter(config, by_path)
-    for name, array in published(adapter, model).items():
-        files.read(checkpoint.PREFIX + name, array)
-    return adapter
+    body.config = dataclasses.replace(body.config, **ids)
+    if isinstance(model, Classifier):
+        model.body = body
+        return model.eval()
+    n = checkpoint.count_labels(directory)
+    if not n:
+        return body.eval()
+    if checkpoint.is_classifier(described):
+        return Classifier(body, *checkpoint.read_labels(described, n)).eval()
+    problem = checkpoint.REGRESSION if n == 1 else checkpoint.SINGLE  # as in transformers
+    return Classifier(body, [f"LABEL_{i}" for i in range(n)], problem).eval()

@@ -18,7 +18,6 @@ from .quantized import load_quantized
 def load_whole(directory: str | Path) -> GPT | Llama:
     """The model in a folder with all of its weights. Raises as `gpt.load` does."""
     family = class_of(directory)
-    refuse_classifier(directory)
     if few := checkpoint.read_quantization(directory):
         return load_quantized(directory, family, *few)
     return family.from_pretrained(directory)
@@ -26,7 +25,8 @@ def load_whole(directory: str | Path) -> GPT | Llama:
 
 def refuse_classifier(directory: str | Path) -> None:
     """Raise ValueError where a folder says that its model is a classifier."""
-    if checkpoint.is_classifier(checkpoint.config_folder(directory)):
+    brings_head = checkpoint.is_adapter(directory) and checkpoint.count_labels(directory)
+    if brings_head or checkpoint.is_classifier(checkpoint.config_folder(directory)):
         raise ValueError(
             f"{directory} holds a classifier of texts, not a language model: "
             "gpt.load_classifier opens it, python -m gpt.classify uses it"

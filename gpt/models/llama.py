@@ -52,13 +52,13 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, nh or nkv, T, hs)
         q, k = tl.rope(q, cos, sin), tl.rope(k, cos, sin)
+        dropout_p = self.dropout if self.training else 0.0
         if past is None:
-            dropout = self.dropout if self.training else 0.0
             y = tl.scaled_dot_product_attention(
-                q, k, v, None, True, dropout, rng=rng, enable_gqa=True, window=self.window
+                q, k, v, None, True, dropout_p, rng=rng, enable_gqa=True, window=self.window
             )  # (B, nh, T, hs)
         else:
-            y = past.attend(q, k, v, self.window)  # (B, nh, T, hs)
+            y = past.attend(q, k, v, self.window, dropout_p, rng)  # (B, nh, T, hs)
         return self.o_proj(y.transpose(0, 2, 1, 3).reshape(B, T, -1))  # (B, T, C)
 
 
@@ -134,10 +134,11 @@ class Llama(GPT):
         cos, sin = self.angles(places)  # (T, hs / 2), or (B, 1, T, hs / 2)
         x = self.drop(self.embed_tokens(idx), rng)  # (B, T) -> (B, T, C)
         for i, block in enumerate(self.layers):
-            if self.recompute and cache is None:
-                x = tl.checkpoint(block, x, cos, sin, rng)  # (B, T, C)
+            past = None if cache is None else cache[i]
+            if self.recompute:
+                x = tl.checkpoint(block, x, cos, sin, rng, past)  # (B, T, C)
             else:
-                x = block(x, cos, sin, rng, cache and cache[i])  # (B, T, C)
+                x = block(x, cos, sin, rng, past)  # (B, T, C)
         return self.norm(x)  # (B, T, C)
 
     def angles(self, places):

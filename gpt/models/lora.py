@@ -5,7 +5,8 @@ is far below n and m (Hu et al., 2021). A is random and B zero at the start, so 
 yet. DoRA (Liu et al., 2024) learns the length of each column of W + A B besides, and A B gives no
 more than its direction.
 
-An adapter is such a change for each of several layers; `adapted.py` puts adapters on a model.
+An adapter of a model is such a change for each of several layers (adapters.py); `Adapted` has a
+model with adapters (adapted.py).
 """
 
 from __future__ import annotations
@@ -112,16 +113,16 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear):
         self.weight, self.bias, self.training = linear.weight, linear.bias, linear.training
-        self.lora, self.dropout = None, nn.Dropout(0.0)
+        self.adapter, self.dropout = None, nn.Dropout(0.0)
 
     def named_parts(self):
-        return ((name, part) for name, part in super().named_parts() if part is not self.lora)
+        return ((name, part) for name, part in super().named_parts() if part is not self.adapter)
 
     def forward(self, x):
-        if self.lora is None:
+        if self.adapter is None:
             return super().forward(x)  # (..., n) -> (..., m)
         dropped = self.dropout(x, rng_of_block.get())  # (..., n)
-        return self.lora(x, self.weight, self.bias, dropped)  # (..., n) -> (..., m)
+        return self.adapter(x, self.weight, self.bias, dropped)  # (..., n) -> (..., m)
 
 
 # The random numbers of the block that is computed. Linear layers are given none, and an adapter in

@@ -15,6 +15,7 @@ from tensorlite.parallel import physical_cores
 from tokenizer.base import write_atomic
 
 from ..evaluate import duration
+from ..models import Adapted
 from .settings import NO_MODEL
 
 CARD = "README.md"
@@ -53,9 +54,10 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     body = getattr(model, "body", model)  # of a classifier
     figures = [(key, value) for key, value in results.items() if shown(key, value)]
     tuned = s.init_from not in NO_MODEL
+    kind = "text-generation" if body is model else "text-classification"
     head = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation" if body is model else "text-classification",
+        "library_name": "peft" if isinstance(model, Adapted) else "transformers",
+        "pipeline_tag": kind,
         "tags": ["tensorlite", s.method],
         "license": "unknown",
         "model-index": [
@@ -63,7 +65,7 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
                 "name": name,
                 "results": [
                     {
-                        "task": {"type": "text-generation"},
+                        "task": {"type": kind},
                         "dataset": {"name": Path(s.dataset).name, "type": "custom"},
                         "metrics": [{"type": key, "value": value} for key, value in figures],
                     }
@@ -123,16 +125,15 @@ def training(run, model, step: int) -> str:
     """How large the model is and what its training took, a line each."""
     s, clock = run.settings, run.clock
     body = getattr(model, "body", model)
-    config, parameters = body.config, model.parameters()
-    total, trained = (
-        sum(p.size for p in parameters),
-        sum(p.size for p in parameters if p.requires_grad),
-    )
+    config, adapted = body.config, isinstance(model, Adapted)
+    part = "and of its adapters" if adapted else "of which"
+    total = sum(p.size for p in (model.model if adapted else model).parameters())
+    trained = sum(p.size for p in model.parameters() if p.requires_grad)
     tokens = clock.tokens_per_step * step
     length = min(config.block_size, clock.tokens_per_step)
     flops = 6 * body.num_params(non_embedding=True) + 12 * config.n_layer * config.n_embd * length
     lines = [
-        f"parameters: {total:,}, of which {trained:,} were trained",
+        f"parameters: {total:,}, {part} {trained:,} were trained",
         f"shape: {config.n_layer} blocks, {config.n_head} heads, {config.n_embd} wide, "
         f"{config.vocab_size:,} ids, a context of {config.block_size:,} tokens",
         f"tokens: about {tokens:,} in {step:,} steps",

@@ -54,7 +54,14 @@ def run_command(
             for note in notes:
                 print(note, file=sys.stderr)
             return train(given, team, why)
-    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        ImportError,
+        FloatingPointError,
+        MemoryError,
+    ) as error:
         text = " ".join(str(error).split()) or "out of memory"
         team.give_way()
         print(f"{name}: error: {text}", file=sys.stderr)

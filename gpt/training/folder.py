@@ -104,7 +104,7 @@ def resumed_settings(
     given: dict, saved: dict, out: Path, kind: type[RunSettings] = Settings
 ) -> RunSettings:
     """The saved settings, with the given ones on top where that is possible."""
-    names = {field.name for field in dataclasses.fields(kind)}
+    names = {field.name for field in dataclasses.fields(kind)} - {*kind.unsaved}
     saved = {name: value for name, value in saved.items() if name in names}
     saved = dataclasses.asdict(kind(**saved))
     for name in kind.fixed:
@@ -152,6 +152,7 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         names = [*RUN_FILES, FILE_NAME, "tokenizer.json"]
         names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
+        names += (p.name for p in out.glob("answers-*.json"))  # of gpt/finetune/answers.py
         names += [CARD] if is_ours(out / CARD) else []
         for path in (out / name for name in names):
             if path.is_dir() and not path.is_symlink():

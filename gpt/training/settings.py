@@ -26,6 +26,7 @@ class RunSettings:
 
     method: ClassVar[str] = ""  # the objective, as run.json names it
     fixed: ClassVar[tuple[str, ...]] = ()  # names of settings that a resumed run cannot change
+    unsaved: ClassVar[tuple[str, ...]] = ()  # names of those that it does not take from run.json
 
     # what to learn from
     dataset: str = option("", "the file to learn from")

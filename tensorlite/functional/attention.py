@@ -276,18 +276,22 @@ def _boxes(shape, size):
 # =================================================================================================
 
 
-def causal_self_attention(qkv, n_head: int, dropout_p: float = 0.0, rng=None) -> Tensor:
+def causal_self_attention(
+    qkv, n_head: int, dropout_p: float = 0.0, rng=None, attn_mask=None
+) -> Tensor:
     """Causal attention of all heads in one operation, from the projection to the merged heads.
 
     qkv (B, T, 3C), the queries, keys and values of all heads side by side -> (B, T, C). Dropout
     with probability `dropout_p` is applied to the weights; its random numbers come from `rng`, by
-    default a fresh Generator. Raises ValueError if 3C is not a multiple of 3 * n_head.
+    default a fresh Generator. `attn_mask` hides more than the future, as in
+    `scaled_dot_product_attention`: it broadcasts to (B, n_head, T, T). Raises ValueError if 3C is
+    not a multiple of 3 * n_head.
     """
     B, T, C3 = qkv.shape
     if C3 % (3 * n_head):
         raise ValueError(f"{C3} columns do not divide into queries, keys, values of {n_head} heads")
     keep = draw_keep((B, n_head, T, T), dropout_p, rng, array_of(qkv)) if dropout_p else None
-    return packed_attention(qkv, n_head, dropout_p, keep)
+    return packed_attention(qkv, n_head, dropout_p, keep, attn_mask)
 
 
 def _heads(qkv, n_head):
@@ -296,19 +300,18 @@ def _heads(qkv, n_head):
     return np.transpose(np.reshape(qkv, (B, T, 3, n_head, C3 // 3 // n_head)), (2, 0, 3, 1, 4))
 
 
-def packed_attention_composed(qkv, n_head, dropout_p=0.0, keep=None):
+def packed_attention_composed(qkv, n_head, dropout_p=0.0, keep=None, attn_mask=None):
     q, k, v = _heads(qkv, n_head)
-    y = attention_composed(q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep)
+    y = attention_composed(q, k, v, attn_mask, is_causal=True, dropout_p=dropout_p, keep=keep)
     return np.reshape(np.transpose(y, (0, 2, 1, 3)), (*qkv.shape[:2], qkv.shape[2] // 3))
 
 
 @op(composed=packed_attention_composed, fresh=True)
-def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, needs):
+def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, attn_mask=None, needs):
     """`causal_self_attention` with dropout given by the booleans `keep`, False to drop."""
     q, k, v = _heads(qkv, n_head)
-    y, attention_vjp = attention.body(
-        q, k, v, is_causal=True, dropout_p=dropout_p, keep=keep, needs=needs * 3
-    )
+    how = dict(attn_mask=attn_mask, is_causal=True, dropout_p=dropout_p, keep=keep)
+    y, attention_vjp = attention.body(q, k, v, **how, needs=needs * 3)
     shape = qkv.shape
 
     def vjp(g):
