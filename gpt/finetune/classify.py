@@ -200,7 +200,8 @@ class Classification(EpochTask):
         x = pad_rows(ids, width=width[0])  # (B, T)
         logits = model(x, [len(row) for row in ids], rng)  # (B, T) -> (B, n)
         each = losses(logits, self.targets[texts], model.problem)  # (B,)
-        return (each * examples.weights.astype(np.float32)).sum() / float(examples.whole)
+        weights = np.asarray(examples.weights, np.float32, like=each.data)  # (B,)
+        return (each * weights).sum() / float(examples.whole)
 
     def drop_tokens(self, ids: np.ndarray, text: int, step: int, model) -> np.ndarray:
         """The ids (N,) of a text, some replaced by padding: another draw for each text and step."""
@@ -251,6 +252,7 @@ def losses(logits: Tensor, targets: np.ndarray, problem: str) -> Tensor:
     """
     if problem == SINGLE:
         return tl.cross_entropy(logits, targets, reduction="none")
+    targets = np.asarray(targets, like=logits.data)  # (B, n)
     if problem == MULTI:  # -log sigmoid(x) = log(1 + e^-x) of what is right, without overflow
         x = tl.where(targets, logits, -logits)  # (B, n)
         return (tl.maximum(-x, 0) + tl.log(1 + tl.exp(-tl.abs(x)))).mean(axis=1)
