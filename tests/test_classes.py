@@ -125,6 +125,12 @@ def test_weights_are_repetitions():
         np.testing.assert_allclose(weighted[name], value)
 
 
+def test_without_resamples_there_are_no_errors():
+    p, targets = drawn(50)
+    made = measure_classes(LABELS, SINGLE, p, targets, resamples=0)
+    assert made.errors == {} and made.values["accuracy"] > 0
+
+
 def test_no_texts_are_refused():
     with pytest.raises(ValueError, match="no text"):
         measure_classes(LABELS, SINGLE, np.zeros((0, 3)), np.zeros(0, int))

@@ -10,7 +10,7 @@ from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
 from gpt.evaluate.likelihood import loglikelihoods
-from gpt.finetune import dpo, grpo, kto
+from gpt.finetune import classify, dpo, grpo, kto
 from gpt.finetune.answers import Answering, Prompt
 from gpt.finetune.distill import Distillation, Settings
 from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here
@@ -62,6 +62,22 @@ def test_a_classifier(model):
     classifier = models.Classifier(model, ["a", "b", "c"], seed=1)
     x, lengths = pad_rows(TEXTS), [len(t) for t in TEXTS]
     check_same(classifier, lambda m: (m(x, lengths) ** 2).sum())
+
+
+@pytest.mark.parametrize("problem", classify.PROBLEMS)
+def test_the_loss_of_a_classification(model, problem):
+    several = {"single": [0, 2, 1, 1], "multi": [[1, 0, 1], [0, 0, 1]] * 2}
+    targets = np.array(several.get(problem, [[1.5], [0], [2], [3]]))
+    targets = targets.astype({"single": int, "multi": bool, "regression": np.float32}[problem])
+    labels = ["a", "b", "c"] if problem != "regression" else ["n"]
+    rows = np.arange(4)
+    s = classify.Settings(problem=problem, batch_size=4, max_length=16)
+    given = classify.Labelled([], tuple(labels), targets)
+    task = classify.Classification(s, TEXTS, given, (rows, rows, rows), 0)
+    classifier = models.Classifier(model, labels, classify.PROBLEMS[problem], seed=1)
+    check_same(classifier, lambda m: task.loss(m, task.batch(0)))
+    on_cpu = task.evaluate(classifier.to("cpu"))
+    assert task.evaluate(classifier.to("cuda")) == pytest.approx(on_cpu, abs=1e-6)
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -87,14 +87,20 @@ def show(value: float, error: float) -> str:
 
 
 def measure_classes(
-    labels: tuple[str, ...], problem: str, probabilities: np.ndarray, targets: np.ndarray, seed=1337
+    labels: tuple[str, ...],
+    problem: str,
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    seed: int = 1337,
+    resamples: int = RESAMPLES,
 ) -> ClassReport:
     """What is to be said of these probabilities (N, n), where the targets are right.
 
     Targets are (N,) numbers of labels; (N, n) booleans where a text may have several labels; (N, n)
     numbers in a regression, whose predictions take the place of probabilities. A label is given to
     a text if it is the most probable, or, where there may be several, if its probability is above
-    1/2. `seed` draws the resamples. Raises ValueError without a text.
+    1/2. `seed` draws the resamples; without any, there are no errors. Raises ValueError without a
+    text.
     """
     N, n = probabilities.shape
     if not N:
@@ -111,12 +117,13 @@ def measure_classes(
     values = {name: value[0] for name, value in figures(np.ones((1, N)), rows).items()}
     resampled: dict[str, list] = {name: [] for name in values}
     rng, step = random(seed, "bootstrap"), max(1, AT_A_TIME // N)
-    for first in range(0, RESAMPLES, step):
-        R = min(step, RESAMPLES - first)
-        weights = rng.multinomial(N, np.full(N, 1 / N), size=R).astype(float)  # (R, N)
+    for first in range(0, resamples, step):
+        R = min(step, resamples - first)
+        drawn = [np.bincount(rng.integers(0, N, N), minlength=N) for _ in range(R)]
+        weights = np.array(drawn, float)  # (R, N): how often each text was drawn
         for name, value in figures(weights, rows).items():
             resampled[name].append(value)
-    errors = {name: np.concatenate(parts).std(axis=0) for name, parts in resampled.items()}
+    errors = {name: np.concatenate(p).std(axis=0) for name, p in resampled.items() if p}
     reliability = None if problem == REGRESSION else rows["bins"].sum(axis=0)  # (K, 3)
     return ClassReport(tuple(labels), N, values, errors, confusion, reliability)
 

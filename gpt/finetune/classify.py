@@ -200,7 +200,8 @@ class Classification(EpochTask):
         x = pad_rows(ids, width=width[0])  # (B, T)
         logits = model(x, [len(row) for row in ids], rng)  # (B, T) -> (B, n)
         each = losses(logits, self.targets[texts], model.problem)  # (B,)
-        return (each * examples.weights.astype(np.float32)).sum() / float(examples.whole)
+        weights = np.asarray(examples.weights, np.float32, like=each.data)  # (B,)
+        return (each * weights).sum() / float(examples.whole)
 
     def drop_tokens(self, ids: np.ndarray, text: int, step: int, model) -> np.ndarray:
         """The ids (N,) of a text, some replaced by padding: another draw for each text and step."""
@@ -210,17 +211,17 @@ class Classification(EpochTask):
         draws = random(s.seed, "token_dropout", int(step), int(text)).random(len(ids))
         return np.where(draws < s.token_dropout, model.config.pad_token_id, ids)
 
-    def measure(self, model: Classifier, rows: np.ndarray, team: Team):
+    def measure(self, model: Classifier, rows: np.ndarray, team: Team, **how):
         """(the mean loss, all figures) of some texts."""
         logits = scores(model, [self.ids[row] for row in rows], team)  # (N, n)
         targets = self.targets[rows]
         loss = losses(tl.tensor(logits), targets, model.problem).mean().item()
-        probabilities = model.probabilities(logits)
+        p = model.probabilities(logits)
         seed = self.settings.seed
-        return loss, measure_classes(model.labels, model.problem, probabilities, targets, seed)
+        return loss, measure_classes(model.labels, model.problem, p, targets, seed, **how)
 
     def evaluate(self, model: Classifier, team: Team = ALONE) -> dict[str, float]:
-        loss, made = self.measure(model, self.validation, team)
+        loss, made = self.measure(model, self.validation, team, resamples=0)
         first = next(iter(made.values))  # accuracy, or the error of a number
         return {"val_loss": loss, f"val_{first}": float(made.values[first])}
 
@@ -251,6 +252,7 @@ def losses(logits: Tensor, targets: np.ndarray, problem: str) -> Tensor:
     """
     if problem == SINGLE:
         return tl.cross_entropy(logits, targets, reduction="none")
+    targets = np.asarray(targets, like=logits.data)  # (B, n)
     if problem == MULTI:  # -log sigmoid(x) = log(1 + e^-x) of what is right, without overflow
         x = tl.where(targets, logits, -logits)  # (B, n)
         return (tl.maximum(-x, 0) + tl.log(1 + tl.exp(-tl.abs(x)))).mean(axis=1)
