@@ -24,8 +24,9 @@ from gpt.data import CORPORA, read_records
 from gpt.data.chat import TEMPLATES
 from gpt.data.conversations import messages_of
 from gpt.data.template import render
+from gpt.finetune.conversations import split_by_question
 from gpt.finetune.dpo import Settings
-from gpt.finetune.pairs import conversation, split_by_prompt
+from gpt.finetune.pairs import conversation
 from gpt.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,8 +88,8 @@ def write_parts(records: list[dict], out: Path, seed: int) -> None:
     Equal answers are no pair. The split is the one that `dpo` and `reward` make of the same file.
     """
     pairs = [r for r in records if r["chosen"] != r["rejected"]]
-    prompts = [json.dumps(conversation(r, "chosen")[:-1]) for r in pairs]
-    train, *_ = split_by_prompt(Settings(seed=seed, **PARTS), prompts)
+    conversations = [conversation(r, "chosen") for r in pairs]
+    train, *_ = split_by_question(Settings(seed=seed, **PARTS), conversations)
     learned = [pairs[i] for i in train]
     texts = [render(TEMPLATES["alpaca"], messages_of(r), eos_token="") for r in learned]
     (out / "pairs.json").write_text(json.dumps(pairs))

@@ -7,8 +7,10 @@
 
 Each text gives a line: its label and the probability of the label, with a tab between them; of a
 model for several labels at once, all that are more probable than not, or "-"; the number, in a
-regression. --all shows every label. The folder may also be one of transformers' classifiers
-(GPT2ForSequenceClassification, LlamaForSequenceClassification, ...), or an adapter of one.
+regression. --all shows every label. --average DIR2 takes the mean of two models' probabilities, and
+may be repeated: models that read texts in different ways make different mistakes, and a few
+together make fewer (Dietterich, 2000). A folder may also be one of transformers' classifiers
+(GPT2ForSequenceClassification, LlamaForSequenceClassification, ...), or that of an adapter.
 """
 
 from __future__ import annotations
@@ -62,6 +64,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("texts", nargs="*", metavar="TEXT", help="what to classify (-, or none: lines of stdin)")
     add("--file", type=os.path.expanduser, metavar="FILE", help="a text a line; - is stdin")
+    add(
+        "--average",
+        type=os.path.expanduser,
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="another model for the same labels; the mean of the probabilities counts",
+    )
     add("--all", action="store_true", help="show the probability of every label")
     add("--tokenizer", type=os.path.expanduser, help="a name or path, if DIR holds none")
     add("--encoding", default="utf-8", help="of the file (utf-8)")
@@ -75,17 +85,41 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def classify(options: argparse.Namespace) -> None:
     """Do what the options say."""
     keep_freed_memory()
-    model = load_classifier(checkpoint.local_folder(options.model)).to(options.device)
-    tokenizer = tokenizers.find(options.tokenizer or str(checkpoint.local_folder(options.model)))
+    opened = [open_model(folder, options) for folder in (options.model, *options.average)]
+    first, _ = opened[0]
+    for (model, _), folder in zip(opened[1:], options.average):
+        if (model.labels, model.problem) != (first.labels, first.problem):
+            raise ValueError(
+                f"--average {folder}: its labels are {', '.join(model.labels)} ({model.problem}), "
+                f"those of {options.model} {', '.join(first.labels)} ({first.problem})"
+            )
+    for texts in portions_of_texts(options):
+        for row in mean_probabilities(opened, texts):
+            print(line(first, row, options.all), flush=True)
+
+
+def open_model(folder: str, options: argparse.Namespace):
+    """(the classifier, its tokenizer) in a folder. Raises ValueError if they do not fit."""
+    path = checkpoint.local_folder(folder)
+    model = load_classifier(path).to(options.device)
+    tokenizer = tokenizers.find(options.tokenizer or str(path))
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, and the model knows "
+            f"the tokenizer has {tokenizer.vocab_size} ids, and the model in {folder} knows "
             f"{model.config.vocab_size}: it is another model's"
         )
-    for texts in portions_of_texts(options):
-        rows, _ = text_ids(model, tokenizer, texts)
-        for row in model.probabilities(scores(model, rows)):
-            print(line(model, row, options.all), flush=True)
+    return model, tokenizer
+
+
+def mean_probabilities(opened: list[tuple], texts: list[str]) -> np.ndarray:
+    """The mean over some (classifier, tokenizer) of the probabilities of the labels, (N, n)."""
+    return np.mean(
+        [
+            model.probabilities(scores(model, text_ids(model, tokenizer, texts)[0]))
+            for model, tokenizer in opened
+        ],
+        axis=0,
+    )
 
 
 def portions_of_texts(options: argparse.Namespace) -> Iterator[list[str]]:

@@ -50,6 +50,7 @@ def draw_records(form: str, n: int, seed: int = 0) -> list[dict]:
     for i in range(n):
         question = draw_text(rng, 3, 12) if i % 5 else draw_text(rng, 50, 60)
         choices = [draw_text(rng, 1, 6) for _ in range(4)]
+        choices[1] += " été" if i % 3 == 0 else ""  # more bytes than characters
         answer = int(rng.integers(4))
         if form == "hellaswag":
             ctx_a, ctx_b = f"{question} [title] [step] so.", draw_text(rng, 1, 2)

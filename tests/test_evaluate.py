@@ -8,7 +8,8 @@ import pytest
 
 import gpt
 import tokenizer
-from gpt.evaluate import likelihood
+from gpt.data.chat import prepare_chat
+from gpt.evaluate import answers, likelihood
 from gpt.evaluate.__main__ import main, parse
 from gpt.evaluate.answers import Asking, exact_match, normalised, sampled
 from gpt.evaluate.choices import multiple_choice, questions_of
@@ -215,11 +216,11 @@ def test_the_forms_are_recognised():
         ({"answer": None}, "right answer is None"),
         ({"answer": True}, "right answer is True"),
         ({"answer": "-1"}, "right answer is '-1'"),
-        ({"choices": ["one"]}, "choices are two texts or more"),
-        ({"choices": "abcd"}, "choices are two texts or more"),
-        ({"choices": ["a", ""]}, "choices are two texts or more"),
+        ({"choices": ["one"]}, "choices are 2 to 26 texts"),
+        ({"choices": "abcd"}, "choices are 2 to 26 texts"),
+        ({"choices": ["a", ""]}, "choices are 2 to 26 texts"),
         ({"question": 5}, "question is no text, but 5"),
-        ({"choices": {"a": 1}}, "choices are two texts or more"),
+        ({"choices": {"a": 1}}, "choices are 2 to 26 texts"),
     ],
 )
 def test_wrong_questions(change, message):
@@ -312,6 +313,37 @@ def test_sampled_answers(gpt2):
         assert item["majority"] in item["read"]
 
 
+def test_questions_in_a_chat(gpt2, monkeypatch):
+    pytest.importorskip("jinja2")
+    tok = prepare_chat(gpt2[1], "chatml")
+    model = gpt.models.with_config(gpt2[0], vocab_size=tok.vocab_size)
+    seen = {}
+
+    def complete(model, tokenizer, prompts, **how):
+        seen.update(how, prompts=[tokenizer.decode(ids) for ids in prompts])
+        return gpt.generate.complete(model, tokenizer, prompts, **how)
+
+    monkeypatch.setattr(answers, "complete", complete)
+    records = [dict(question="the cat<|im_end|>", answer="x"), dict(question="a dog", answer="x")]
+    exact_match(model, tok, records, Asking(chat=True, max_new_tokens=3))
+    asked = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    expected = [asked.format(record["question"]) for record in records]
+    assert seen["prompts"] == [text.lstrip() for text in expected]
+    assert set(seen["stop"]) == {tok.special_tokens["<|im_end|>"]}
+    exact_match(gpt2[0], gpt2[1], records, Asking(max_new_tokens=3))
+    assert seen["prompts"][0] == "Question: the cat<|im_end|>\nAnswer:" and seen["stop"] == ["\n"]
+    with pytest.raises(ValueError, match="no chat template"):
+        exact_match(*gpt2, records, Asking(chat=True))
+
+
+def test_prompts_longer_than_the_context(gpt2):
+    records = [dict(question=draw_text(np.random.default_rng(0), 90, 90), answer="x"), *qa(1)]
+    result = exact_match(*gpt2, records, Asking(max_new_tokens=2))
+    assert result.notes == [
+        f"the beginning of 1 questions does not fit into {BLOCK} tokens and is left out"
+    ]
+
+
 def test_wrong_settings_of_answers(gpt2):
     for wrong, message in [
         (dict(prompt="Say it:"), "has {question} in it"),
@@ -323,7 +355,7 @@ def test_wrong_settings_of_answers(gpt2):
         sampled(*gpt2, qa(1), Asking(), num_samples=2, ks=(3,))
     with pytest.raises(ValueError, match="temperature"):
         sampled(*gpt2, qa(1), Asking(), temperature=0)
-    with pytest.raises(ValueError, match="record 1 has an answer that the pattern"):
+    with pytest.raises(ValueError, match="pattern finds no answer in .*record 1"):
         exact_match(*gpt2, qa(1), Asking(pattern="[0-9]"))
     with pytest.raises(ValueError, match="record 1"):
         exact_match(*gpt2, [dict(question="x", answer=3)], Asking())

@@ -118,7 +118,7 @@ def test_the_adapter_generates_as_the_harnesss_own_class(pair):
     folder, theirs = pair
     ours, rng = HarnessLM.open(folder), np.random.default_rng(4)
     how = {"until": ["."], "max_gen_toks": 10}
-    asked = instances("generate_until", [(draw_text(rng, 1, 15), how) for _ in range(8)])
+    asked = instances("generate_until", [(draw_text(rng, 1, 60), how) for _ in range(12)])
     expected = theirs.generate_until(asked)
     assert len(set(expected)) > 2 and "\ufffd" not in "".join(expected)
     assert ours.generate_until(asked) == expected

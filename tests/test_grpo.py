@@ -393,13 +393,15 @@ def test_it_learns_and_says_how_well(whole):
 
 def test_killed_and_resumed_it_is_the_same_bit_for_bit(folder, whole, tmp_path):
     out, argv = tmp_path / "out", ARGV
-    for lines in (16, 34):
+    again = ["--init_from=resume", f"--reward={folder / 'score.py'}:share_of_a"]
+    for lines, how in ((16, signal.SIGKILL), (34, signal.SIGTERM)):
         process = start(folder, out, *argv)
         wait_for(process, out, lines)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL  # it was not done
-        argv = ["--init_from=resume", f"--reward={folder / 'score.py'}:share_of_a"]
+        process.send_signal(how)
+        said, _ = process.communicate()
+        assert process.returncode == (-how if how == signal.SIGKILL else 0)  # it was not done
+        argv = again
+    assert "stopped at step " in said and " --init_from resume --reward " in said
     process = start(folder, out, "--init_from=resume")
     _, err = process.communicate()
     assert process.returncode == 2 and "it is given again where a run is resumed" in err

@@ -11,7 +11,8 @@ import tokenizer
 from gpt import GPT, GPTConfig
 from gpt.data.chat import Chat
 from gpt.finetune import reward
-from gpt.finetune.pairs import conversation, read_pairs, split_by_prompt
+from gpt.finetune.conversations import split_by_question
+from gpt.finetune.pairs import conversation, read_pairs
 from gpt.finetune.reward import Rewards, Settings, bradley_terry_loss
 from gpt.finetune.tune import tune
 from gpt.models import Classifier
@@ -36,9 +37,9 @@ __all__ = ["folder"]  # a fixture
 
 def test_the_loss_is_that_of_each_pair_alone(folder):
     chat = Chat(tokenizer.load(folder / "base"))
-    texts, prompts = read_pairs(pair_records(12), chat, 64)
+    texts, conversations = read_pairs(pair_records(12), chat, 64)
     s = Settings(val_fraction=0.2, batch_size=16)
-    task = Rewards(s, texts, split_by_prompt(s, prompts))
+    task = Rewards(s, texts, split_by_question(s, conversations))
     body = GPT(GPTConfig(**SIZES | dict(vocab_size=chat.tokenizer.vocab_size)), seed=1)
     model = Classifier(body, ["reward"], "regression", seed=1)
     examples, losses = task.batch(0), []
@@ -71,7 +72,7 @@ def test_it_begins_at_ln_2_and_learns(folder, tmp_path, more):
     assert first["val_accuracy"] == 0.5 and first["val_margin"] == 0
     assert last["val_loss"] < first["val_loss"] and final["test_margin"] > 0
     if "train" not in more:
-        assert final["test_accuracy"] > 0.9
+        assert final["test_accuracy"] > 0.8
 
 
 def test_a_saved_reward_model_gives_rewards(folder, tmp_path):

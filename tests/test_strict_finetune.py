@@ -9,6 +9,8 @@ import pytest
 from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
+from gpt.evaluate.likelihood import loglikelihoods
+from gpt.finetune import dpo, kto
 from gpt.finetune import grpo
 from gpt.finetune.answers import Answering, Prompt
 from gpt.finetune.distill import Distillation, Settings
@@ -47,6 +49,14 @@ def model(request):
 def test_logprobs_of_answers(model):
     x, y = inputs_and_targets(TEXTS, [np.arange(len(t)) > 2 for t in TEXTS])
     check_same(model, lambda m: -sequence_logprobs(m, x, y).sum())
+
+
+def test_likelihoods(model):
+    pairs = [(text[:1].tolist(), text[1:].tolist()) for text in TEXTS]
+    on_cpu = loglikelihoods(model, pairs)
+    on_gpu = loglikelihoods(model.to("cuda"), pairs)
+    np.testing.assert_allclose(on_cpu[0], on_gpu[0], rtol=1e-5)
+    assert (on_cpu[1] == on_gpu[1]).all()
 
 
 def test_a_classifier(model):
@@ -102,3 +112,15 @@ def test_rewards_for_answers(model):
         return task.loss(model, batch)
 
     check_same(model, loss)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "kto"])
+def test_preferences(model, loss):
+    texts = [(ids, np.arange(len(ids)) > 0) for ids in TEXTS]  # the first two are a pair
+    s, parts = dpo.Settings(loss=loss, sft_weight=0.5), [np.arange(2), np.arange(2), []]
+    if loss == "kto":
+        desirable = np.array([True, False])
+        task = kto.Answers(s, kto.with_mismatched(texts[:2], parts[:1], 17), desirable, parts)
+    else:
+        task = dpo.Preferences(s, texts, parts)
+    check_same(model, lambda m: task.loss(m, task.batch(0, m)))

@@ -12,14 +12,14 @@ IGNORE = -100  # a target that no loss counts, as in PyTorch
 POOL = 50  # batches whose texts are sorted by length together
 
 
-def pad_rows(rows: Sequence[Sequence[int]], fill: int = 0) -> np.ndarray:
-    """Rows of different lengths as one array (B, T), filled up on the right.
+def pad_rows(rows: Sequence[Sequence[int]], fill: int = 0, width: int = 0) -> np.ndarray:
+    """Rows of different lengths as one array (B, T), filled up on the right; T is `width` at least.
 
     >>> pad_rows([[1, 2, 3], [4]])
     array([[1, 2, 3],
            [4, 0, 0]])
     """
-    padded = np.full((len(rows), max(map(len, rows), default=0)), fill, np.int64)
+    padded = np.full((len(rows), max([width, *map(len, rows)])), fill, np.int64)
     for place, row in zip(padded, rows):
         place[: len(row)] = row
     return padded

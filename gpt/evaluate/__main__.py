@@ -60,7 +60,8 @@ TASKS += ["contamination", "memorisation"]
 ASKING = ("exact-match", "generate", "suite")  # the tasks in which a model writes answers
 FLAGS = {  # which tasks a flag says something about, and its type and help; all begin as None
     "stride": (TASKS[:2], int, "how far a window moves, in tokens (half of the context)"),
-    "prompt": (ASKING, str, f"what the model reads, with {{question}} in it ({PROMPT!r})"),
+    "chat": (ASKING, None, "put the question into the tokenizer's chat template"),
+    "prompt": (ASKING, str, f"what is read, with {{question}} in it ({PROMPT!r}; in chat, that)"),
     "pattern": (ASKING, str, "a regular expression: its last match in a text is the answer"),
     "max_new_tokens": (ASKING, int, "the longest answer (50)"),
     "num_samples": (["generate"], int, "answers to each question (5)"),
@@ -101,7 +102,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--json", type=path, metavar="FILE", help="write figures and items there")
     add("--picture", type=path, metavar="FILE", help="draw the figures there, as a PNG file")
     for name, (tasks, kind, text) in FLAGS.items():
-        add(f"--{name}", type=kind, help=f"{text} [{', '.join(tasks)}]".replace("%", "%%"))
+        how = {"type": kind} if kind else {"action": "store_const", "const": True}
+        add(f"--{name}", help=f"{text} [{', '.join(tasks)}]".replace("%", "%%"), **how)
     add(
         "--stop",
         action="append",
@@ -178,9 +180,8 @@ def prepare(options: argparse.Namespace):
         how = {n: given[n] for n in ("pieces", "length") if n in given}
         how |= dict(batch_size=rows or 8, seed=options.seed)
         return lambda m, t: memorisation(m, t, texts, **how)
-    how = {n: given[n] for n in ("prompt", "pattern", "max_new_tokens") if n in given}
-    how |= {"stop": options.stop} if options.stop else {}
-    asking = Asking(**how, batch_size=rows or 8, seed=options.seed)
+    how = {n: given[n] for n in ("chat", "prompt", "pattern", "max_new_tokens") if n in given}
+    asking = Asking(**how, stop=options.stop, batch_size=rows or 8, seed=options.seed)
     if task == "suite":
         tasks = read_suite(options.dataset)
         return lambda m, t: run_suite(m, t, tasks, asking, at_a_time(m, rows))
@@ -193,8 +194,15 @@ def prepare(options: argparse.Namespace):
     if task == "exact-match":
         return lambda m, t: exact_match(m, t, records, asking)
     how = {n: given[n] for n in ("num_samples", "temperature") if n in given}
-    how["ks"] = [int(k) for k in (options.k or "1").split(",")]
+    how["ks"] = whole_numbers(options.k or "1")
     return lambda m, t: sampled(m, t, records, asking, **how)
+
+
+def whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--k is whole numbers with commas between them, not {text!r}") from None
 
 
 def at_a_time(model, batch_size: int | None) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data import column
+from ..data.chat import Chat
 from ..generate import complete
 from ..model import GPT
 from .estimate import Sample
@@ -31,28 +32,38 @@ PROMPT = "Question: {question}\nAnswer:"
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are asked, and answers read.
+    """How questions are asked, and answers read. Raises ValueError for what cannot be meant.
 
-    prompt           what the model reads: a text with {question} in it
-    stop             where an answer ends, besides at an end-of-text token
+    chat             the question is a user's message, in the tokenizer's chat template
+    prompt           what the model reads, {question} in it; None: PROMPT, or only that in chat
+    stop             where an answer ends, besides an end token; None: a line end, or none in chat
     max_new_tokens   the longest answer
     pattern          a regular expression that finds the answer in a text; None: all of it
     """
 
-    prompt: str = PROMPT
-    stop: Sequence[str] = ("\n",)
+    chat: bool = False
+    prompt: str | None = None
+    stop: Sequence[str] | None = None
     max_new_tokens: int = 50
     pattern: str | None = None
     batch_size: int = 8
     seed: int = 1337
 
     def __post_init__(self):
-        if "{question}" not in self.prompt:
+        if self.prompt is not None and "{question}" not in self.prompt:
             raise ValueError(f"a prompt has {{question}} in it: {self.prompt!r} has not")
         try:
             re.compile(self.pattern or "")
         except re.error as error:
             raise ValueError(f"{self.pattern!r} is no regular expression: {error}") from None
+
+    @property
+    def settings(self) -> dict:
+        """What a report says of it."""
+        prompt = self.prompt or ("{question}" if self.chat else PROMPT)
+        stop = (() if self.chat else ("\n",)) if self.stop is None else self.stop
+        settings = dict(chat=self.chat, prompt=prompt, stop=list(stop), pattern=self.pattern)
+        return settings | dict(max_new_tokens=self.max_new_tokens, seed=self.seed)
 
     def read(self, text: str) -> str | None:
         """What is compared of a text; None where it holds no answer."""
@@ -73,10 +84,15 @@ def normalised(text: str) -> str:
 
 
 def exact_match(model: GPT, tokenizer, records: Sequence[dict], asking: Asking) -> Result:
-    """ "exact_match": the share of questions whose greedy answer is one of the expected ones."""
-    items = _answered(model, tokenizer, records, asking, 1, 0.0)
-    right = np.array([item["right"][0] for item in items], np.float64)
-    return Result({"exact_match": [Sample(right)]}, _settings(asking), items)
+    """The figure "exact_match": how many greedy answers are one of those expected.
+
+    `records` have a `question` and an `answer`, a text or a list of texts. Raises ValueError where
+    they have not, with the number of the record.
+    """
+    result = _answered(model, tokenizer, records, asking, 1, 0.0)
+    right = np.array([item["right"][0] for item in result.items], np.float64)
+    result.figures["exact_match"] = [Sample(right)]
+    return result
 
 
 def sampled(
@@ -88,7 +104,7 @@ def sampled(
     temperature: float = 0.8,
     ks: Sequence[int] = (1,),
 ) -> Result:
-    """ "pass@k" for each k, and "majority", of `num_samples` answers to each question.
+    """The figures "pass@k", for each k, and "majority", of `num_samples` drawn answers each.
 
     Raises ValueError for a k above num_samples, or no temperature.
     """
@@ -96,18 +112,17 @@ def sampled(
         raise ValueError(f"pass@k needs at least k samples, of which there are {num_samples}: {ks}")
     if temperature <= 0:
         raise ValueError("several answers are drawn with a --temperature above 0")
-    items = _answered(model, tokenizer, records, asking, num_samples, temperature)
-    figures = {}
+    result = _answered(model, tokenizer, records, asking, num_samples, temperature)
+    result.settings |= dict(num_samples=num_samples, temperature=temperature)
     for k in ks:
-        chances = [pass_at_k(num_samples, sum(item["right"]), k) for item in items]
-        figures[f"pass@{k}"] = [Sample(np.array(chances))]
-    if num_samples > 2:
-        for item in items:
+        chances = [pass_at_k(num_samples, sum(item["right"]), k) for item in result.items]
+        result.figures[f"pass@{k}"] = [Sample(np.array(chances))]
+    if num_samples > 2:  # of two different answers, none is more frequent
+        for item in result.items:
             item["majority"] = majority(item["read"])
-        right = [item["majority"] in item["expected"] for item in items]
-        figures["majority"] = [Sample(np.array(right, np.float64))]
-    settings = _settings(asking) | dict(num_samples=num_samples, temperature=temperature)
-    return Result(figures, settings, items)
+        right = [item["majority"] in item["expected"] for item in result.items]
+        result.figures["majority"] = [Sample(np.array(right, np.float64))]
+    return result
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -128,33 +143,35 @@ def majority(answers: Sequence[str | None]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _settings(asking: Asking) -> dict:
-    settings = dict(prompt=asking.prompt, stop=list(asking.stop), pattern=asking.pattern)
-    return settings | dict(max_new_tokens=asking.max_new_tokens, seed=asking.seed)
-
-
-def _answered(model, tokenizer, records, asking: Asking, n: int, temperature: float) -> list[dict]:
+def _answered(model, tokenizer, records, asking: Asking, n: int, temperature: float) -> Result:
     """For each question: its n answers, what is read of them, what is expected, which are right."""
     questions, expected = column(records, "question"), []
     for number, (question, answer) in enumerate(zip(questions, column(records, "answer")), 1):
         answers = answer if isinstance(answer, list) else [answer]
         if not isinstance(question, str) or not all(isinstance(a, str) for a in answers):
             raise ValueError(
-                f"question and answer of record {number} are texts, or it a list of them"
+                f"question and answer of record {number} are texts (answer: or a list)"
             )
         expected.append([asking.read(a) for a in answers])
         if None in expected[-1] or not expected[-1]:
-            raise ValueError(
-                f"record {number} has an answer that the pattern does not find: {answer}"
-            )
-    prompts = [asking.prompt.replace("{question}", q) for q in questions for _ in range(n)]
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    how = dict(max_new_tokens=asking.max_new_tokens, temperature=temperature, stop=asking.stop)
+            raise ValueError(f"the pattern finds no answer in {answer!r:.80}, of record {number}")
+    settings, T = asking.settings, model.config.block_size
+    stop, chat = settings["stop"], Chat(tokenizer) if asking.chat else None
+    asked = []  # the ids of each prompt
+    for question in questions:
+        text = settings["prompt"].replace("{question}", question)
+        if chat is None:
+            asked.append([*tokenizer.prefix_ids, *tokenizer.encode_ordinary(text)])
+        else:
+            asked.append(chat.prompt_ids([{"role": "user", "content": text}]))
+    if chat is not None:
+        stop = [*stop, *chat.end_ids]
+    order = sorted(range(len(asked) * n), key=lambda i: -len(asked[i // n]))
+    how = dict(max_new_tokens=asking.max_new_tokens, temperature=temperature, stop=stop)
     how |= dict(batch_size=asking.batch_size, seed=asking.seed)
-    written = [""] * len(prompts)
-    bar = tqdm(total=len(prompts), desc="answers", leave=False, disable=None, delay=2)
-    with bar:
-        for i, done in zip(order, complete(model, tokenizer, [prompts[i] for i in order], **how)):
+    prompts, written = [asked[i // n][-T:] for i in order], [""] * len(order)
+    with tqdm(total=len(order), desc="answers", leave=False, disable=None, delay=2) as bar:
+        for i, done in zip(order, complete(model, tokenizer, prompts, **how)):
             written[i] = done.text
             bar.update()
     items = []
@@ -162,7 +179,7 @@ def _answered(model, tokenizer, records, asking: Asking, n: int, temperature: fl
         texts = written[i * n : (i + 1) * n]
         read = [asking.read(text) for text in texts]
         right = [answer in accepted for answer in read]
-        items.append(
-            {"item": i + 1, "expected": accepted, "answers": texts, "read": read, "right": right}
-        )
-    return items
+        items.append(dict(item=i + 1, expected=accepted, answers=texts, read=read, right=right))
+    cut = sum(len(ids) > T for ids in asked)
+    notes = [f"the beginning of {cut} questions does not fit into {T} tokens and is left out"]
+    return Result({}, settings, items, notes=notes if cut else [])

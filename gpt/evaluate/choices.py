@@ -43,7 +43,8 @@ def hellaswag(record: dict) -> Question:
     if "activity_label" in record:
         context = _text(record, "activity_label") + ": " + context
     endings = [_without_brackets(ending) for ending in _texts(record["endings"], "endings")]
-    return Question(_without_brackets(context), endings, _number(record["label"], len(endings)))
+    answer = _number(record["label"], len(endings))
+    return Question(_without_brackets(context), _texts(endings, "endings"), answer)
 
 
 def _without_brackets(text: str) -> str:
@@ -55,7 +56,7 @@ def _without_brackets(text: str) -> str:
 def arc(record: dict) -> Question:
     """Clark et al. (2018): choices with labels, one of which is the answerKey."""
     choices = record["choices"]
-    if not {"text", "label"} <= choices.keys():
+    if not isinstance(choices, dict) or not {"text", "label"} <= choices.keys():
         raise ValueError("choices have no text and label")
     texts, labels = _texts(choices["text"], "choices"), list(choices["label"])
     if len(labels) != len(texts) or record["answerKey"] not in labels:
@@ -97,9 +98,9 @@ def _text(record: dict, name: str) -> str:
 
 
 def _texts(value, name: str) -> list[str]:
-    fits = isinstance(value, list) and len(value) > 1
+    fits = isinstance(value, list) and 2 <= len(value) <= len(string.ascii_uppercase)
     if not fits or not all(isinstance(text, str) and text for text in value):
-        raise ValueError(f"{name} are two texts or more, and not {value!r:.80}")
+        raise ValueError(f"{name} are 2 to 26 texts, and not {value!r:.80}")
     return value
 
 
@@ -135,7 +136,7 @@ def questions_of(records: Sequence[dict]) -> tuple[str, list[Question]]:
     for number, record in enumerate(records, 1):
         try:
             questions.append(read(record))
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"record {number} is not in the form {name}: {error}") from None
     return name, questions
 
@@ -146,36 +147,31 @@ def questions_of(records: Sequence[dict]) -> tuple[str, list[Question]]:
 def multiple_choice(
     model: GPT, tokenizer, questions: Sequence[Question], at_a_time: int = AT_A_TIME
 ) -> Result:
-    """ "acc" and "acc_norm" on these questions.
+    """The figures "acc" and "acc_norm" on these questions.
 
     A question with an answer that is longer than the model's context is left out. Of a context that
     leaves no room for the answer, the beginning is left out. Both are counted in the notes.
     """
-    T, pairs, owner, left_out, cut = model.config.block_size, [], [], [], 0
+    T, pairs, left_out, cut = model.config.block_size, [], [], 0
+    measured = []  # the questions, with their numbers from 1
     for number, question in enumerate(questions, 1):
         own = [encode_pair(model, tokenizer, question.context, " " + c) for c in question.choices]
-        if any(len(continuation) > T for _, continuation in own):
+        if not all(0 < len(continuation) <= T for _, continuation in own):
             left_out.append(number)
             continue
         cut += any(len(context) + len(continuation) > T + 1 for context, continuation in own)
         pairs += own
-        owner += [number] * len(own)
-    if len(left_out) == len(questions):
+        measured.append((number, question))
+    if not measured:
         raise ValueError(f"every question has an answer longer than the model's context of {T}")
     logprobs, _ = loglikelihoods(model, pairs, at_a_time, "answers")
-    items, owner = [], np.array(owner)
-    for number in sorted(set(owner.tolist())):
-        question, found = questions[number - 1], logprobs[owner == number]  # (choices,)
-        lengths = np.array([len(choice) for choice in question.choices])
-        items.append(
-            {
-                "item": number,
-                "answer": question.answer,
-                "chosen": int(found.argmax()),
-                "chosen_norm": int((found / lengths).argmax()),
-                "logprobs": found.tolist(),
-            }
-        )
+    items, end = [], 0
+    for number, question in measured:
+        begin, end = end, end + len(question.choices)
+        found = logprobs[begin:end]  # (choices,)
+        per_character = found / [len(choice) for choice in question.choices]
+        chosen = dict(chosen=int(found.argmax()), chosen_norm=int(per_character.argmax()))
+        items.append(dict(item=number, answer=question.answer, **chosen, logprobs=found.tolist()))
     figures = {}
     for figure, key in (("acc", "chosen"), ("acc_norm", "chosen_norm")):
         right = np.array([item[key] == item["answer"] for item in items], np.float64)

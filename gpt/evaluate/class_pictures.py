@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .classes import ClassReport
-from .picture import new_figure, save_figure
+from .picture import new_figure, plain_text, save_figure
 
 
 def draw_class_report(made: ClassReport, directory: str | Path) -> bool:
@@ -31,7 +31,7 @@ def confusion_figure(made: ClassReport):
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(made.confusion):
         axes.text(j, i, count, ha="center", va="center", color="w" if shares[i, j] > 0.5 else "k")
-    names = [label.replace("$", r"\$") for label in made.labels]  # $ begins a formula
+    names = [plain_text(label) for label in made.labels]
     axes.set_xticks(range(n), names, rotation=90 if n > 4 else 0)
     axes.set_yticks(range(n), names)
     axes.set(xlabel="given", ylabel="right", title=f"accuracy {made.values['accuracy']:.3f}")

@@ -43,7 +43,7 @@ def texts_of_items(records: Sequence[dict]) -> list[list[str]]:
 
 
 def contamination(items: Sequence[Sequence[str]], texts: Sequence[str], n: int = N) -> Result:
-    """ "contaminated": the share of the items with n words in a row that are in the texts.
+    """The figure "contaminated": the share of items with n words in a row that are in the texts.
 
     Items with fewer words cannot be judged, and are left out. Raises ValueError where all are.
     """

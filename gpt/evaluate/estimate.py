@@ -66,10 +66,9 @@ class Sample:
         for i in range(0, RESAMPLES, step):
             drawn = rng.integers(0, n, (min(step, RESAMPLES - i), n))  # (sets, n)
             means[i : i + step] = self.values[drawn].sum(1) / counts[drawn].sum(1)
-        student = (
-            Z + (Z**3 + Z) / (4 * (n - 1)) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96 / (n - 1) ** 2
-        )
-        return (means - self.mean) * (student / Z) * math.sqrt(n / (n - 1))
+        f, z2 = n - 1, Z**2
+        student = 1 + (z2 + 1) / (4 * f) + (5 * z2**2 + 16 * z2 + 3) / (96 * f**2)  # over Z
+        return (means - self.mean) * student * math.sqrt(n / f)
 
     def minus(self, other: Sample) -> Sample | None:
         """The differences item by item, which vary less than either does.

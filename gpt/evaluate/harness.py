@@ -66,6 +66,10 @@ class HarnessLM(LM):
             return self.before, self.tokenizer.encode_ordinary(continuation)
         return encode_pair(self.model, self.tokenizer, context, continuation)
 
+    def prompt(self, context: str) -> list[int]:
+        """The ids of a context that a text continues."""
+        return [*self.tokenizer.prefix_ids, *self.tokenizer.encode_ordinary(context)] or self.before
+
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """log p of each continuation after its context, and whether it is the greedy one."""
         pairs = [self.pair(*request.args) for request in requests]
@@ -90,7 +94,8 @@ class HarnessLM(LM):
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """The continuation of each context up to one of the texts in `until`: greedy by default.
 
-        Raises ValueError for settings of generation that are not known.
+        Of a context that leaves no room for max_gen_toks, the beginning is left out. Raises
+        ValueError for settings of generation that are not known.
         """
         alike: dict[str, list[int]] = {}  # requests with the same settings are written together
         for number, request in enumerate(requests):
@@ -99,7 +104,8 @@ class HarnessLM(LM):
         for said, numbers in alike.items():
             how = dict(batch_size=self.batch_size, seed=self.seed, **generation(json.loads(said)))
             numbers.sort(key=lambda number: -len(requests[number].args[0]))
-            prompts = [requests[number].args[0] for number in numbers]
+            room = max(1, self.model.config.block_size - how["max_new_tokens"])
+            prompts = [self.prompt(requests[number].args[0])[-room:] for number in numbers]
             for number, done in zip(numbers, complete(self.model, self.tokenizer, prompts, **how)):
                 texts[number] = done.text
         return texts

@@ -20,6 +20,8 @@ from ..generate.text import encode_prompt
 from ..model import GPT
 from .loss import AT_A_TIME
 
+LOGITS = 256  # tokens whose logits are held at a time, as many numbers each as there are ids
+
 
 def encode_pair(model: GPT, tokenizer, context: str, continuation: str) -> tuple[list, list]:
     """The ids of a context, at least one, and those of its continuation.
@@ -33,9 +35,8 @@ def encode_pair(model: GPT, tokenizer, context: str, continuation: str) -> tuple
     if not context:
         return beginning(model, tokenizer), tokenizer.encode_ordinary(continuation)
     own = tokenizer.encode_ordinary(context)
-    return [*tokenizer.prefix_ids, *own], tokenizer.encode_ordinary(context + continuation)[
-        len(own) :
-    ]
+    whole = tokenizer.encode_ordinary(context + continuation)
+    return [*tokenizer.prefix_ids, *own], whole[len(own) :]
 
 
 def beginning(model: GPT, tokenizer) -> list[int]:
@@ -113,8 +114,11 @@ def _read(model: GPT, rows, row_of, continuations) -> tuple[np.ndarray, np.ndarr
     ends = [len(rows[k]) for k in row_of]
     places = np.concatenate([np.arange(end - size, end) for end, size in zip(ends, sizes)])  # (m,)
     hidden = model.hidden(pad_rows(rows))[np.repeat(row_of, sizes), places]  # (B, T, C) -> (m, C)
-    logits = model.head.unembed(hidden)  # (m, C) @ (C, V) -> (m, V)
-    logprobs = -tl.cross_entropy(logits, targets, reduction="none").numpy()  # (m,)
-    missed = tl.tensor(logits.data.argmax(axis=-1)).numpy() != targets  # (m,)
+    logprobs, missed = np.empty(len(targets)), np.empty(len(targets), bool)
+    for i in range(0, len(targets), LOGITS):
+        part = slice(i, i + LOGITS)
+        logits = model.head.unembed(hidden[part])  # (at most LOGITS, C) @ (C, V)
+        logprobs[part] = -tl.cross_entropy(logits, targets[part], reduction="none").numpy()
+        missed[part] = tl.tensor(logits.data.argmax(axis=-1)).numpy() != targets[part]
     of = np.repeat(np.arange(n), sizes)  # (m,): the continuation that a token belongs to
     return np.bincount(of, logprobs, minlength=n), np.bincount(of, missed, minlength=n) == 0

@@ -33,7 +33,7 @@ def memorisation(
     batch_size: int = 8,
     seed: int = 1337,
 ) -> Result:
-    """ "memorised", the share of pieces that are repeated whole, and "repeated", of their tokens.
+    """The figures "memorised", of pieces that are repeated whole, and "repeated", of their tokens.
 
     Pieces of 2 * length tokens begin at random places of the texts. The model reads the first half.
     "repeated" is the mean share of the second half up to the first difference. `length` is LENGTH,

@@ -27,8 +27,13 @@ def new_figure(width: float, height: float):
     return Figure(figsize=(width, height))
 
 
+def plain_text(text: str) -> str:
+    """A text as a label: to matplotlib, $ begins a formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure, path: str | Path) -> None:
     """Write a figure as a PNG file, which appears whole or not at all."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
+    figure.savefig(picture, format="png", dpi=120)
     write_atomic(Path(path), picture.getvalue())

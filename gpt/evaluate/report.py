@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from .estimate import Estimate, Sample, estimate
-from .picture import new_figure, save_figure
+from .picture import new_figure, plain_text, save_figure
 from .result import Result
 
 
@@ -55,9 +55,11 @@ def table(report: dict) -> str:
         for name, figure in model["figures"].items():
             value = Estimate(**{k: v for k, v in figure.items() if k != "difference"})
             off, shown = figure.get("difference"), ""
-            if off:
+            if off and off["stderr"] is not None:
                 shown = f"{off['value']:+.4f} ({off['low']:+.4f} to {off['high']:+.4f})"
             rows.append((model["model"], name, *_cells(value), shown))
+    if len(report["models"]) == 1:
+        rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     said: dict[str, None] = {}  # each line once, in order
@@ -79,17 +81,25 @@ def draw(report: dict, path: str) -> None:
     Raises ValueError where matplotlib is missing.
     """
     models, names = report["models"], list(report["models"][0]["figures"])
-    picture = new_figure(4.5 * len(names), 1.5 + 0.4 * len(models))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    picture = new_figure(4 * columns, (1.2 + 0.3 * len(models)) * rows)
     if picture is None:
         raise ValueError("a --picture needs matplotlib: pip install 'tensorlite[plot]'")
-    for axes, name in zip(picture.subplots(1, len(names), sharey=True, squeeze=False)[0], names):
+    picture.set_layout_engine("constrained")
+    grid = list(picture.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axes, name in zip(grid, names):
         for y, model in enumerate(models):
             e = model["figures"][name]
             if e["stderr"] is not None:
                 axes.plot([e["low"], e["high"]], [y, y], color="C0", alpha=0.5)
             axes.plot(e["value"], y, "o", color="C0")
-        axes.set(title=name, ylim=(len(models) - 0.5, -0.5))
-        axes.set_yticks(range(len(models)), [model["model"] for model in models])
+        axes.set(title=plain_text(name), ylim=(len(models) - 0.5, -0.5))
+        axes.set_yticks(range(len(models)), [plain_text(model["model"]) for model in models])
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", alpha=0.3)
-    picture.suptitle(f"{report['task']} on {report['dataset']}, with 95 % intervals", y=1.05)
+    for axes in grid[len(names) :]:  # places for which there is no figure
+        axes.axis("off")
+    where = plain_text(report["dataset"])
+    picture.suptitle(f"{report['task']} on {where}, with 95 % intervals")
     save_figure(picture, path)

@@ -94,7 +94,7 @@ def run_suite(
     asking: Asking | None = None,
     at_a_time: int = AT_A_TIME,
 ) -> Result:
-    """ "core", and the figure of each task under its name. `asking` is that of exact-match."""
+    """The figure "core", and that of each task under its name. `asking` is for exact-match."""
     core, result = [], Result({"core": []})
     for task in tasks:
         if task.task == "multiple-choice":

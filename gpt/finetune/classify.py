@@ -111,6 +111,22 @@ class Settings(Tuning):
 def prepare(run, records: list[dict], tokenizer, model):
     """(the task, the classifier, the tokenizer that belongs to it) of a run and its records."""
     s = run.settings
+    given, parts = divide(s, records)
+    model, tokenizer = prepare_reading(s, model, tokenizer)
+    problem = PROBLEMS[s.problem]
+    classifier = Classifier(model, given.labels, problem, s.truncation_side, s.seed)
+    ids, n_cut = text_ids(classifier, tokenizer, given.texts)
+    if n_cut:
+        lost = {"right": "ends", "left": "beginnings"}[s.truncation_side]
+        print(
+            f"{n_cut:,} of {len(ids):,} texts are longer than {model.config.block_size} tokens: "
+            f"their {lost} are not read"
+        )
+    return Classification(s, ids, given, parts, n_cut), classifier, tokenizer
+
+
+def divide(s: Settings, records: list[dict]) -> tuple[Labelled, list[np.ndarray]]:
+    """The texts and labels of some records, and the rows of those to train, validate and test."""
     names = s.labels.split(",") if s.labels else ()
     columns = s.text_column, s.label_column
     given = read_labelled(records, *columns, s.problem, names, s.label_separator)
@@ -124,18 +140,7 @@ def prepare(run, records: list[dict], tokenizer, model):
     check_examples(given.pick(parts[0]), s.problem, " to train on")
     if not len(parts[1]):
         raise ValueError(f"none of {len(given.texts)} texts is left to validate on: --val_fraction")
-
-    model, tokenizer = prepare_reading(s, model, tokenizer)
-    problem = PROBLEMS[s.problem]
-    classifier = Classifier(model, given.labels, problem, s.truncation_side, s.seed)
-    ids, n_cut = text_ids(classifier, tokenizer, given.texts)
-    if n_cut:
-        lost = {"right": "ends", "left": "beginnings"}[s.truncation_side]
-        print(
-            f"{n_cut:,} of {len(ids):,} texts are longer than {model.config.block_size} tokens: "
-            f"their {lost} are not read"
-        )
-    return Classification(s, ids, given, parts, n_cut), classifier, tokenizer
+    return given, parts
 
 
 def prepare_reading(s: Settings, model, tokenizer):
@@ -178,16 +183,22 @@ class Classification(EpochTask):
         super().__init__(settings, [len(ids[row]) for row in self.training], weights)
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """Rows of the training part (B,), and the step (B,), which dropped tokens depend on."""
+        """Rows of the training part (B,), and for each the step and its longest text's length.
+
+        Dropped tokens depend on the step. The masks of dropout depend on the length that texts are
+        padded to, which is therefore the same for all parts of a step.
+        """
         batch = super().batch(step, model, team)
         (rows,) = batch.arrays
-        return Batch(rows, np.full(len(rows), step), weights=batch.weights)
+        steps, width = (np.full(len(rows), n) for n in (step, self.lengths[rows].max()))
+        return Batch(rows, steps, width, weights=batch.weights)
 
     def loss(self, model: Classifier, examples: Batch, rng=None) -> Tensor:
-        rows, steps = examples.arrays
+        rows, steps, width = examples.arrays
         texts = self.training[rows]
         ids = [self.drop_tokens(self.ids[t], t, step, model) for t, step in zip(texts, steps)]
-        logits = model(pad_rows(ids), [len(row) for row in ids], rng)  # (B, T) -> (B, n)
+        x = pad_rows(ids, width=width[0])  # (B, T)
+        logits = model(x, [len(row) for row in ids], rng)  # (B, T) -> (B, n)
         each = losses(logits, self.targets[texts], model.problem)  # (B,)
         return (each * examples.weights.astype(np.float32)).sum() / float(examples.whole)
 

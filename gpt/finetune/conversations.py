@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,13 +76,17 @@ def question(messages: Sequence[Message]) -> list[Message]:
 
 
 def split_by_question(s: Tuning, conversations: Sequence[Sequence[Message]]) -> list[np.ndarray]:
-    """Numbers of conversations to train, to validate and to test; equal questions stay together.
+    """`split_by` the questions of conversations."""
+    return split_by(s, [json.dumps(question(c)) for c in conversations])
+
+
+def split_by(s: Tuning, keys: Sequence[Hashable]) -> list[np.ndarray]:
+    """Numbers of examples to train, to validate and to test: those of equal keys stay together.
 
     Raises ValueError where none is left to train or to validate.
     """
-    n, asked = len(conversations), [json.dumps(question(c)) for c in conversations]
-    parts = split_records(n, s.fractions, s.seed, asked)
+    parts = split_records(len(keys), s.fractions, s.seed, keys)
     for name, part in zip(("train", "validate"), parts):
         if not len(part):
-            raise ValueError(f"{n} conversations, divided by {s.fractions}: none to {name}")
+            raise ValueError(f"{len(keys)} examples, divided by {s.fractions}: none to {name}")
     return parts

@@ -19,9 +19,10 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..training.settings import option
+from .conversations import ChatTuning, chat_with, split_by_question
 from .kto import Answers
 from .pair_task import beside, compare, log_sigmoid
-from .pairs import PairTuning, chat_with, read_pairs, split_by_prompt
+from .pairs import read_pairs
 from .reference import ReferenceTask
 
 # =================================================================================================
@@ -58,11 +59,11 @@ def simpo_loss(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> T
 
 
 @dataclass
-class Settings(PairTuning):
+class Settings(ChatTuning):
     """Settings of DPO and its relatives."""
 
     method: ClassVar[str] = "dpo"
-    fixed: ClassVar[tuple[str, ...]] = (*PairTuning.fixed, "loss")
+    fixed: ClassVar[tuple[str, ...]] = (*ChatTuning.fixed, "loss")
 
     learning_rate: float = option(1e-4, "the highest learning rate; large models take 1e-7 to 1e-5")
     epochs: float = option(1.0, "how often each example is learned from")
@@ -139,7 +140,7 @@ def prepare(run, records, tokenizer, model):
     if s.loss == "kto":
         task = Answers.of_records(s, records, chat, longest)
     else:
-        texts, prompts = read_pairs(records, chat, longest)
-        task = Preferences(s, texts, split_by_prompt(s, prompts))
+        texts, conversations = read_pairs(records, chat, longest)
+        task = Preferences(s, texts, split_by_question(s, conversations))
     task.refer_to(model.to(s.device), run.team)
     return task, model, chat.tokenizer

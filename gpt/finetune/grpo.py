@@ -28,6 +28,7 @@ from tensorlite.parallel import ALONE, Team
 from .. import models
 from ..data import IGNORE, split_records
 from ..evaluate import token_logprobs
+from ..generate import evaluating
 from ..training.metrics import read_metrics
 from ..training.settings import option
 from ..training.task import Batch
@@ -42,6 +43,7 @@ from .answers import (
     read_answers,
     save_answers,
 )
+from .distill import divergence, logits_at
 from .epochs import EpochTask, portions
 from .policy_gradient import clipped_objective, group_advantages, kl_estimate, token_weights
 from .rewards import RIGHT, Reward
@@ -246,24 +248,24 @@ class GRPO(EpochTask):
 
         reward            the mean reward of an answer drawn to each
         greedy_accuracy   the part of the prompts whose likeliest answer is right: its reward is 1
-        kl                of the drawn tokens, the mean of log(p / p at the start): an estimate of
-                          the KL divergence, in nats a token, with fewer extremes than the one that
-                          is trained with
+        kl                the KL divergence from the model at the start, in nats a token: its mean
+                          over the places of the drawn tokens
         length            the mean length of an answer, in tokens
         """
         seeds = seeds_of(len(prompts), self.settings.seed, "measured")
         drawn = self.answering.draw(model, prompts, seeds, team=team)
         greedy = self.answering.draw(model, prompts, seeds, temperature=0.0, team=team)
-        log_ratio, lengths = 0.0, [len(a.ids) for a in drawn]
-        for rows in portions([len(p.ids) + n for p, n in zip(prompts, lengths)], team):
-            x, y, logprobs = as_arrays([prompts[i] for i in rows], [drawn[i] for i in rows])
-            with tl.no_grad():
-                reference = token_logprobs(self.reference, x, y).numpy()  # (B, T)
-            log_ratio += float((logprobs - reference).sum())
+        kl, lengths = 0.0, [len(a.ids) for a in drawn]
+        with evaluating(model), tl.no_grad():
+            for rows in portions([len(p.ids) + n for p, n in zip(prompts, lengths)], team):
+                x, y, _ = as_arrays([prompts[i] for i in rows], [drawn[i] for i in rows])
+                places = np.nonzero(y != IGNORE)  # 2 x (n,)
+                now = logits_at(model, x, places).data  # (n, V)
+                kl += divergence(now, logits_at(self.reference, x, places), 1.0).item()
         return {
             "reward": float(np.mean([a.reward for a in drawn])),
             "greedy_accuracy": float(np.mean([a.reward >= RIGHT for a in greedy])),
-            "kl": team.sum(log_ratio) / sum(lengths),
+            "kl": team.sum(kl) / sum(lengths),
             "length": float(np.mean(lengths)),
         }
 

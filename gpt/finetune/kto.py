@@ -1,4 +1,4 @@
-"""KTO: from single answers that are said to be desirable or not; `dpo --loss kto`.
+"""KTO, which learns from single answers that are desirable or not: `dpo --loss kto`.
 
 A record has a conversation as instruct.py takes it, which ends with the answer, and in `desirable`
 (or `label`, as TRL calls it) true or false. Pairs do as well: they are two answers each.
@@ -6,7 +6,6 @@ A record has a conversation as instruct.py takes it, which ends with the answer,
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -16,18 +15,20 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite.parallel import ALONE, Team
 
-from ..data.chat import Chat, messages_of
+from ..data.chat import Chat, Message, messages_of
 from ..training.task import Batch
+from .conversations import Text, split_by_question
 from .pair_task import beside
-from .pairs import TOO_LONG, Text, encode_answer, read_pairs, say_left_out, split_by_prompt
+from .pairs import TOO_LONG, encode_answer, read_pairs, say_left_out
 from .reference import ReferenceTask
 
 
 def kto_loss(ratios: Tensor, desirable: np.ndarray, z: float | np.ndarray, beta: float) -> Tensor:
-    """The losses (B,) of Ethayarajh et al., 2024, equation 8, before they are weighted.
+    """The losses (B,) of Ethayarajh et al., 2024, before they are weighted.
 
-    `ratios` (B,) is log(pi / ref) of answers, `desirable` (B,) bool says which are. `z`, about how
-    far the model is from the reference (the Kullback-Leibler divergence), gets no gradient.
+    `ratios` (B,) is log(pi / ref) of answers, and `desirable` (B,) bool says which are desirable.
+    `z` estimates the Kullback-Leibler divergence of the model from the reference, and gets no
+    gradient: the reward of a desirable answer shall be above it, that of another one below.
     """
     sign = beside(ratios, np.where(desirable, beta, -beta))
     return 1 - tl.sigmoid(sign * (ratios - beside(ratios, z)))
@@ -42,16 +43,16 @@ LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0"
 
 def read_answers(
     records: Sequence[Mapping], chat: Chat, longest: int
-) -> tuple[list[Text], np.ndarray, list[str]]:
-    """The texts of n answers, whether each is desirable (n,) bool, and the prompts (n).
+) -> tuple[list[Text], np.ndarray, list[list[Message]]]:
+    """The texts of n answers, whether each is desirable (n,) bool, and all of it as messages (n).
 
     Answers with more than `longest` ids are left out; a line is printed that counts them. Raises
     ValueError, with the record's number, for what is no answer with a label.
     """
     if "rejected" in records[0]:
-        texts, prompts = read_pairs(records, chat, longest)
-        return texts, np.arange(len(texts)) % 2 == 0, [p for p in prompts for _ in range(2)]
-    texts, desirable, prompts, left_out = [], [], [], Counter()
+        texts, chosen = read_pairs(records, chat, longest)
+        return texts, np.arange(len(texts)) % 2 == 0, [c for c in chosen for _ in range(2)]
+    texts, desirable, conversations, left_out = [], [], [], Counter()
     for number, record in enumerate(records, 1):
         try:
             messages = messages_of(record)
@@ -67,23 +68,24 @@ def read_answers(
         else:
             texts.append(text)
             desirable.append(LABELS[label])
-            prompts.append(json.dumps(messages[:-1]))
+            conversations.append(messages)
     say_left_out(left_out, len(records))
-    return texts, np.array(desirable), prompts
+    return texts, np.array(desirable), conversations
 
 
 def with_mismatched(texts: Sequence[Text], parts: Sequence[np.ndarray], longest: int) -> list[Text]:
-    """Each text, followed by its prompt with the answer to another: (2 n) from (n).
+    """Each text, followed by its prompt with the answer to another one: (2 n) from (n).
 
-    The answers of mismatched texts are said to have come from the model, which z is estimated
-    from. The other is one of the same part, as far away as it can be, and cut after `longest` ids.
+    From the second ones z is estimated, as in the paper. The other prompt is one of the same part,
+    half of the part away; what does not fit `longest` ids is cut.
     """
     mixed = [text for text in texts for _ in range(2)]
     for part in parts:
         for i, j in zip(part, np.roll(part, len(part) // 2)):
-            begins = [int(np.argmax(counted)) for _, counted in (texts[i], texts[j])]
-            halves = zip(*(texts[i], texts[j]))  # ids of both, counted of both
-            ids, counted = (np.concatenate([a[: begins[0]], b[begins[1] :]]) for a, b in halves)
+            (own_ids, own_counted), (other_ids, other_counted) = texts[i], texts[j]
+            own, other = np.argmax(own_counted), np.argmax(other_counted)  # where answers begin
+            ids = np.concatenate([own_ids[:own], other_ids[other:]])
+            counted = np.concatenate([own_counted[:own], other_counted[other:]])
             mixed[2 * i + 1] = ids[:longest], counted[:longest]
     return mixed
 
@@ -94,7 +96,11 @@ def with_mismatched(texts: Sequence[Text], parts: Sequence[np.ndarray], longest:
 
 
 class Answers(ReferenceTask):
-    """Desirable answers gain against z, others lose: number i is text 2 i, and 2 i + 1 for z."""
+    """Desirable answers gain, others lose, compared with z.
+
+    `texts` (2 n) are those of `with_mismatched`; `desirable` (n,) is of the first ones, and `parts`
+    are their numbers, 0 to n - 1.
+    """
 
     def __init__(self, settings, texts: Sequence[Text], desirable: np.ndarray, parts):
         super().__init__(settings, texts, parts)
@@ -108,9 +114,9 @@ class Answers(ReferenceTask):
 
     @staticmethod
     def of_records(settings, records: Sequence[Mapping], chat: Chat, longest: int) -> Answers:
-        """The task of these records. Raises as `read_answers` and `split_by_prompt` do."""
-        texts, desirable, prompts = read_answers(records, chat, longest)
-        parts = split_by_prompt(settings, prompts)
+        """The task of these records. Raises as `read_answers` and `split_by_question` do."""
+        texts, desirable, conversations = read_answers(records, chat, longest)
+        parts = split_by_question(settings, conversations)
         return Answers(settings, with_mismatched(texts, parts, longest), desirable, parts)
 
     def divergence(self, answers: np.ndarray, mismatched: np.ndarray) -> float:
@@ -141,8 +147,11 @@ class Answers(ReferenceTask):
         return losses
 
     def figures(self, answers: np.ndarray, logprobs: Tensor, mismatched: Tensor) -> dict:
-        """`accuracy` is how often the reward is on the right side of z, `margin` how much higher
-        the mean reward of desirable answers is; `chosen_loss` is that of the desirable ones."""
+        """What is measured of all of these answers together.
+
+        `accuracy` is how often the reward is on the right side of z, `margin` by how much the mean
+        reward of the desirable ones is higher, and `chosen_loss` their loss for each token.
+        """
         beta, texts, desirable = self.settings.beta, 2 * answers, self.desirable[answers]
         z = self.divergence(answers, mismatched.numpy())
         rewards = beta * self.ratios(texts, logprobs).numpy()

@@ -15,8 +15,8 @@ from tensorlite.parallel import ALONE, Team
 
 from ..generate import evaluating
 from ..training.task import Batch
+from .conversations import ChatTuning, Text
 from .epochs import EpochTask, portions
-from .pairs import PairTuning, Text
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class PairTask(EpochTask):
     has `outputs`, `losses` and `figures`.
     """
 
-    def __init__(self, settings: PairTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
+    def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
         self.texts, (self.train, self.val, self.test) = texts, parts
         self.sizes = np.array([len(ids) for ids, _ in texts])  # (2 n,)
         super().__init__(settings, self.sizes.reshape(-1, 2).sum(axis=1)[self.train])

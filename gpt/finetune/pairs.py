@@ -7,45 +7,16 @@ forms of TRL's data sets, and Alpaca's.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from ..data import split_records
-from ..data.chat import TEMPLATES, Chat, messages_of, prepare_chat
-from ..models import with_config
-from ..training.settings import option
-from .settings import Tuning
-
-Text = tuple[np.ndarray, np.ndarray]  # the ids of a prompt with its answer, which are the answer's
+from ..data.chat import Chat, Message, messages_of
+from .conversations import Text
 
 
-@dataclass
-class PairTuning(Tuning):
-    """Settings of a method that learns from answers in conversations."""
-
-    fixed: ClassVar[tuple[str, ...]] = (*Tuning.fixed, "template")
-
-    template: str | None = option(
-        None, f"how conversations are written: {', '.join(TEMPLATES)} (as the tokenizer says)"
-    )
-
-
-def chat_with(s: PairTuning, tokenizer, model):
-    """(the chat of the template in the settings, the model with the ids that it needs)."""
-    if s.template:
-        tokenizer = prepare_chat(tokenizer, s.template)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        model = with_config(model, vocab_size=tokenizer.vocab_size)
-        model.recompute = s.recompute
-    return Chat(tokenizer), model
-
-
-def conversation(record: Mapping, answer: str) -> list[dict[str, str]]:
+def conversation(record: Mapping, answer: str) -> list[Message]:
     """The messages of a record that end with the answer in the column `answer`.
 
     Raises ValueError for a record in another form, as `messages_of` does.
@@ -63,7 +34,7 @@ def conversation(record: Mapping, answer: str) -> list[dict[str, str]]:
     return messages_of({"messages": record[answer]})
 
 
-def encode_answer(chat: Chat, messages: Sequence[Mapping]) -> Text:
+def encode_answer(chat: Chat, messages: Sequence[Message]) -> Text:
     """The ids (N,) of a conversation, and which are its last answer with the token that ends it."""
     ids, counted = chat.example(messages)
     end = np.flatnonzero(counted)[-1]
@@ -73,13 +44,13 @@ def encode_answer(chat: Chat, messages: Sequence[Mapping]) -> Text:
 
 def read_pairs(
     records: Sequence[Mapping], chat: Chat, longest: int
-) -> tuple[list[Text], list[str]]:
-    """The texts of n pairs, each chosen one before its rejected one (2 n), and the prompts (n).
+) -> tuple[list[Text], list[list[Message]]]:
+    """The texts of n pairs, each chosen one before its rejected one (2 n), and the chosen ones (n).
 
     Pairs of equal answers are left out, and those with more than `longest` ids; a line is printed
     that counts them. Raises ValueError, with the record's number, for what is no pair.
     """
-    texts, prompts, left_out = [], [], Counter()
+    texts, conversations, left_out = [], [], Counter()
     for number, record in enumerate(records, 1):
         try:
             chosen, rejected = conversation(record, "chosen"), conversation(record, "rejected")
@@ -94,27 +65,15 @@ def read_pairs(
             left_out[TOO_LONG.format(longest)] += 1
         else:
             texts += pair
-            prompts.append(json.dumps(chosen[:-1]))
+            conversations.append(chosen)
     say_left_out(left_out, len(records))
-    return texts, prompts
+    return texts, conversations
 
 
-TOO_LONG = "an answer ends beyond the {} tokens of the context"
+TOO_LONG = "an answer would end beyond the {} tokens that there is room for"
 
 
 def say_left_out(left_out: Counter, n: int) -> None:
     """Print how many of n records are left out, for each reason."""
     for why, count in left_out.items():
         print(f"{count:,} of {n:,} records are left out: {why}")
-
-
-def split_by_prompt(s: Tuning, prompts: Sequence[str]) -> list[np.ndarray]:
-    """Numbers of examples to train, to validate and to test: those of one prompt stay together.
-
-    Raises ValueError where none is left to train or to validate.
-    """
-    parts = split_records(len(prompts), s.fractions, s.seed, prompts)
-    for name, part in zip(("train", "validate"), parts):
-        if not len(part):
-            raise ValueError(f"{len(prompts)} examples, divided by {s.fractions}: none to {name}")
-    return parts

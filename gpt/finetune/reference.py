@@ -11,8 +11,8 @@ from tensorlite.parallel import ALONE, Team
 
 from ..data import inputs_and_targets
 from ..evaluate import sequence_logprobs
+from .conversations import ChatTuning, Text
 from .pair_task import PairTask, beside, both
-from .pairs import PairTuning, Text
 
 
 class ReferenceTask(PairTask):
@@ -22,7 +22,7 @@ class ReferenceTask(PairTask):
     are in each answer.
     """
 
-    def __init__(self, settings: PairTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
+    def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
         super().__init__(settings, texts, parts)
         self.tokens = np.array([counted.sum() for _, counted in texts], np.float32)
         self.reference = np.zeros(len(texts), np.float32)

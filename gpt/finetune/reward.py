@@ -22,8 +22,9 @@ from tensorlite import Tensor
 
 from ..data import pad_rows
 from ..models import Classifier
+from .conversations import ChatTuning, chat_with, split_by_question
 from .pair_task import PairTask, compare, log_sigmoid
-from .pairs import PairTuning, chat_with, read_pairs, split_by_prompt
+from .pairs import read_pairs
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 @dataclass
-class Settings(PairTuning):
+class Settings(ChatTuning):
     """Settings of a reward model."""
 
     method: ClassVar[str] = "reward"
@@ -63,8 +64,8 @@ def prepare(run, records, tokenizer, model):
     """
     s = run.settings
     chat, model = chat_with(s, tokenizer, model)
-    texts, prompts = read_pairs(records, chat, model.config.block_size)
-    task = Rewards(s, texts, split_by_prompt(s, prompts))
+    texts, conversations = read_pairs(records, chat, model.config.block_size)
+    task = Rewards(s, texts, split_by_question(s, conversations))
     last = {int(ids[-1]) for ids, _ in texts}  # transformers takes padding for no text's end
     pad = min({*range(len(last) + 1)} - last)
     model.config = dataclasses.replace(model.config, pad_token_id=pad)

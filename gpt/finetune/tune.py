@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import shlex
 from pathlib import Path
 
 import tokenizer as tokenizers
@@ -72,8 +73,10 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
         run.begin(task, model, tokenizer)
         if not train(run, task, model, optimizer):
             again = command(f"-m gpt.finetune {run.settings.method}", run.out)
-            more = "".join(f" --{n} {getattr(run.settings, n)}" for n in run.settings.unsaved)
-            print(f"{run.stopped()}; go on: {again} --init_from resume{more}")
+            again += " --init_from resume"
+            for name in run.settings.unsaved:
+                again += f" --{name} {shlex.quote(str(getattr(run.settings, name)))}"
+            print(f"{run.stopped()}; go on: {again}")
             return 0
         run.finish(model, task.final(model, team))
         if team.rank == 0:

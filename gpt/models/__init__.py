@@ -26,8 +26,10 @@ def load(directory: str | Path) -> GPT | Llama:
     that `python -m gpt.export` has quantised gives a model of 8 or 4 bits a weight (quantized.py).
     A folder that holds an adapter gives its base with the changes in the weights (adapted.py).
     """
-    refuse_classifier(directory)
-    return load_adapted(directory) if checkpoint.is_adapter(directory) else load_whole(directory)
+    if checkpoint.is_adapter(directory):
+        refuse_classifier(directory)
+        return load_adapted(directory)
+    return load_whole(directory)
 
 
 def load_classifier(directory: str | Path) -> Classifier:
