@@ -78,9 +78,17 @@ def test_more_ids_and_a_shorter_context_than_the_base(tmp_path):
     assert loaded.config.vocab_size == 303 and loaded.config.block_size == 24
     ids = np.arange(283, 303)[None]
     np.testing.assert_allclose(logits(loaded, ids), logits(model, ids), atol=1e-5)
-    base_model(vocab_size=310).save_pretrained(tmp_path / "base")
-    with pytest.raises(ValueError, match="303 ids and 24 positions, which cannot be made of .*310"):
-        gpt.load(tmp_path / "adapter")
+    for changes, message in [
+        (dict(vocab_size=310), "303 ids, and the one in .*base has 310"),
+        (
+            dict(vocab_size=299),
+            "303 ids, and the one in .*base has 299: the adapter does not",
+        ),
+        (dict(block_size=16), "24 positions, and the one in .*base has 16"),
+    ]:
+        base_model(**changes).save_pretrained(tmp_path / "base")
+        with pytest.raises(ValueError, match=message):
+            gpt.load(tmp_path / "adapter")
 
 
 def test_the_base_must_not_have_been_trained_since(saved, tmp_path):

@@ -10,8 +10,7 @@ from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
 from gpt.evaluate.likelihood import loglikelihoods
-from gpt.finetune import dpo, kto
-from gpt.finetune import grpo
+from gpt.finetune import dpo, grpo, kto
 from gpt.finetune.answers import Answering, Prompt
 from gpt.finetune.distill import Distillation, Settings
 from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here

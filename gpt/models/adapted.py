@@ -206,11 +206,16 @@ def load_base(directory: str | Path) -> GPT | Classifier:
     else:
         model = load_whole(folder)
     body, own = body_of(model), read_config(directory)
-    if own.vocab_size < body.config.vocab_size or own.block_size > body.config.block_size:
+    grown = own.vocab_size - body.config.vocab_size
+    if not 0 <= grown <= checkpoint.count_tokens(directory):
         raise ValueError(
-            f"{directory} describes a model of {own.vocab_size} ids and {own.block_size} positions,"
-            f" which cannot be made of {folder}, with {body.config.vocab_size} and "
-            f"{body.config.block_size}"
+            f"{directory} describes a model of {own.vocab_size} ids, and the one in {folder} has "
+            f"{body.config.vocab_size}: the adapter does not bring the embeddings of the others"
+        )
+    if own.block_size > body.config.block_size:
+        raise ValueError(
+            f"{directory} describes a model of {own.block_size} positions, and the one in {folder} "
+            f"has {body.config.block_size}"
         )
     if (own.vocab_size, own.block_size) != (body.config.vocab_size, body.config.block_size):
         body = with_config(body, vocab_size=own.vocab_size, block_size=own.block_size)
