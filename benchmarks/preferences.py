@@ -2,12 +2,12 @@
 
     python benchmarks/preferences.py --dataset instructions.json --out_dir out-preferences
 
-The dataset has `instruction`, `input`, `output`, `chosen` and `rejected`; in the one that the figures
-in docs/benchmarks.md are for, chosen and rejected answers differ in politeness. A fifth of the prompts
-is held out for the figures, a tenth to have chosen the settings by. Of the rest, the training part, a
-model of 1 M parameters learns in this order, each step a command that is printed: to continue text
-(Python's documentation and the training part), to answer, and to prefer the chosen answers. Needs no
-download; takes minutes on two cores.
+The dataset has `instruction`, `input`, `output`, `chosen` and `rejected`; in the one that the
+figures in docs/benchmarks.md are for, chosen and rejected answers differ in politeness. A fifth of
+the prompts is held out for the figures, a tenth to have chosen the settings by. Of the rest, the
+training part, a model of 1 M parameters learns in this order, each step a command that is printed:
+to continue text (Python's documentation and the training part), to answer, and to prefer the chosen
+answers. Needs no download; takes minutes on two cores.
 """
 
 from __future__ import annotations

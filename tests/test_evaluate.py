@@ -9,14 +9,17 @@ import pytest
 import gpt
 import tokenizer
 from gpt.data.chat import prepare_chat
-from gpt.evaluate import answers, likelihood
+from gpt.evaluate import answers, choices, likelihood
 from gpt.evaluate.__main__ import main, parse
 from gpt.evaluate.answers import Asking, exact_match, normalised, sampled
-from gpt.evaluate.choices import multiple_choice, questions_of
+from gpt.evaluate.choices import Question, multiple_choice, questions_of
 from gpt.evaluate.contamination import contamination, texts_of_items
+from gpt.evaluate.estimate import Sample
 from gpt.evaluate.likelihood import encode_pair, loglikelihoods
 from gpt.evaluate.memorisation import memorisation
 from gpt.evaluate.perplexity import perplexity, windows
+from gpt.evaluate.report import make_report, table
+from gpt.evaluate.result import Result
 from gpt.evaluate.suite import read_suite, run_suite
 
 from .evaluate_cases import BLOCK, draw_records, draw_text, make_folder, write_jsonl
@@ -252,13 +255,16 @@ def test_answers_longer_than_the_context(gpt2):
         multiple_choice(*gpt2, questions[2:3])
 
 
-def test_acc_norm_divides_by_the_length_of_the_answer(gpt2):
-    _, questions = questions_of(draw_records("plain", 30))
-    for item in multiple_choice(*gpt2, questions).items:
-        choices = questions[item["item"] - 1].choices
-        scores = [p / len(choice) for p, choice in zip(item["logprobs"], choices)]
-        assert item["chosen_norm"] == np.argmax(scores)
-        assert item["chosen"] == np.argmax(item["logprobs"])
+def test_acc_norm_divides_by_the_characters_of_the_answer(gpt2, monkeypatch):
+    logprobs = np.array([-2.0, -2.5, -1.0, -9.0])  # per character -1, -1.25; -1, -0.9
+    found = (logprobs, np.zeros(4, bool))
+    monkeypatch.setattr(choices, "loglikelihoods", lambda *args: found)
+    asked = [Question("x", ["ab", "éé"], 0), Question("x", ["a", "b" * 10], 1)]
+    result = multiple_choice(*gpt2, asked)
+    assert [item["chosen"] for item in result.items] == [0, 0]
+    assert [item["chosen_norm"] for item in result.items] == [0, 1]
+    assert [result.figures[name][0].mean for name in ("acc", "acc_norm")] == [0.5, 1.0]
+    assert result.settings["chance"] == 0.5
 
 
 # ---- answers in words ----------------------------------------------------------------------------
@@ -488,6 +494,18 @@ def test_a_report_of_two_models(folders, tmp_path, capsys):
     assert "difference" not in first["figures"]["acc"] and len(second["items"]) == 20
     before = (tmp_path / "r.json").read_bytes()
     assert evaluate(capsys, *argv)[0] == 0 and (tmp_path / "r.json").read_bytes() == before
+
+
+def test_differences_are_those_of_the_same_items():
+    ones = [Sample(np.array([1.0, 0.0, 1.0]))]
+    results = {"a": Result({"acc": ones}), "b": Result({"acc": ones}, left_out=[4])}
+    report = make_report(
+        "multiple-choice", "questions.jsonl", results | {"c": Result({"acc": ones})}
+    )
+    compared = ["difference" in model["figures"]["acc"] for model in report["models"]]
+    assert compared == [False, False, True]
+    single = {name: Result({"loss": [Sample(np.ones(1), np.ones(1))]}) for name in "ab"}
+    assert "1.0000" in table(make_report("perplexity", "text.txt", single))
 
 
 def test_a_picture(folders, tmp_path, capsys):

@@ -18,6 +18,7 @@ from .quantized import load_quantized
 def load_whole(directory: str | Path) -> GPT | Llama:
     """The model in a folder with all of its weights. Raises as `gpt.load` does."""
     family = class_of(directory)
+    refuse_classifier(directory)
     if few := checkpoint.read_quantization(directory):
         return load_quantized(directory, family, *few)
     return family.from_pretrained(directory)
