@@ -135,6 +135,7 @@ def test_an_adapter_of_another_model_is_refused(saved, tmp_path):
         (dict(use_dora=True), "it lacks transformer.h.0.attn.c_attn.lora_magnitude_vector"),
         (dict(r=2**40), r"lora_A.weight is \(4, 16\), not \(1099511627776, 16\)"),
         (dict(r="4"), "rank of an adapter is an integer"),
+        (dict(lora_alpha=None), "lora_alpha is a number, not None"),
         (dict(lora_alpha=[1]), "alpha of an adapter is a number"),
         (dict(base_model_name_or_path=3), "names no model in base_model_name_or_path"),
         (dict(base_model_name_or_path="."), "names itself"),

@@ -88,6 +88,8 @@ def read_adapter(directory: str | Path) -> tuple[dict, TensorFiles]:
     for key in ("use_dora", "use_rslora"):
         if settings.setdefault(key, False) not in (False, True):
             raise ValueError(f"{path}: {key} is true or false, not {settings[key]!r}")
+    if settings.get("lora_alpha", 8) is None:
+        raise ValueError(f"{path}: lora_alpha is a number, not None")
     settings = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": None} | settings
     return settings, TensorFiles(directory, ADAPTER)
 

@@ -123,7 +123,10 @@ class Adapted(nn.Module):
             self.model.score = chosen.get(HEAD, self.own_head)
 
     def merge(self) -> None:
-        """Put the active adapter's changes into the weights: the same result, sooner."""
+        """Put the active adapter's changes into the weights: the same result, sooner.
+
+        Training mode takes them out again.
+        """
         for path, place in self.places.items():
             if (adapter := place.adapter) is not None:
                 place.adapter = None
@@ -149,6 +152,8 @@ class Adapted(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Adapted:
+        if mode:
+            self.unmerge()
         self.model.train(mode)
         return super().train(mode)
 
