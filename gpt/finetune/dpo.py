@@ -2,10 +2,11 @@
 
     python -m gpt.finetune dpo --init_from DIR --dataset pairs.json --out_dir DIR
 
-An answer's implicit reward is what its log-probability has gained since the start, times beta:
-the training raises the chosen answer's above the rejected one's. The model to start from is best
-one that was tuned on such answers (`instruct`). The log-probabilities of the starting model, the
-reference, are computed once, before the training.
+A record has a prompt (or instruction and input), chosen and rejected; for --loss kto, it may have a
+single answer, and whether that is desirable. An answer's reward is what its log-probability has
+gained since the start, times beta: training raises that of the chosen answer above that of the
+rejected one. The log-probabilities of the model to start from, the reference, are computed once,
+before the training. It should have learned to answer first (instruct).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .reference import ReferenceTask
 
 # `chosen` and `rejected` (B,) are scores of the two answers of each pair. DPO: log(pi / ref), the
 # log-probability of the answer less that which the starting model gave. IPO: the same for each
-# token of the answer, on average. SimPO: log(pi) for each token.
+# token of the answer, on average, as in TRL. SimPO: log(pi) for each token.
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:

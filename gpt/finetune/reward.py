@@ -66,7 +66,9 @@ def prepare(run, records, tokenizer, model):
     chat, model = chat_with(s, tokenizer, model)
     texts, conversations = read_pairs(records, chat, model.config.block_size)
     task = Rewards(s, texts, split_by_question(s, conversations))
-    last = {int(ids[-1]) for ids, _ in texts}  # transformers takes padding for no text's end
-    pad = min({*range(len(last) + 1)} - last)
+    # transformers finds the end of a text before its padding: an id with which no text ends.
+    last, pad = {int(ids[-1]) for ids, _ in texts}, chat.tokenizer.pad_token_id
+    if pad is None or pad in last:
+        pad = min({*range(len(last) + 1)} - last)
     model.config = dataclasses.replace(model.config, pad_token_id=pad)
     return task, Classifier(model, ["reward"], problem="regression"), chat.tokenizer
