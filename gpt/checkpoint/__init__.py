@@ -16,6 +16,7 @@ from .adapter import (
     check_adapter,
     config_folder,
     count_labels,
+    count_tokens,
     is_adapter,
     read_adapter,
     write_adapter,

@@ -28,6 +28,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ADAPTED = "adapted"
 MARKS = "base"  # in the metadata of the tensors
 PREFIX = "base_model.model."
+NEW_ROWS = ".token_adapter.trainable_tokens_delta"  # ends the names of rows of embeddings
 BASE = "base_model_name_or_path"
 # The keys that are read, and those that do not change what an adapter computes once it is trained.
 READ = ["r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", BASE, "revision"]
@@ -87,6 +88,8 @@ def read_adapter(directory: str | Path) -> tuple[dict, TensorFiles]:
     for key in ("use_dora", "use_rslora"):
         if settings.setdefault(key, False) not in (False, True):
             raise ValueError(f"{path}: {key} is true or false, not {settings[key]!r}")
+    if settings.get("lora_alpha", 8) is None:
+        raise ValueError(f"{path}: lora_alpha is a number, not None")
     settings = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": None} | settings
     return settings, TensorFiles(directory, ADAPTER)
 
@@ -96,9 +99,18 @@ def count_labels(directory: str | Path) -> int:
 
     Raises as `read_adapter` does.
     """
+    return _count_rows(directory, "." + SCORE)
+
+
+def count_tokens(directory: str | Path) -> int:
+    """How many rows of embeddings an adapter brings. Raises as `read_adapter` does."""
+    return _count_rows(directory, NEW_ROWS)
+
+
+def _count_rows(directory: str | Path, ending: str) -> int:
     _, files = read_adapter(directory)
-    shape = files.shape(PREFIX + SCORE) if PREFIX + SCORE in files.names else (0,)
-    return shape[0] if shape else 0
+    shapes = [files.shape(name) for name in files.names if name.endswith(ending)]
+    return max((shape[0] for shape in shapes if len(shape) == 2 and shape[1]), default=0)
 
 
 def check_adapter(

@@ -123,7 +123,10 @@ class Adapted(nn.Module):
             self.model.score = chosen.get(HEAD, self.own_head)
 
     def merge(self) -> None:
-        """Put the active adapter's changes into the weights: the same result, sooner."""
+        """Put the active adapter's changes into the weights: the same result, sooner.
+
+        Training mode takes them out again.
+        """
         for path, place in self.places.items():
             if (adapter := place.adapter) is not None:
                 place.adapter = None
@@ -149,6 +152,8 @@ class Adapted(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Adapted:
+        if mode:
+            self.unmerge()
         self.model.train(mode)
         return super().train(mode)
 
@@ -206,11 +211,16 @@ def load_base(directory: str | Path) -> GPT | Classifier:
     else:
         model = load_whole(folder)
     body, own = body_of(model), read_config(directory)
-    if own.vocab_size < body.config.vocab_size or own.block_size > body.config.block_size:
+    grown = own.vocab_size - body.config.vocab_size
+    if not 0 <= grown <= checkpoint.count_tokens(directory):
         raise ValueError(
-            f"{directory} describes a model of {own.vocab_size} ids and {own.block_size} positions,"
-            f" which cannot be made of {folder}, with {body.config.vocab_size} and "
-            f"{body.config.block_size}"
+            f"{directory} describes a model of {own.vocab_size} ids, and the one in {folder} has "
+            f"{body.config.vocab_size}: the adapter does not bring the embeddings of the others"
+        )
+    if own.block_size > body.config.block_size:
+        raise ValueError(
+            f"{directory} describes a model of {own.block_size} positions, and the one in {folder} "
+            f"has {body.config.block_size}"
         )
     if (own.vocab_size, own.block_size) != (body.config.vocab_size, body.config.block_size):
         body = with_config(body, vocab_size=own.vocab_size, block_size=own.block_size)
