@@ -32,11 +32,19 @@ class EpochTask:
         self.tokens_per_example = max(1, round(float(self.lengths.mean())))
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """The rows of the training examples of this step, (B,), the shortest first."""
+        """Rows of training examples, (B,), the shortest first, and their `width`, (B,)."""
         epoch, i = divmod(step, self.steps_per_epoch)
         rows = self.batches_of(epoch)[i]
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        return Batch(rows, weights=self.weights[rows])
+        return Batch(rows, np.full(len(rows), self.width(rows)), weights=self.weights[rows])
+
+    def width(self, rows: np.ndarray) -> int:
+        """The length that the texts of a step are padded to, at least.
+
+        Masks of dropout depend on it. So that they are the same however a step is divided, all
+        texts of the step are then as long as its longest.
+        """
+        return int(self.lengths[rows].max()) if self.settings.dropout else 0
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a run has one task
     def batches_of(self, epoch: int) -> list[np.ndarray]:

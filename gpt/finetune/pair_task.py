@@ -37,7 +37,13 @@ class PairTask(EpochTask):
         self.sizes = np.array([len(ids) for ids, _ in texts])  # (2 n,)
         super().__init__(settings, self.sizes.reshape(-1, 2).sum(axis=1)[self.train])
 
-    def outputs(self, model, texts: np.ndarray, rng: RowRandom | None = None) -> Tensor:
+    def width(self, rows: np.ndarray) -> int:
+        sizes = self.sizes[both(self.train[rows])]
+        return int(sizes.max()) if self.settings.dropout else 0
+
+    def outputs(
+        self, model, texts: np.ndarray, rng: RowRandom | None = None, width: int = 0
+    ) -> Tensor:
         """What the model gives to the texts of these numbers (B,): one number each, (B,)."""
         raise NotImplementedError
 
@@ -50,9 +56,9 @@ class PairTask(EpochTask):
         raise NotImplementedError
 
     def loss(self, model, examples: Batch, rng: RowRandom | None = None) -> Tensor:
-        (rows,) = examples.arrays
+        rows, width = examples.arrays
         pairs, B = self.train[rows], len(rows)
-        out = self.outputs(model, both(pairs), rng and of_both(rng))  # (2 B,)
+        out = self.outputs(model, both(pairs), rng and of_both(rng), width[0])  # (2 B,)
         return tl.mean(self.losses(pairs, out[:B], out[B:])) * examples.share
 
     def evaluate(self, model, team: Team = ALONE) -> dict[str, float]:
