@@ -191,7 +191,7 @@ def test_the_loss_is_that_of_each_pair_alone(chat, loss):
         elif loss == "simpo":
             plain.append(simpo_loss(c / n_c, r / n_r, s.beta, s.gamma) + sft)
         else:
-            wanted, z = bool(task.desirable[number]), float(examples.arrays[1][0])
+            wanted, z = bool(task.desirable[number]), float(examples.arrays[2][0])
             one = kto_loss(c - ref_c, np.array(wanted), z, s.beta)
             plain.append(2 * one + sft if wanted else one)
     tl.stack(plain).mean().backward()
@@ -225,14 +225,14 @@ def test_each_text_has_dropout_of_its_own(chat):
 
 def test_kto_measures_how_far_the_model_is_from_the_reference(chat):
     task, model = task_of(chat, pair_records(12), loss="kto")
-    z = task.batch(0, model).arrays[1]
+    z = task.batch(0, model).arrays[2]
     assert len({*z.tolist()}) == 1 and z[0] >= 0
     rows = task.batch(0, model).arrays[0]
     texts = 2 * task.train[rows] + 1
     far = task.measure(model, texts) - task.reference[texts]
     assert z[0] == pytest.approx(max(0, far.mean()), abs=1e-5)
     task.refer_to(model)
-    np.testing.assert_allclose(task.batch(0, model).arrays[1], 0, atol=1e-6)
+    np.testing.assert_allclose(task.batch(0, model).arrays[2], 0, atol=1e-6)
     # A mismatched text: the prompt of its answer, and then the answer to another prompt.
     own, mixed = task.texts[texts[0] - 1], task.texts[texts[0]]
     prompt = int(np.argmax(own[1]))
