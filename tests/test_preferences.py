@@ -289,8 +289,7 @@ def test_pairs_of_one_prompt_stay_together(chat):
     assert all(sets) and not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
 
 
-def test_single_answers_are_those_of_pairs(chat):
-    """Of the same answers, KTO makes the same task from pairs and from single answers."""
+def test_kto_takes_single_answers_and_pairs(chat):
     pairs = pair_records(20)
     singles = []
     for r in pairs:
@@ -298,9 +297,12 @@ def test_single_answers_are_those_of_pairs(chat):
             asked = {"prompt": r["instruction"], "completion": r[name]}
             singles.append(asked | {"desirable" if label is True else "label": label})
     a, b = (task_of(chat, records, loss="kto")[0] for records in (pairs, singles))
-    assert a.desirable.tolist() == b.desirable.tolist()
-    assert all(np.array_equal(x[0], y[0]) for x, y in zip(a.texts, b.texts, strict=True))
-    assert np.array_equal(a.reference, b.reference)
+    assert a.desirable.tolist() == b.desirable.tolist() == [True, False] * 20
+    answers = zip(a.texts[::2], b.texts[::2], strict=True)
+    assert all(np.array_equal(x, y) for one, other in answers for x, y in zip(one, other))
+    whole, _ = task_of(chat, pairs)  # as DPO divides them
+    for part, of_pairs in zip((a.train, a.val, a.test), (whole.train, whole.val, whole.test)):
+        assert (part // 2).tolist() == np.repeat(of_pairs, 2).tolist()
 
 
 @pytest.mark.parametrize(

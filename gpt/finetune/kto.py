@@ -49,9 +49,6 @@ def read_answers(
     Answers with more than `longest` ids are left out; a line is printed that counts them. Raises
     ValueError, with the record's number, for what is no answer with a label.
     """
-    if "rejected" in records[0]:
-        texts, chosen = read_pairs(records, chat, longest)
-        return texts, np.arange(len(texts)) % 2 == 0, [c for c in chosen for _ in range(2)]
     texts, desirable, conversations, left_out = [], [], [], Counter()
     for number, record in enumerate(records, 1):
         try:
@@ -114,9 +111,18 @@ class Answers(ReferenceTask):
 
     @staticmethod
     def of_records(settings, records: Sequence[Mapping], chat: Chat, longest: int) -> Answers:
-        """The task of these records. Raises as `read_answers` and `split_by_question` do."""
-        texts, desirable, conversations = read_answers(records, chat, longest)
-        parts = split_by_question(settings, conversations)
+        """The task of these records: single answers, or pairs, whose parts are those of dpo.py.
+
+        Raises as `read_answers`, `read_pairs` and `split_by_question` do.
+        """
+        if "rejected" in records[0]:
+            texts, conversations = read_pairs(records, chat, longest)
+            desirable = np.arange(len(texts)) % 2 == 0
+            pairs = split_by_question(settings, conversations)
+            parts = [np.stack([2 * part, 2 * part + 1], axis=1).ravel() for part in pairs]
+        else:
+            texts, desirable, conversations = read_answers(records, chat, longest)
+            parts = split_by_question(settings, conversations)
         return Answers(settings, with_mismatched(texts, parts, longest), desirable, parts)
 
     def divergence(self, answers: np.ndarray, mismatched: np.ndarray) -> float:
