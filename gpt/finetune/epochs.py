@@ -58,6 +58,17 @@ class EpochTask:
         """What rank 0 prints and draws at the end, beside the figures of `final`."""
 
 
+def with_error(name: str, values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """The mean of n values, by this name, and its standard error.
+
+    >>> with_error("accuracy", [1, 0, 1, 1])
+    {'accuracy': 0.75, 'accuracy_error': 0.216...}
+    """
+    values = np.asarray(values, np.float64)
+    error = np.std(values) / np.sqrt(len(values))
+    return {name: float(np.mean(values)), f"{name}_error": float(error)}
+
+
 def portions(lengths: Sequence[int], team: Team = ALONE) -> list[np.ndarray]:
     """Rows of examples that this rank measures, some at a time: arrays of rows, (n,) each.
 

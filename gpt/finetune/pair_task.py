@@ -16,7 +16,7 @@ from tensorlite.parallel import ALONE, Team
 from ..generate import evaluating
 from ..training.task import Batch
 from .conversations import ChatTuning, Text
-from .epochs import EpochTask, portions
+from .epochs import EpochTask, portions, with_error
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -105,6 +105,9 @@ def beside(x: Tensor, values) -> np.ndarray:
 
 
 def compare(chosen: Tensor, rejected: Tensor) -> dict[str, float]:
-    """How often the chosen one has more, equals counted as half, and how much more on average."""
+    """How often the chosen one has more, equals counted as half, and how much more on average.
+
+    Each with its standard error.
+    """
     c, r = chosen.numpy(), rejected.numpy()
-    return {"accuracy": np.mean((c > r) + 0.5 * (c == r)), "margin": np.mean(c - r)}
+    return with_error("accuracy", (c > r) + 0.5 * (c == r)) | with_error("margin", c - r)
