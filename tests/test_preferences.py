@@ -289,6 +289,17 @@ def test_pairs_of_one_prompt_stay_together(chat):
     assert all(sets) and not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
 
 
+def test_accuracy_of_kto_compares_all_with_all(chat):
+    task, model = task_of(chat, pair_records(12), loss="kto")
+    rewards = (task.measure(model, 2 * task.train) - task.reference[2 * task.train]).round(1)
+    task.reference[2 * task.train] = -1
+    desirable = task.desirable[task.train]
+    logprobs = tl.tensor(rewards - 1)  # rounded, so that some of them are equal
+    figures = task.figures(task.train, logprobs, logprobs)
+    wins = [(a > b) + (a == b) / 2 for a in rewards[desirable] for b in rewards[~desirable]]
+    assert figures["accuracy"] == pytest.approx(np.mean(wins)) and 0.5 in wins
+
+
 def test_kto_takes_single_answers_and_pairs(chat):
     pairs = pair_records(20)
     singles = []

@@ -156,17 +156,19 @@ class Answers(ReferenceTask):
     def figures(self, answers: np.ndarray, logprobs: Tensor, mismatched: Tensor) -> dict:
         """What is measured of all of these answers together.
 
-        `accuracy` is how often the reward is on the right side of z, `margin` by how much the mean
+        `accuracy` is how often the reward of a desirable answer is above that of another one, each
+        compared with all others, and equal ones counted as half. `margin` is by how much the mean
         reward of the desirable ones is higher, and `chosen_loss` their loss for each token.
         """
         beta, texts, desirable = self.settings.beta, 2 * answers, self.desirable[answers]
         z = self.divergence(answers, mismatched.numpy())
         rewards = beta * self.ratios(texts, logprobs).numpy()
-        above = np.where(desirable, 1, -1) * np.sign(rewards - beta * z)  # 1: on the right side
+        wanted, others = rewards[desirable], np.sort(rewards[~desirable])
+        below = [np.searchsorted(others, wanted, side).mean() for side in ("left", "right")]
         return {
             "loss": tl.mean(self.weighted_losses(answers, logprobs, z)).item(),
-            "accuracy": np.mean(above + 1) / 2,
-            "margin": rewards[desirable].mean() - rewards[~desirable].mean(),
+            "accuracy": np.mean(below) / len(others),
+            "margin": wanted.mean() - others.mean(),
             "divergence": z,
             **self.loss_of(texts[desirable], logprobs[desirable]),
         }
