@@ -35,7 +35,7 @@ class Continue(EpochTask):
         super().__init__(settings, [len(t) - 1 for t in texts], [len(t) - 1 for t in texts])
 
     def loss(self, model, examples, rng=None):
-        (rows,) = examples.arrays
+        rows = examples.arrays[0]
         texts = [self.texts[i] for i in rows]
         x, y = inputs_and_targets(texts, [np.ones(len(t), bool) for t in texts])
         return -token_logprobs(model, x, y, rng).sum() / examples.whole

@@ -26,13 +26,13 @@ def pad_rows(rows: Sequence[Sequence[int]], fill: int = 0, width: int = 0) -> np
 
 
 def inputs_and_targets(
-    ids: Sequence[np.ndarray], counted: Sequence[np.ndarray]
+    ids: Sequence[np.ndarray], counted: Sequence[np.ndarray], width: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the model reads, x (B, T), and what it should say next at each place, y (B, T).
 
     `ids` are B texts (N,), `counted` (N,) says of each id whether the loss counts it; elsewhere,
     and after the end of a text, y is IGNORE. A causal model never sees what comes after a place, so
-    padding on the right changes no result.
+    padding on the right changes no result. T is `width` at least.
 
     >>> inputs_and_targets([np.array([5, 8, 2]), np.array([9, 4])], [[0, 0, 1], [0, 1]])
     (array([[5, 8],
@@ -40,7 +40,7 @@ def inputs_and_targets(
            [   4, -100]]))
     """
     targets = [np.where(mask, row, IGNORE)[1:] for row, mask in zip(ids, counted)]
-    return pad_rows([row[:-1] for row in ids]), pad_rows(targets, IGNORE)
+    return pad_rows([row[:-1] for row in ids], 0, width), pad_rows(targets, IGNORE, width)
 
 
 def epoch_batches(

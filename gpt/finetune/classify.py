@@ -183,15 +183,10 @@ class Classification(EpochTask):
         super().__init__(settings, [len(ids[row]) for row in self.training], weights)
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """Rows of the training part (B,), and for each the step and its longest text's length.
-
-        Dropped tokens depend on the step. The masks of dropout depend on the length that texts are
-        padded to, which is therefore the same for all parts of a step.
-        """
+        """Rows of the training part, the step (dropped tokens depend on it), and a width, (B,)."""
         batch = super().batch(step, model, team)
-        (rows,) = batch.arrays
-        steps, width = (np.full(len(rows), n) for n in (step, self.lengths[rows].max()))
-        return Batch(rows, steps, width, weights=batch.weights)
+        rows, width = batch.arrays
+        return Batch(rows, np.full(len(rows), step), width, weights=batch.weights)
 
     def loss(self, model: Classifier, examples: Batch, rng=None) -> Tensor:
         rows, steps, width = examples.arrays

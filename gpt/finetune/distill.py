@@ -102,17 +102,16 @@ class Distillation(EpochTask):
         super().__init__(settings, lengths[self.train_rows], self.tokens[self.train_rows])
 
     def loss(self, model, examples, rng=None):
-        (rows,) = examples.arrays
+        rows, width = examples.arrays
         s = self.settings
-        labels, divergence = self.sums(model, self.train_rows[rows], rng)
+        labels, divergence = self.sums(model, self.train_rows[rows], rng, width[0])
         loss = s.label_weight * labels + (1 - s.label_weight) * s.temperature**2 * divergence
         return loss / examples.whole
 
-    def sums(self, model, rows, rng=None):
+    def sums(self, model, rows, rng=None, width: int = 0):
         """Sums over the tokens that count: cross-entropy, KL(teacher || student) at T, in nats."""
-        x, y = inputs_and_targets(
-            [self.ids[i] for i in rows], [self.counted[i] for i in rows]
-        )  # (B, T), (B, T)
+        texts = [self.ids[i] for i in rows], [self.counted[i] for i in rows]
+        x, y = inputs_and_targets(*texts, width)  # (B, T), (B, T)
         places = np.nonzero(y != IGNORE)  # 2 x (n,)
         logits = logits_at(model, x, places, rng)  # (n, V)
         with tl.no_grad():

@@ -19,24 +19,31 @@ class EpochTask:
     """A task over n training examples: a subclass adds `loss`, `evaluate`, `final` and `report`.
 
     `lengths` (n,) are the tokens of each example; examples of similar length come together.
-    `weights` (n,) is what each counts in the mean loss of a step, 1 by default.
+    `weights` (n,) is what each counts in the mean loss of a step, 1 by default; `widths` (n,) how
+    long the longest text of each is, `lengths` by default.
     """
 
-    def __init__(self, settings: Tuning, lengths: Sequence[int], weights=None):
+    def __init__(self, settings: Tuning, lengths: Sequence[int], weights=None, widths=None):
         if not len(lengths):
             raise ValueError("there is no example to train on")
         self.settings, self.lengths = settings, np.asarray(lengths)
         self.weights = np.ones(len(lengths), int) if weights is None else np.asarray(weights)
+        self.widths = self.lengths if widths is None else np.asarray(widths)
         self.examples_per_step = settings.batch_size * settings.gradient_accumulation_steps
         self.steps_per_epoch = -(-len(lengths) // self.examples_per_step)
         self.tokens_per_example = max(1, round(float(self.lengths.mean())))
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """The rows of the training examples of this step, (B,), the shortest first."""
+        """The rows of this step's training examples, the shortest first, and a width, (B,) each.
+
+        The width is that of the longest text. The masks of dropout depend on the length that texts
+        are padded to, which is therefore the same for all parts of a step.
+        """
         epoch, i = divmod(step, self.steps_per_epoch)
         rows = self.batches_of(epoch)[i]
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        return Batch(rows, weights=self.weights[rows])
+        width = np.full(len(rows), self.widths[rows].max())
+        return Batch(rows, width, weights=self.weights[rows])
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a run has one task
     def batches_of(self, epoch: int) -> list[np.ndarray]:

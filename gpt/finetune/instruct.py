@@ -101,10 +101,10 @@ class Rows:
         self.lengths = np.array([lengths[row].sum() for row in self.rows], int)
         self.targets = np.array([targets[row].sum() for row in self.rows], int)
 
-    def loss(self, model, rows: Sequence[int], rng=None) -> Tensor:
+    def loss(self, model, rows: Sequence[int], rng=None, width: int = 0) -> Tensor:
         """The mean loss of the answers in some rows (B,), in nats a token."""
-        rows = [self.rows[row] for row in rows]
-        x, y, segments = packed_inputs_and_targets(self.ids, self.counted, rows)  # (B, T) each
+        texts = self.ids, self.counted, [self.rows[row] for row in rows]
+        x, y, segments = packed_inputs_and_targets(*texts, width)  # (B, T) each
         return model.loss(x, y, rng, Packed(segments) if self.packed else None)
 
     def mean_loss(self, model, team: Team = ALONE) -> float:
@@ -130,8 +130,8 @@ class Instructions(EpochTask):
         super().__init__(settings, self.training.lengths, self.training.targets)
 
     def loss(self, model, examples, rng=None) -> Tensor:
-        (rows,) = examples.arrays
-        return self.training.loss(model, rows, rng) * examples.share
+        rows, width = examples.arrays
+        return self.training.loss(model, rows, rng, width[0]) * examples.share
 
     def evaluate(self, model, team: Team = ALONE) -> dict[str, float]:
         return {"val_loss": self.validation.mean_loss(model, team)}

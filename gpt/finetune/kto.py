@@ -124,17 +124,17 @@ class Answers(ReferenceTask):
         return max(0.0, float(np.mean(mismatched - self.reference[2 * answers + 1])))
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """Rows of training examples (B,), and z, which the whole step has in common, (B,)."""
+        """Rows of training examples, z, which the whole step has in common, and a width, (B,)."""
         examples = super().batch(step, model, team)
-        (rows,) = examples.arrays
+        rows, width = examples.arrays
         answers = self.train[rows]
         z = self.divergence(answers, self.measure(model, 2 * answers + 1, team))
-        return Batch(rows, np.full(len(rows), z, np.float32), weights=examples.weights)
+        return Batch(rows, np.full(len(rows), z, np.float32), width, weights=examples.weights)
 
     def loss(self, model, examples: Batch, rng=None) -> Tensor:
-        rows, z = examples.arrays
+        rows, z, width = examples.arrays
         answers = self.train[rows]
-        logprobs = self.outputs(model, 2 * answers, rng)  # (B,)
+        logprobs = self.outputs(model, 2 * answers, rng, width[0])  # (B,)
         return tl.mean(self.weighted_losses(answers, logprobs, z)) * examples.share
 
     def weighted_losses(self, answers: np.ndarray, logprobs: Tensor, z) -> Tensor:

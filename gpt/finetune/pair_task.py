@@ -35,10 +35,16 @@ class PairTask(EpochTask):
     def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
         self.texts, (self.train, self.val, self.test) = texts, parts
         self.sizes = np.array([len(ids) for ids, _ in texts])  # (2 n,)
-        super().__init__(settings, self.sizes.reshape(-1, 2).sum(axis=1)[self.train])
+        both_sizes = self.sizes.reshape(-1, 2)[self.train]  # (n, 2)
+        super().__init__(settings, both_sizes.sum(axis=1), widths=both_sizes.max(axis=1))
 
-    def outputs(self, model, texts: np.ndarray, rng: RowRandom | None = None) -> Tensor:
-        """What the model gives to the texts of these numbers (B,): one number each, (B,)."""
+    def outputs(
+        self, model, texts: np.ndarray, rng: RowRandom | None = None, width: int = 0
+    ) -> Tensor:
+        """What the model gives to the texts of these numbers (B,): one number each, (B,).
+
+        They are padded to `width` at least.
+        """
         raise NotImplementedError
 
     def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -50,9 +56,9 @@ class PairTask(EpochTask):
         raise NotImplementedError
 
     def loss(self, model, examples: Batch, rng: RowRandom | None = None) -> Tensor:
-        (rows,) = examples.arrays
+        rows, width = examples.arrays
         pairs, B = self.train[rows], len(rows)
-        out = self.outputs(model, both(pairs), rng and of_both(rng))  # (2 B,)
+        out = self.outputs(model, both(pairs), rng and of_both(rng), width[0])  # (2 B,)
         return tl.mean(self.losses(pairs, out[:B], out[B:])) * examples.share
 
     def evaluate(self, model, team: Team = ALONE) -> dict[str, float]:

@@ -37,8 +37,9 @@ class ReferenceTask(PairTask):
             texts = both(part)
             self.reference[texts] = self.measure(model, texts, team, "reference")
 
-    def outputs(self, model, texts: np.ndarray, rng=None) -> Tensor:
-        x, y = inputs_and_targets(*zip(*(self.texts[i] for i in texts)))  # (B, T) each
+    def outputs(self, model, texts: np.ndarray, rng=None, width: int = 0) -> Tensor:
+        ids, counted = zip(*(self.texts[i] for i in texts))
+        x, y = inputs_and_targets(ids, counted, width - 1)  # (B, T) each: the last id is not read
         return sequence_logprobs(model, x, y, rng)  # (B,)
 
     def ratios(self, texts: np.ndarray, logprobs: Tensor) -> Tensor:

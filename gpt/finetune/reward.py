@@ -45,8 +45,8 @@ class Settings(ChatTuning):
 class Rewards(PairTask):
     """The number that a classifier gives to a text is its reward."""
 
-    def outputs(self, model: Classifier, texts: np.ndarray, rng=None) -> Tensor:
-        ids = pad_rows([self.texts[i][0] for i in texts])  # (B, T)
+    def outputs(self, model: Classifier, texts: np.ndarray, rng=None, width: int = 0) -> Tensor:
+        ids = pad_rows([self.texts[i][0] for i in texts], width=width)  # (B, T)
         return model(ids, self.sizes[texts], rng)[:, 0]  # (B, 1) -> (B,)
 
     def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:
