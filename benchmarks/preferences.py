@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def main() -> None:
     for name, way in WAYS.items():
         tune(f"{way} {parts}", "instructed", "pairs.json", name)
 
-    print(f"\n{time.monotonic() - began:.0f} s in all. Of the held-out pairs:\n")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, of_cpu = time.monotonic() - began, used.ru_utime + used.ru_stime
+    print(f"\n{seconds:.0f} s, {of_cpu:.0f} s of processor time. Of the held-out pairs:\n")
     print(f"{'':<12}{'accuracy':>8}{'margin':>8}{'likelier':>10}{'loss on chosen answers':>24}")
     for name, way in WAYS.items():
         final = read_metrics(out / name / "metrics.jsonl")[-1]

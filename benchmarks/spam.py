@@ -24,6 +24,7 @@ The seconds are those of all models of ours for one split of one seed, one proce
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
@@ -46,7 +47,6 @@ MASKED = ("digits", "0")
 RECIPES = {  # ids of the tokenizer, and what is done to a text first
     "small letters": (768, (LOWERCASE, MASKED)),
     "capitals": (768, (MASKED,)),
-    "short tokens": (384, (LOWERCASE, MASKED)),
 }
 MODEL = "--n_layer=2 --n_head=4 --n_embd=64 --block_size=128 --batch_size=6".split()
 PRETRAIN = "--max_iters=200 --warmup_iters=20 --learning_rate=2e-3 --eval_interval=200".split()
@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--out_dir", required=True, type=Path)
     args = parser.parse_args()
+    if importlib.util.find_spec("sklearn") is None:
+        sys.exit("logistic regression is scikit-learn's here: pip install scikit-learn")
     dataset, table = args.dataset.resolve(), {}
     for split in ("any", "apart"):
         for seed in args.seeds:

@@ -93,7 +93,9 @@ def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
     node = Node("checkpoint", parents, vjp, y.data, ())
     # `fn` will be computed again from these arrays, so they must not change.
     arrays = [t.data for t in (*inside, *keys) if isinstance(t, Tensor)]
-    node.protected = protect([a for a in arrays if isinstance(a, np.ndarray)])
+    # The node has protected arrays among the arguments already, which its vjp holds.
+    more = protect([a for a in arrays if isinstance(a, np.ndarray)])
+    node.protected = [*node.protected, *more]
     return Tensor(y.data, False, node)
 
 

@@ -20,22 +20,24 @@ def task_of(method: str, model):
     """(a task on these texts, the model that it trains)."""
     if method == "classify":
         given = Labelled([], ("a", "b"), np.arange(12) % 2)
-        task = classify.Classification(classify.Settings(), IDS, given, PARTS, 0)
+        task = classify.Classification(classify.Settings(dropout=0.5), IDS, given, PARTS, 0)
         return task, models.Classifier(model, given.labels, seed=1)
     if method == "reward":
         body = models.Classifier(model, ["reward"], "regression", seed=1)
-        return reward.Rewards(reward.Settings(), TEXTS, PAIRS), body
+        return reward.Rewards(reward.Settings(dropout=0.5), TEXTS, PAIRS), body
     if method == "instruct":
         rows = [instruct.Rows([TEXTS[i] for i in part], 24, True) for part in PARTS]
-        return instruct.Instructions(instruct.Settings(), rows), model
+        return instruct.Instructions(instruct.Settings(dropout=0.5), rows), model
     if method == "distill":
         teacher = models.make(GPTConfig(**SIZES), seed=5).eval()
-        return distill.Distillation(distill.Settings(), TEXTS, PARTS, teacher), model
+        return distill.Distillation(distill.Settings(dropout=0.5), TEXTS, PARTS, teacher), model
     if method == "kto":
         parts = PARTS[0], np.array([10, 11]), []
         mixed = kto.with_mismatched(TEXTS, parts, 25)
-        return kto.Answers(dpo.Settings(loss="kto"), mixed, np.arange(12) % 2 == 0, parts), model
-    return dpo.Preferences(dpo.Settings(), TEXTS, PAIRS), model
+        return kto.Answers(
+            dpo.Settings(loss="kto", dropout=0.5), mixed, np.arange(12) % 2 == 0, parts
+        ), model
+    return dpo.Preferences(dpo.Settings(dropout=0.5), TEXTS, PAIRS), model
 
 
 @pytest.mark.parametrize("method", ["classify", "instruct", "distill", "reward", "dpo", "kto"])

@@ -185,6 +185,12 @@ def test_checkpoint_protects_what_it_will_compute_from():
     x.data[0] = w.data[0] = 5
     with tl.no_grad():
         assert tl.checkpoint(lambda x: x * w, x).node is None
+    array = np.array([2.0, 3.0])  # an argument that is no tensor
+    y = tl.checkpoint(lambda x, array: x * array, x, array)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 5
+    y.sum().backward()
+    array[0] = 5
     assert not captures
 
 

@@ -95,7 +95,10 @@ def test_the_loss_is_that_of_the_answers_packed_or_padded(folder, make):
         task, model, tokenizer = task_of(folder, base, pack=pack)
         rows = np.arange(len(task.training.rows))
         assert task.training.targets.sum() == task.weights.sum()
-        losses[pack] = task.training.loss(model, rows).item(), task.training.mean_loss(model)
+        losses[pack] = (
+            task.training.loss(model, rows).item(),
+            task.training.mean_loss("loss", model)["loss"],
+        )
         assert losses[pack][0] == pytest.approx(losses[pack][1], abs=1e-5)
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)
     assert len(task_of(folder)[0].lengths) < 0.6 * len(rows)  # several share a row
@@ -109,7 +112,7 @@ def test_the_loss_is_that_of_the_answers_packed_or_padded(folder, make):
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     nll = -np.take_along_axis(logits, np.maximum(y, 0)[..., None], -1)[..., 0][y != IGNORE]
     parts = [task.training, task.validation, task.test]
-    total = sum(part.mean_loss(model) * part.targets.sum() for part in parts)
+    total = sum(part.mean_loss("loss", model)["loss"] * part.targets.sum() for part in parts)
     assert total == pytest.approx(nll.sum(), rel=1e-5)
     assert sum(part.targets.sum() for part in parts) == nll.size
 

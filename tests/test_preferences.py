@@ -191,7 +191,7 @@ def test_the_loss_is_that_of_each_pair_alone(chat, loss):
         elif loss == "simpo":
             plain.append(simpo_loss(c / n_c, r / n_r, s.beta, s.gamma) + sft)
         else:
-            wanted, z = bool(task.desirable[number]), float(examples.arrays[1][0])
+            wanted, z = bool(task.desirable[number]), float(examples.arrays[2][0])
             one = kto_loss(c - ref_c, np.array(wanted), z, s.beta)
             plain.append(2 * one + sft if wanted else one)
     tl.stack(plain).mean().backward()
@@ -225,14 +225,14 @@ def test_each_text_has_dropout_of_its_own(chat):
 
 def test_kto_measures_how_far_the_model_is_from_the_reference(chat):
     task, model = task_of(chat, pair_records(12), loss="kto")
-    z = task.batch(0, model).arrays[1]
+    z = task.batch(0, model).arrays[2]
     assert len({*z.tolist()}) == 1 and z[0] >= 0
     rows = task.batch(0, model).arrays[0]
     texts = 2 * task.train[rows] + 1
     far = task.measure(model, texts) - task.reference[texts]
     assert z[0] == pytest.approx(max(0, far.mean()), abs=1e-5)
     task.refer_to(model)
-    np.testing.assert_allclose(task.batch(0, model).arrays[1], 0, atol=1e-6)
+    np.testing.assert_allclose(task.batch(0, model).arrays[2], 0, atol=1e-6)
     # A mismatched text: the prompt of its answer, and then the answer to another prompt.
     own, mixed = task.texts[texts[0] - 1], task.texts[texts[0]]
     prompt = int(np.argmax(own[1]))
@@ -289,8 +289,18 @@ def test_pairs_of_one_prompt_stay_together(chat):
     assert all(sets) and not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
 
 
-def test_single_answers_are_those_of_pairs(chat):
-    """Of the same answers, KTO makes the same task from pairs and from single answers."""
+def test_accuracy_of_kto_compares_all_with_all(chat):
+    task, model = task_of(chat, pair_records(12), loss="kto")
+    rewards = (task.measure(model, 2 * task.train) - task.reference[2 * task.train]).round(1)
+    task.reference[2 * task.train] = -1
+    desirable = task.desirable[task.train]
+    logprobs = tl.tensor(rewards - 1)  # rounded, so that some of them are equal
+    figures = task.figures(task.train, logprobs, logprobs)
+    wins = [(a > b) + (a == b) / 2 for a in rewards[desirable] for b in rewards[~desirable]]
+    assert figures["accuracy"] == pytest.approx(np.mean(wins)) and 0.5 in wins
+
+
+def test_kto_takes_single_answers_and_pairs(chat):
     pairs = pair_records(20)
     singles = []
     for r in pairs:
@@ -298,9 +308,12 @@ def test_single_answers_are_those_of_pairs(chat):
             asked = {"prompt": r["instruction"], "completion": r[name]}
             singles.append(asked | {"desirable" if label is True else "label": label})
     a, b = (task_of(chat, records, loss="kto")[0] for records in (pairs, singles))
-    assert a.desirable.tolist() == b.desirable.tolist()
-    assert all(np.array_equal(x[0], y[0]) for x, y in zip(a.texts, b.texts, strict=True))
-    assert np.array_equal(a.reference, b.reference)
+    assert a.desirable.tolist() == b.desirable.tolist() == [True, False] * 20
+    answers = zip(a.texts[::2], b.texts[::2], strict=True)
+    assert all(np.array_equal(x, y) for one, other in answers for x, y in zip(one, other))
+    whole, _ = task_of(chat, pairs)  # as DPO divides them
+    for part, of_pairs in zip((a.train, a.val, a.test), (whole.train, whole.val, whole.test)):
+        assert (part // 2).tolist() == np.repeat(of_pairs, 2).tolist()
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def packed_inputs_and_targets(
     """`inputs_and_targets` with several texts in each row: x, y and segments, (B, T) each.
 
     `rows` says which texts, by their numbers in `ids` and `counted`, stand in each of B rows.
-    `segments` numbers the texts of a row, as `Packed` takes them; -1 where a row is padded.
-    T is `width` at least.
+    `segments` numbers the texts of a row, as `Packed` takes them; -1 where a row is padded. T is
+    `width` at least.
 
     >>> ids, counted = [np.array([5, 8, 2]), np.array([9, 4])], [[0, 0, 1], [0, 1]]
     >>> packed_inputs_and_targets(ids, counted, rows=[[0, 1]])
@@ -55,4 +55,5 @@ def packed_inputs_and_targets(
         xs.append(np.concatenate([ids[i][:-1] for i in row]))
         ys.append(np.concatenate([np.where(counted[i], ids[i], IGNORE)[1:] for i in row]))
         segments.append(np.repeat(np.arange(len(row)), [len(ids[i]) - 1 for i in row]))
-    return pad_rows(xs, 0, width), pad_rows(ys, IGNORE, width), pad_rows(segments, -1, width)
+    x, y = pad_rows(xs, 0, width), pad_rows(ys, IGNORE, width)
+    return x, y, pad_rows(segments, -1, width)

@@ -183,13 +183,13 @@ class Classification(EpochTask):
         super().__init__(settings, [len(ids[row]) for row in self.training], weights)
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """Rows of the training part, the step (dropped tokens depend on it), and a width, (B,)."""
+        """Rows of the training part, `width`, and the step, for what is dropped; (B,) each."""
         batch = super().batch(step, model, team)
         rows, width = batch.arrays
-        return Batch(rows, np.full(len(rows), step), width, weights=batch.weights)
+        return Batch(rows, width, np.full(len(rows), step), weights=batch.weights)
 
     def loss(self, model: Classifier, examples: Batch, rng=None) -> Tensor:
-        rows, steps, width = examples.arrays
+        rows, width, steps = examples.arrays
         texts = self.training[rows]
         ids = [self.drop_tokens(self.ids[t], t, step, model) for t, step in zip(texts, steps)]
         x = pad_rows(ids, width=width[0])  # (B, T)

@@ -110,8 +110,9 @@ class Distillation(EpochTask):
 
     def sums(self, model, rows, rng=None, width: int = 0):
         """Sums over the tokens that count: cross-entropy, KL(teacher || student) at T, in nats."""
-        texts = [self.ids[i] for i in rows], [self.counted[i] for i in rows]
-        x, y = inputs_and_targets(*texts, width)  # (B, T), (B, T)
+        x, y = inputs_and_targets(
+            [self.ids[i] for i in rows], [self.counted[i] for i in rows], width
+        )  # (B, T), (B, T)
         places = np.nonzero(y != IGNORE)  # 2 x (n,)
         logits = logits_at(model, x, places, rng)  # (n, V)
         with tl.no_grad():

@@ -19,31 +19,32 @@ class EpochTask:
     """A task over n training examples: a subclass adds `loss`, `evaluate`, `final` and `report`.
 
     `lengths` (n,) are the tokens of each example; examples of similar length come together.
-    `weights` (n,) is what each counts in the mean loss of a step, 1 by default; `widths` (n,) how
-    long the longest text of each is, `lengths` by default.
+    `weights` (n,) is what each counts in the mean loss of a step, 1 by default.
     """
 
-    def __init__(self, settings: Tuning, lengths: Sequence[int], weights=None, widths=None):
+    def __init__(self, settings: Tuning, lengths: Sequence[int], weights=None):
         if not len(lengths):
             raise ValueError("there is no example to train on")
         self.settings, self.lengths = settings, np.asarray(lengths)
         self.weights = np.ones(len(lengths), int) if weights is None else np.asarray(weights)
-        self.widths = self.lengths if widths is None else np.asarray(widths)
         self.examples_per_step = settings.batch_size * settings.gradient_accumulation_steps
         self.steps_per_epoch = -(-len(lengths) // self.examples_per_step)
         self.tokens_per_example = max(1, round(float(self.lengths.mean())))
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """The rows of this step's training examples, the shortest first, and a width, (B,) each.
-
-        The width is that of the longest text. The masks of dropout depend on the length that texts
-        are padded to, which is therefore the same for all parts of a step.
-        """
+        """Rows of training examples, (B,), the shortest first, and their `width`, (B,)."""
         epoch, i = divmod(step, self.steps_per_epoch)
         rows = self.batches_of(epoch)[i]
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        width = np.full(len(rows), self.widths[rows].max())
-        return Batch(rows, width, weights=self.weights[rows])
+        return Batch(rows, np.full(len(rows), self.width(rows)), weights=self.weights[rows])
+
+    def width(self, rows: np.ndarray) -> int:
+        """The length that the texts of a step are padded to, at least.
+
+        Masks of dropout depend on it. So that they are the same however a step is divided, all
+        texts of the step are then as long as its longest.
+        """
+        return int(self.lengths[rows].max()) if self.settings.dropout else 0
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a run has one task
     def batches_of(self, epoch: int) -> list[np.ndarray]:
@@ -55,6 +56,17 @@ class EpochTask:
 
     def report(self, run, model, tokenizer) -> None:
         """What rank 0 prints and draws at the end, beside the figures of `final`."""
+
+
+def with_error(name: str, values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """The mean of n values, by this name, and its standard error.
+
+    >>> with_error("accuracy", [1, 0, 1, 1])
+    {'accuracy': 0.75, 'accuracy_error': 0.216...}
+    """
+    values = np.asarray(values, np.float64)
+    error = np.std(values) / np.sqrt(len(values))
+    return {name: float(np.mean(values)), f"{name}_error": float(error)}
 
 
 def portions(lengths: Sequence[int], team: Team = ALONE) -> list[np.ndarray]:

@@ -44,7 +44,7 @@ from .answers import (
     save_answers,
 )
 from .distill import divergence, logits_at
-from .epochs import EpochTask, portions
+from .epochs import EpochTask, portions, with_error
 from .policy_gradient import clipped_objective, group_advantages, kl_estimate, token_weights
 from .rewards import RIGHT, Reward
 from .settings import Tuning
@@ -263,8 +263,8 @@ class GRPO(EpochTask):
                 now = logits_at(model, x, places).data  # (n, V)
                 kl += divergence(now, logits_at(self.reference, x, places), 1.0).item()
         return {
-            "reward": float(np.mean([a.reward for a in drawn])),
-            "greedy_accuracy": float(np.mean([a.reward >= RIGHT for a in greedy])),
+            **with_error("reward", [a.reward for a in drawn]),
+            **with_error("greedy_accuracy", [a.reward >= RIGHT for a in greedy]),
             "kl": team.sum(kl) / sum(lengths),
             "length": float(np.mean(lengths)),
         }

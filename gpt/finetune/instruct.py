@@ -103,17 +103,24 @@ class Rows:
 
     def loss(self, model, rows: Sequence[int], rng=None, width: int = 0) -> Tensor:
         """The mean loss of the answers in some rows (B,), in nats a token."""
-        texts = self.ids, self.counted, [self.rows[row] for row in rows]
-        x, y, segments = packed_inputs_and_targets(*texts, width)  # (B, T) each
+        rows = [self.rows[row] for row in rows]
+        x, y, segments = packed_inputs_and_targets(self.ids, self.counted, rows, width)  # (B, T)
         return model.loss(x, y, rng, Packed(segments) if self.packed else None)
 
-    def mean_loss(self, model, team: Team = ALONE) -> float:
-        """The mean loss of all answers; the ranks of a team divide them."""
-        total = 0.0
+    def mean_loss(self, name: str, model, team: Team = ALONE) -> dict[str, float]:
+        """The mean loss of all answers, by this name, and its standard error, from groups of rows.
+
+        The ranks of a team divide the rows.
+        """
         with evaluating(model), tl.no_grad():
-            for rows in portions(self.lengths, team):
-                total += self.loss(model, rows).item() * self.targets[rows].sum()
-        return float(team.sum(total) / self.targets.sum())
+            groups = portions(self.lengths, team)
+            found = [
+                [self.loss(model, rows).item(), int(self.targets[rows].sum())] for rows in groups
+            ]
+        losses, tokens = np.array(sum(team.gather(found), [])).T  # (groups,) each
+        mean = float(losses @ tokens / tokens.sum())
+        error = float(np.sqrt(((losses - mean) ** 2) @ tokens**2) / tokens.sum())
+        return {name: mean, f"{name}_error": error}
 
 
 class Instructions(EpochTask):
@@ -134,11 +141,11 @@ class Instructions(EpochTask):
         return self.training.loss(model, rows, rng, width[0]) * examples.share
 
     def evaluate(self, model, team: Team = ALONE) -> dict[str, float]:
-        return {"val_loss": self.validation.mean_loss(model, team)}
+        return self.validation.mean_loss("val_loss", model, team)
 
     def final(self, model, team: Team = ALONE) -> dict:
         """`test_loss` is that of the answers in the test part, if there is one."""
-        return {"test_loss": self.test.mean_loss(model, team)} if self.test.rows else {}
+        return self.test.mean_loss("test_loss", model, team) if self.test.rows else {}
 
     def report(self, run, model, tokenizer) -> None:
         """A few questions that it has not learned from, the model's answers, and those expected."""

@@ -49,9 +49,6 @@ def read_answers(
     Answers with more than `longest` ids are left out; a line is printed that counts them. Raises
     ValueError, with the record's number, for what is no answer with a label.
     """
-    if "rejected" in records[0]:
-        texts, chosen = read_pairs(records, chat, longest)
-        return texts, np.arange(len(texts)) % 2 == 0, [c for c in chosen for _ in range(2)]
     texts, desirable, conversations, left_out = [], [], [], Counter()
     for number, record in enumerate(records, 1):
         try:
@@ -114,9 +111,18 @@ class Answers(ReferenceTask):
 
     @staticmethod
     def of_records(settings, records: Sequence[Mapping], chat: Chat, longest: int) -> Answers:
-        """The task of these records. Raises as `read_answers` and `split_by_question` do."""
-        texts, desirable, conversations = read_answers(records, chat, longest)
-        parts = split_by_question(settings, conversations)
+        """The task of these records: single answers, or pairs, whose parts are those of dpo.py.
+
+        Raises as `read_answers`, `read_pairs` and `split_by_question` do.
+        """
+        if "rejected" in records[0]:
+            texts, conversations = read_pairs(records, chat, longest)
+            desirable = np.arange(len(texts)) % 2 == 0
+            pairs = split_by_question(settings, conversations)
+            parts = [np.stack([2 * part, 2 * part + 1], axis=1).ravel() for part in pairs]
+        else:
+            texts, desirable, conversations = read_answers(records, chat, longest)
+            parts = split_by_question(settings, conversations)
         return Answers(settings, with_mismatched(texts, parts, longest), desirable, parts)
 
     def divergence(self, answers: np.ndarray, mismatched: np.ndarray) -> float:
@@ -124,15 +130,16 @@ class Answers(ReferenceTask):
         return max(0.0, float(np.mean(mismatched - self.reference[2 * answers + 1])))
 
     def batch(self, step: int, model=None, team: Team = ALONE) -> Batch:
-        """Rows of training examples, z, which the whole step has in common, and a width, (B,)."""
+        """Rows of training examples, `width`, and z, which the whole step has in common, (B,)."""
         examples = super().batch(step, model, team)
         rows, width = examples.arrays
         answers = self.train[rows]
         z = self.divergence(answers, self.measure(model, 2 * answers + 1, team))
-        return Batch(rows, np.full(len(rows), z, np.float32), width, weights=examples.weights)
+        z = np.full(len(rows), z, np.float32)
+        return Batch(rows, width, z, weights=examples.weights)
 
     def loss(self, model, examples: Batch, rng=None) -> Tensor:
-        rows, z, width = examples.arrays
+        rows, width, z = examples.arrays
         answers = self.train[rows]
         logprobs = self.outputs(model, 2 * answers, rng, width[0])  # (B,)
         return tl.mean(self.weighted_losses(answers, logprobs, z)) * examples.share
@@ -149,17 +156,19 @@ class Answers(ReferenceTask):
     def figures(self, answers: np.ndarray, logprobs: Tensor, mismatched: Tensor) -> dict:
         """What is measured of all of these answers together.
 
-        `accuracy` is how often the reward is on the right side of z, `margin` by how much the mean
+        `accuracy` is how often the reward of a desirable answer is above that of another one, each
+        compared with all others, and equal ones counted as half. `margin` is by how much the mean
         reward of the desirable ones is higher, and `chosen_loss` their loss for each token.
         """
         beta, texts, desirable = self.settings.beta, 2 * answers, self.desirable[answers]
         z = self.divergence(answers, mismatched.numpy())
         rewards = beta * self.ratios(texts, logprobs).numpy()
-        above = np.where(desirable, 1, -1) * np.sign(rewards - beta * z)  # 1: on the right side
+        wanted, others = rewards[desirable], np.sort(rewards[~desirable])
+        below = [np.searchsorted(others, wanted, side).mean() for side in ("left", "right")]
         return {
             "loss": tl.mean(self.weighted_losses(answers, logprobs, z)).item(),
-            "accuracy": np.mean(above + 1) / 2,
-            "margin": rewards[desirable].mean() - rewards[~desirable].mean(),
+            "accuracy": np.mean(below) / len(others),
+            "margin": wanted.mean() - others.mean(),
             "divergence": z,
             **self.loss_of(texts[desirable], logprobs[desirable]),
         }

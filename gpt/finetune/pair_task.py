@@ -16,7 +16,7 @@ from tensorlite.parallel import ALONE, Team
 from ..generate import evaluating
 from ..training.task import Batch
 from .conversations import ChatTuning, Text
-from .epochs import EpochTask, portions
+from .epochs import EpochTask, portions, with_error
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -35,16 +35,16 @@ class PairTask(EpochTask):
     def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
         self.texts, (self.train, self.val, self.test) = texts, parts
         self.sizes = np.array([len(ids) for ids, _ in texts])  # (2 n,)
-        both_sizes = self.sizes.reshape(-1, 2)[self.train]  # (n, 2)
-        super().__init__(settings, both_sizes.sum(axis=1), widths=both_sizes.max(axis=1))
+        super().__init__(settings, self.sizes.reshape(-1, 2).sum(axis=1)[self.train])
+
+    def width(self, rows: np.ndarray) -> int:
+        sizes = self.sizes[both(self.train[rows])]
+        return int(sizes.max()) if self.settings.dropout else 0
 
     def outputs(
         self, model, texts: np.ndarray, rng: RowRandom | None = None, width: int = 0
     ) -> Tensor:
-        """What the model gives to the texts of these numbers (B,): one number each, (B,).
-
-        They are padded to `width` at least.
-        """
+        """What the model gives to the texts of these numbers (B,): one number each, (B,)."""
         raise NotImplementedError
 
     def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -105,6 +105,9 @@ def beside(x: Tensor, values) -> np.ndarray:
 
 
 def compare(chosen: Tensor, rejected: Tensor) -> dict[str, float]:
-    """How often the chosen one has more, equals counted as half, and how much more on average."""
+    """How often the chosen one has more, equals counted as half, and how much more on average.
+
+    Each with its standard error.
+    """
     c, r = chosen.numpy(), rejected.numpy()
-    return {"accuracy": np.mean((c > r) + 0.5 * (c == r)), "margin": np.mean(c - r)}
+    return with_error("accuracy", (c > r) + 0.5 * (c == r)) | with_error("margin", c - r)

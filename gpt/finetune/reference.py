@@ -24,6 +24,7 @@ class ReferenceTask(PairTask):
 
     def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
         super().__init__(settings, texts, parts)
+        self.sizes = self.sizes - 1  # of what a model reads: the last id is only predicted
         self.tokens = np.array([counted.sum() for _, counted in texts], np.float32)
         self.reference = np.zeros(len(texts), np.float32)
 
@@ -38,8 +39,7 @@ class ReferenceTask(PairTask):
             self.reference[texts] = self.measure(model, texts, team, "reference")
 
     def outputs(self, model, texts: np.ndarray, rng=None, width: int = 0) -> Tensor:
-        ids, counted = zip(*(self.texts[i] for i in texts))
-        x, y = inputs_and_targets(ids, counted, width - 1)  # (B, T) each: the last id is not read
+        x, y = inputs_and_targets(*zip(*(self.texts[i] for i in texts)), width)  # (B, T) each
         return sequence_logprobs(model, x, y, rng)  # (B,)
 
     def ratios(self, texts: np.ndarray, logprobs: Tensor) -> Tensor:

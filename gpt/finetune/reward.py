@@ -46,7 +46,7 @@ class Rewards(PairTask):
     """The number that a classifier gives to a text is its reward."""
 
     def outputs(self, model: Classifier, texts: np.ndarray, rng=None, width: int = 0) -> Tensor:
-        ids = pad_rows([self.texts[i][0] for i in texts], width=width)  # (B, T)
+        ids = pad_rows([self.texts[i][0] for i in texts], 0, width)  # (B, T)
         return model(ids, self.sizes[texts], rng)[:, 0]  # (B, 1) -> (B,)
 
     def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:

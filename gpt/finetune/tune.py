@@ -144,8 +144,11 @@ def choose_trainable(model: nn.Module, s: Tuning, new_tokens: int = 0) -> nn.Mod
 
 
 def print_final(run: Run) -> None:
-    """Print the figures at the end of a finished run."""
+    """Print the figures at the end of a finished run, with their standard errors."""
     final = read_metrics(run.out / "metrics.jsonl")[-1]
     for name, value in final.items():
         if name.startswith(("val_", "test_")) and isinstance(value, (int, float)):
-            print(f"{name.replace('_', ' ')} {value:.4f}")
+            if not name.endswith("_error"):
+                error = final.get(f"{name}_error")
+                more = "" if error is None else f" +- {error:.4f}"
+                print(f"{name.replace('_', ' ')} {value:.4f}{more}")

@@ -86,9 +86,10 @@ def read_run(out: Path) -> dict:
     if isinstance(folder, str) and folder != os.getcwd():  # paths are relative to that one
         if isinstance(dataset := settings.get("dataset"), str):
             settings["dataset"] = resolve(dataset, folder)
-        if isinstance(model := settings.get("init_from"), str) and model not in NO_MODEL:
-            model = os.path.join(folder, model)
-            settings["init_from"] = model if is_model(model) else settings["init_from"]
+        for name in ("init_from", "teacher"):
+            if isinstance(model := settings.get(name), str) and model not in NO_MODEL:
+                model = os.path.join(folder, model)
+                settings[name] = model if is_model(model) else settings[name]
     return saved
 
 

@@ -42,9 +42,10 @@ class Progress:
             self.bar.write(text, file=sys.stdout)
 
     def evaluated(self, step: int, measured: dict[str, float]) -> None:
-        """Show what was measured: val_loss is shown as "validation loss"."""
-        names = [name.replace("val_", "validation ").replace("_", " ") for name in measured]
-        parts = [f"{name} {value:.4f}" for name, value in zip(names, measured.values())]
+        """Show what was measured, without errors: val_loss is shown as "validation loss"."""
+        shown = {name: value for name, value in measured.items() if not name.endswith("_error")}
+        names = [name.replace("val_", "validation ").replace("_", " ") for name in shown]
+        parts = [f"{name} {value:.4f}" for name, value in zip(names, shown.values())]
         self.say(f"step {step:6,}  {', '.join(parts)}")
 
     def stepped(self, step: int, loss: float | None) -> None:
