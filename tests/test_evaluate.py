@@ -549,7 +549,7 @@ def test_every_task_from_the_command_line(folders, tmp_path, capsys):
         ('{"question": "x"}', "exact-match", "no column 'answer'; it has question"),
         ('{"answer": "x"}', "generate", "no column 'question'; it has answer"),
         ('{"txt": "x"}', "perplexity", "no column 'text'; it has txt"),
-        ('{"text": 1}', "perplexity", "a text that is none: 1"),
+        ('{"text": 1}', "perplexity", "record 1 has no text in 'text', but 1"),
         ('{"text": ""}', "perplexity", "no text to measure"),
         ("", "multiple-choice", "holds no records"),
     ],
