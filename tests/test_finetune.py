@@ -102,9 +102,11 @@ def test_a_method_learns_and_says_what_it_measured(folder, tmp_path, capsys):
     assert "41 examples of" in said and f"test loss {final['test_loss']:.4f}" in said
     loaded = models.load(out)
     assert loaded.config.vocab_size == 300 and (out / "tensorlite-tokenizer.json").exists()
-    # It is finished; more epochs go on, and then it is the run that had them from the start.
-    assert tune(METHOD, dict(init_from="resume", out_dir=str(out))) == 0
-    assert "is finished" in capsys.readouterr().out
+    # It is finished, until more epochs are asked for.
+    resume = dict(init_from="resume", out_dir=str(out))
+    assert tune(METHOD, resume) == 0 and "is finished" in capsys.readouterr().out
+    assert tune(METHOD, resume | dict(epochs=3.0)) == 0
+    assert [line["step"] for line in lines_of(out) if "val_loss" in line] == [0, 6, 12, 18]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path, monkeypatch):

@@ -241,6 +241,16 @@ def test_reward_functions_that_cannot_be_found(tmp_path):
             Reward(name)
 
 
+def test_the_file_of_a_reward_may_have_dataclasses(tmp_path):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\n"
+    text += "class Found:\n    n: int\ndef score(prompt, answer, record):\n"
+    (tmp_path / "random.py").write_text(text + "    return Found(len(answer)).n\n")
+    assert Reward(f"{tmp_path / 'random.py'}:score")("", "abc", {}) == 3
+    import random
+
+    assert random.__file__ != str(tmp_path / "random.py")
+
+
 def test_the_examples_of_rewards():
     assert Reward("gpt.finetune.rewards:sorted_letters")("sort hgfa:", " afgh\n", {}) == 1.0
     assert arithmetic("12 - 30 =", "-18", {}) == 1.0 and arithmetic("7*8=", "54", {}) == 0.0

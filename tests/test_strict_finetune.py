@@ -10,7 +10,7 @@ from gpt import GPTConfig, LlamaConfig, models
 from gpt.data import inputs_and_targets, pad_rows
 from gpt.evaluate import sequence_logprobs
 from gpt.evaluate.likelihood import loglikelihoods
-from gpt.finetune import classify, dpo, grpo, kto
+from gpt.finetune import classify, dpo, grpo, instruct, kto, reward
 from gpt.finetune.answers import Answering, Prompt
 from gpt.finetune.distill import Distillation, Settings
 from tests.test_strict import cuda  # noqa: F401 - a fixture for every test here
@@ -78,6 +78,21 @@ def test_the_loss_of_a_classification(model, problem):
     check_same(classifier, lambda m: task.loss(m, task.batch(0)))
     on_cpu = task.evaluate(classifier.to("cpu"))
     assert task.evaluate(classifier.to("cuda")) == pytest.approx(on_cpu, abs=1e-6)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_instructions(model, pack):
+    rows = instruct.Rows([(ids, np.arange(len(ids)) > 0) for ids in TEXTS], 16, pack)
+    task = instruct.Instructions(instruct.Settings(), [rows] * 3)
+    check_same(model, lambda m: task.loss(m, task.batch(0)))
+
+
+def test_a_reward_model(model):
+    parts = [np.arange(2), np.arange(2), []]
+    texts = [(ids, np.arange(len(ids)) > 0) for ids in TEXTS]
+    task = reward.Rewards(reward.Settings(), texts, parts)
+    classifier = models.Classifier(model, ["reward"], "regression", seed=1)
+    check_same(classifier, lambda m: task.loss(m, task.batch(0)))
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -85,8 +85,13 @@ def split_by(s: Tuning, keys: Sequence[Hashable]) -> list[np.ndarray]:
 
     Raises ValueError where none is left to train or to validate.
     """
+    if not keys:
+        raise ValueError("no example is left to learn from")
     parts = split_records(len(keys), s.fractions, s.seed, keys)
     for name, part in zip(("train", "validate"), parts):
         if not len(part):
-            raise ValueError(f"{len(keys)} examples, divided by {s.fractions}: none to {name}")
+            raise ValueError(
+                f"{len(keys)} examples leave none to {name}: give more, or other parts by "
+                "--val_fraction and --test_fraction"
+            )
     return parts

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def find_function(name: str) -> Callable[..., Any]:
         if source.endswith(".py"):
             if not Path(source).is_file():
                 raise FileNotFoundError(f"there is no file {source}, which --reward names")
-            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
-            module = importlib.util.module_from_spec(spec)
+            # Under a name that hides no other module; dataclasses look their module up by it.
+            spec = importlib.util.spec_from_file_location(f"reward.{Path(source).stem}", source)
+            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)

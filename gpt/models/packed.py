@@ -45,10 +45,12 @@ class Packed:
 
     def self_attention(self, qkv, n_head: int, dropout_p: float = 0.0, rng=None):
         """The attention of GPT-2: qkv (B, T, 3C) -> (B, T, C)."""
-        return tl.causal_self_attention(qkv, n_head, dropout_p, rng, self.mask)
+        mask = np.asarray(self.mask, like=qkv.data)
+        return tl.causal_self_attention(qkv, n_head, dropout_p, rng, mask)
 
     def attend(self, q, k, v, window: int | None = None, dropout_p: float = 0.0, rng=None):
         """That of the others: q (B, nh, T, hs), k and v (B, nkv, T, hs) -> (B, nh, T, hs)."""
+        mask = np.asarray(self.mask, like=q.data)
         return tl.scaled_dot_product_attention(
-            q, k, v, self.mask, True, dropout_p, rng=rng, enable_gqa=True, window=window
+            q, k, v, mask, True, dropout_p, rng=rng, enable_gqa=True, window=window
         )
