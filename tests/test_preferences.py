@@ -441,7 +441,7 @@ def test_a_template_and_its_tokens_come_with_the_model(folder, tmp_path):
 
 ARGV = (
     "--val_fraction=0.2 --max_iters=60 --learning_rate=1e-3 --eval_interval=20 --save_interval=9 "
-    "--log_interval=1 --warmup_iters=5 --overwrite=False"
+    "--log_interval=1 --warmup_iters=5 --overwrite=False --dropout=0.1"
 ).split()
 
 
