@@ -121,6 +121,15 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     assert answers == {"cat<|im_end|>", "ab<|im_end|>"}
 
 
+def test_the_teacher_is_not_overwritten(folder, tmp_path):
+    out = tmp_path / "out"
+    assert tune(distill, given(folder, out, max_iters=1)) == 0
+    for teacher in (out, out / "best"):
+        more = dict(teacher=str(teacher), overwrite=True)
+        with pytest.raises(ValueError, match="--overwrite would delete the model of --teacher"):
+            tune(distill, given(folder, out, **more))
+
+
 def test_a_record_without_a_text_is_named(folder, tmp_path):
     (tmp_path / "texts.json").write_text(json.dumps([{"text": "cat"}, {"text": None}]))
     more = dict(dataset=str(tmp_path / "texts.json"))

@@ -37,12 +37,11 @@ def choose_run(given: dict, out: Path, kind: type[RunSettings] = Settings) -> bo
         raise ValueError(f"--out_dir {out} is a file")
     if not settings.out_dir:
         raise ValueError("--out_dir is empty: name a folder")
-    if settings.overwrite and is_model(settings.init_from):
-        if out.resolve() in (
-            Path(settings.init_from).resolve(),
-            *Path(settings.init_from).resolve().parents,
-        ):
-            raise ValueError(f"--overwrite would delete the model to start from, in {out}")
+    for name in ("init_from", "teacher") if settings.overwrite else ():
+        needed = getattr(settings, name, "")
+        folder = Path(needed).resolve()
+        if needed and is_model(needed) and out.resolve() in (folder, *folder.parents):
+            raise ValueError(f"--overwrite would delete the model of --{name}, in {out}")
     if settings.init_from == "resume":
         if not resumable:
             raise FileNotFoundError(f"there is no run to resume in {out}: no run.json in it")
