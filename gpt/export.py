@@ -11,7 +11,8 @@ hf:OWNER/NAME, which is fetched once.
 int8, int4   matrices of 8 or 4 bits a weight: a quarter, a seventh of the size. gpt.load and
              sample.py read the folder; transformers cannot. --dataset FILE prints the perplexity
              on a text before and after: give one that the model was not trained on.
-huggingface  float32, as transformers reads it: AutoModelForCausalLM and AutoTokenizer.
+huggingface  float32, as transformers reads it: AutoModelForCausalLM, or a classifier of texts,
+             AutoModelForSequenceClassification; and AutoTokenizer.
 gguf         one file for llama.cpp, with the tokenizer in it (pip install 'tensorlite[export]').
 """
 
@@ -35,7 +36,16 @@ from .checkpoint.gguf import write_gguf
 from .commandline import Parser
 from .evaluate import full_loss
 from .model import GPT
-from .models import LlamaConfig, Quantized, dequantize, load, quantize
+from .models import (
+    Classifier,
+    LlamaConfig,
+    Quantized,
+    dequantize,
+    holds_classifier,
+    load,
+    load_classifier,
+    quantize,
+)
 from .models.positions import frequencies
 
 PROGRAM = "gpt.export"
@@ -92,7 +102,9 @@ def export(options: argparse.Namespace) -> None:
         out.rmdir()
     if os.path.lexists(out):
         raise ValueError(f"--out {out} exists already: name a new one")
-    model = load(checkpoint.local_folder(options.model))
+    folder = checkpoint.local_folder(options.model)
+    classifies = options.format == "huggingface" and holds_classifier(folder)
+    model = load_classifier(folder) if classifies else load(folder)
     tokenizer = find_tokenizer(options)
     if options.format in ("int8", "int4"):
         tokens = options.dataset and read_tokens(options.dataset, model, tokenizer)
@@ -128,7 +140,7 @@ def find_tokenizer(options: argparse.Namespace):
         return None
 
 
-def write_folder(out: Path, model: GPT, tokenizer) -> None:
+def write_folder(out: Path, model: GPT | Classifier, tokenizer) -> None:
     """The model, and the tokenizer's files for us and for transformers."""
     model.save_pretrained(out)
     checkpoint.save_tokenizer(out, tokenizer)

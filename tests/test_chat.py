@@ -82,6 +82,7 @@ def test_all_forms_of_records_are_conversations():
         ({"messages": [{"content": "x"}]}, "of system, user or assistant, not of None"),
         ({"messages": [{"role": "user"}]}, "message 0, of user, has no text: None"),
         ({"instruction": "x", "output": " \n"}, "message 1, of assistant, has no text"),
+        ({"instruction": None, "input": "y", "output": "z"}, "message 0, of user, has no text"),
         ({"instruction": "x", "output": 45}, "message 1, of assistant, has no text: 45"),
         ({"messages": say("a", "b")[::-1]}, "message 0 is of assistant, and not of user"),
         ({"messages": say("a") * 2}, "message 1 is of user, and not of assistant"),

@@ -63,6 +63,9 @@ def test_figures_of_numbers_are_those_of_scikit_learn():
     for name, value in expected.items():
         assert made.values[name] == pytest.approx(value)
         assert 0 < made.errors[name] < 0.2
+    large = (targets + 1e5).astype(np.float32)  # as `Labelled` has them
+    r2 = measure_classes(("stars",), REGRESSION, predicted + 1e5, large).values["r2"]
+    assert r2 == pytest.approx(expected["r2"], abs=0.01)
 
 
 def test_a_label_that_occurs_nowhere_counts_as_0():

@@ -344,8 +344,8 @@ def test_class_weights_are_those_of_scikit_learn():
 
 
 def test_equal_texts_stay_on_one_side(folder):
-    records = drawn(60) * 3
-    task, *_ = prepared(records, group_column="text")
+    records = [{**record, "who": [record["text"]]} for record in drawn(60) * 3]
+    task, *_ = prepared(records, group_column="who")  # lists, as JSON may have them
     sides = [{records[i]["text"] for i in part} for part in (task.training, task.test)]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
     rows = split_records(180, (0.6, 0.2, 0.2), 1337, [r["text"] for r in records])
@@ -396,6 +396,8 @@ TEXT = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
         (TEXT[:1], {}, "all texts have the label 'x': there is nothing to choose"),
         (TEXT, dict(problem="regression"), "record 1 has no number in 'label', but 'x'"),
         ([{"text": "a", "label": "nan"}], dict(problem="regression"), "no number"),
+        ([{"text": "a", "label": 10**400}], dict(problem="regression"), "no number"),
+        ([{"text": "a", "label": "-1e39"}], dict(problem="regression"), "no number"),
         ([{"text": "a", "label": 3}], dict(problem="multi"), "record 1 has no labels"),
         ([{"text": "a", "label": ""}], dict(problem="multi"), "no text has a label"),
         (TEXT * 9, dict(val_fraction=0.0), "none of 18 texts is left to validate on"),

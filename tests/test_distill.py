@@ -121,6 +121,13 @@ def test_of_conversations_the_answers_count(folder, tmp_path, capsys):
     assert answers == {"cat<|im_end|>", "ab<|im_end|>"}
 
 
+def test_a_record_without_a_text_is_named(folder, tmp_path):
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": "cat"}, {"text": None}]))
+    more = dict(dataset=str(tmp_path / "texts.json"))
+    with pytest.raises(ValueError, match="record 2 has no text in 'text', but None"):
+        tune(distill, given(folder, tmp_path / "out") | more)
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [

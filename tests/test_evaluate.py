@@ -246,10 +246,13 @@ def test_wrong_keys_of_arc():
 def test_answers_longer_than_the_context(gpt2):
     records = draw_records("plain", 4)
     records[2]["choices"][1] = draw_text(np.random.default_rng(0), 200, 200)
+    records[2]["choices"] += ["one", "more"]
     _, questions = questions_of(records)
     result = multiple_choice(*gpt2, questions)
     assert result.left_out == [3] and [item["item"] for item in result.items] == [1, 2, 4]
     assert result.figures["acc"][0].n == 3
+    measured = [questions[0], questions[1], questions[3]]
+    assert result.settings["chance"] == np.mean([1 / len(q.choices) for q in measured])
     assert f"1 questions with an answer longer than {BLOCK} tokens are left out" in result.notes
     with pytest.raises(ValueError, match="every question"):
         multiple_choice(*gpt2, questions[2:3])
@@ -546,7 +549,7 @@ def test_every_task_from_the_command_line(folders, tmp_path, capsys):
         ('{"question": "x"}', "exact-match", "no column 'answer'; it has question"),
         ('{"answer": "x"}', "generate", "no column 'question'; it has answer"),
         ('{"txt": "x"}', "perplexity", "no column 'text'; it has txt"),
-        ('{"text": 1}', "perplexity", "a text that is none: 1"),
+        ('{"text": 1}', "perplexity", "record 1 has no text in 'text', but 1"),
         ('{"text": ""}', "perplexity", "no text to measure"),
         ("", "multiple-choice", "holds no records"),
     ],

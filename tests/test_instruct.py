@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,10 +96,8 @@ def test_the_loss_is_that_of_the_answers_packed_or_padded(folder, make):
         task, model, tokenizer = task_of(folder, base, pack=pack)
         rows = np.arange(len(task.training.rows))
         assert task.training.targets.sum() == task.weights.sum()
-        losses[pack] = (
-            task.training.loss(model, rows).item(),
-            task.training.mean_loss("loss", model)["loss"],
-        )
+        mean = task.training.mean_loss("loss", model)["loss"]
+        losses[pack] = task.training.loss(model, rows).item(), mean
         assert losses[pack][0] == pytest.approx(losses[pack][1], abs=1e-5)
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)
     assert len(task_of(folder)[0].lengths) < 0.6 * len(rows)  # several share a row
@@ -175,6 +174,22 @@ def test_a_batch_without_answers_is_skipped(folder, tmp_path):
     assert all(np.array_equal(p.data, b) for p, b in zip(model.parameters(), before))
     kept = [x for slot in optimizer.slots for x in optimizer.state[slot]]
     assert all(np.array_equal(x, b) for x, b in zip(kept, state))
+
+
+def test_a_run_in_which_nothing_counts_logs_no_loss_and_changes_nothing(folder, tmp_path):
+    def masked(run, records, tokenizer, model):
+        task, model, tokenizer = prepare(run, records, tokenizer, model)
+        task.weights[:] = 0
+        return task, model, tokenizer
+
+    out = tmp_path / "out"
+    tune(SimpleNamespace(Settings=Settings, prepare=masked), given(folder, out, epochs=1.0))
+    skipped = [line for line in lines_of(out) if "skipped" in line]
+    assert skipped == [{"step": i + 1, "skipped": True} for i in range(len(skipped))] and skipped
+    assert "NaN" not in (out / "metrics.jsonl").read_text()
+    before, after = task_of(folder)[1], load(out)
+    for p, q in zip(before.parameters(), after.parameters(), strict=True):
+        assert np.array_equal(p.data, q.data)
 
 
 # =================================================================================================

@@ -10,7 +10,7 @@ import gpt
 import gpt.training.loop as loop
 import tensorlite as tl
 import tokenizer as tokenizers
-from gpt import checkpoint, models
+from gpt import checkpoint, export, models
 from gpt.finetune.settings import Tuning
 from gpt.finetune.tune import choose_trainable, tune
 from gpt.models import Adapted, LoraConfig
@@ -258,6 +258,13 @@ def test_every_method_trains_adapters(method, folder, tmp_path, monkeypatch):
         n for n, _ in Adapted.from_pretrained(tmp_path / "out").named_parameters() if "wte" in n
     ]
     assert bool(rows) == bool(new)
+    # Exported, it is the same model without a base.
+    more = ["--format", "huggingface", "--out", str(tmp_path / "one")]
+    assert export.main([str(tmp_path / "out"), *more]) == 0
+    made, expected = (load(tmp_path / name).state_dict() for name in ("one", "out"))
+    assert made.keys() == expected.keys()
+    for name, array in made.items():
+        assert np.array_equal(array, expected[name])
 
 
 def test_at_most_2_per_cent_of_a_gpt2_train():

@@ -52,7 +52,7 @@ def _conversation(record: Mapping, answered: bool) -> list[dict[str, str]]:
         )
     question, answer = found[0]
     asked, said = record[question], record[answer] if answered else []
-    if question == "instruction" and record.get("input"):
+    if question == "instruction" and isinstance(asked, str) and record.get("input"):
         asked = f"{asked}{INPUT}{record['input']}"
     parts = [
         text if isinstance(text, list) else [{"role": role, "content": text}]

@@ -140,6 +140,15 @@ def column(records: Sequence[dict], name: str) -> list:
     return [record[name] for record in records]
 
 
+def texts_in(records: Sequence[dict], name: str) -> list[str]:
+    """The texts in a column. Raises as `column` does, and where a value is no text."""
+    texts = column(records, name)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise ValueError(f"record {number} has no text in {name!r}, but {text!r:.50}")
+    return texts
+
+
 def split(
     n: int, fractions: Sequence[float], seed: int, groups: Sequence[Hashable] | None = None
 ) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ from tensorlite.device import keep_freed_memory
 
 from ..checkpoint import local_folder, write_json
 from ..commandline import Parser, print_anything
-from ..data import column, read_records, read_texts
+from ..data import read_records, read_texts, texts_in
 from ..data.records import FORMATS
 from ..models import load
 from .answers import PROMPT, Asking, exact_match, sampled
@@ -220,10 +220,7 @@ def headline(result: Result, task: str) -> Result:
 def read_documents(path: str, options: argparse.Namespace) -> list[str]:
     """The texts of a file or folder, or the column `text` of records."""
     if Path(path).suffix.lower() in FORMATS and Path(path).is_file():
-        texts = column(read_records(path, (), options.encoding), "text")
-        if wrong := [text for text in texts if not isinstance(text, str)]:
-            raise ValueError(f"{path} has a text that is none: {wrong[0]!r:.50}")
-        return texts
+        return texts_in(read_records(path, (), options.encoding), "text")
     return read_texts(path, options.encoding)
 
 

@@ -176,7 +176,7 @@ def multiple_choice(
     for figure, key in (("acc", "chosen"), ("acc_norm", "chosen_norm")):
         right = np.array([item[key] == item["answer"] for item in items], np.float64)
         figures[figure] = [Sample(right)]
-    chance = float(np.mean([1 / len(question.choices) for question in questions]))
+    chance = float(np.mean([1 / len(question.choices) for _, question in measured]))
     notes = []
     if left_out:
         notes.append(

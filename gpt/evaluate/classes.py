@@ -173,8 +173,12 @@ def classification(weights: np.ndarray, rows: dict[str, np.ndarray]) -> dict[str
 
 
 def regression_rows(predicted: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """What each text adds to the sums: (N, n) each."""
-    return {"error": predicted - targets, "target": targets}
+    """What each text adds to the sums, (N, n) each: of targets, how far they are from their mean.
+
+    The variance of numbers that are all large would be lost in the rounding of their squares.
+    """
+    targets = targets.astype(float)
+    return {"error": predicted - targets, "target": targets - targets.mean(axis=0)}
 
 
 def regression(weights: np.ndarray, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -131,7 +131,7 @@ def divide(s: Settings, records: list[dict]) -> tuple[Labelled, list[np.ndarray]
     columns = s.text_column, s.label_column
     given = read_labelled(records, *columns, s.problem, names, s.label_separator)
     check_examples(given, s.problem)
-    groups = column(records, s.group_column) if s.group_column else None
+    groups = [repr(value) for value in column(records, s.group_column)] if s.group_column else None
     if s.balance:
         chosen = balanced(given.targets, s.seed)
         given = given.pick(chosen)

@@ -86,7 +86,10 @@ def split_by(s: Tuning, keys: Sequence[Hashable]) -> list[np.ndarray]:
     Raises ValueError where none is left to train or to validate.
     """
     if not keys:
-        raise ValueError("no example is left to learn from")
+        raise ValueError(
+            "no example is left to learn from; longer ones fit into a model that was trained with "
+            "a larger --block_size, or with --tokenizer bpe:1024, whose tokens are longer"
+        )
     parts = split_records(len(keys), s.fractions, s.seed, keys)
     for name, part in zip(("train", "validate"), parts):
         if not len(part):

@@ -26,7 +26,7 @@ import tokenizer as tokenizers
 from tensorlite.parallel import ALONE, Team
 
 from .. import checkpoint, models
-from ..data import IGNORE, column, inputs_and_targets, split_records
+from ..data import IGNORE, inputs_and_targets, split_records, texts_in
 from ..generate import evaluating
 from ..training.settings import option
 from .conversations import ChatTuning, Text, chat_with, read_conversations, split_by_question
@@ -62,7 +62,7 @@ def prepare(run, records, tokenizer, model):
     teacher = models.load(folder).to(s.device)
     size = min(model.config.block_size, teacher.config.block_size)
     if "text" in records[0]:
-        ids = windows([tokenizer.encode_ordinary(t) for t in column(records, "text")], size)
+        ids = windows([tokenizer.encode_ordinary(t) for t in texts_in(records, "text")], size)
         texts = [(window, np.ones(len(window), bool)) for window in ids]
         parts = split_records(len(texts), s.fractions, s.seed)
     else:

@@ -11,7 +11,7 @@ import numpy as np
 from tensorlite.device import random
 
 from ..checkpoint import MULTI, REGRESSION, SINGLE
-from ..data import column
+from ..data import column, texts_in
 
 PROBLEMS = {"single": SINGLE, "multi": MULTI, "regression": REGRESSION}
 
@@ -48,10 +48,7 @@ def read_labelled(
     Raises ValueError for a missing column, for a text or a label that is none, by the number of its
     record, and for a label that is not among `labels`.
     """
-    texts, values = column(records, text_column), column(records, label_column)
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise ValueError(f"record {number} has no text in {text_column!r}, but {text!r:.50}")
+    texts, values = texts_in(records, text_column), column(records, label_column)
     if problem == "regression":
         numbers = [number_of(value, i, label_column) for i, value in enumerate(values, 1)]
         return Labelled(texts, (label_column,), np.array(numbers, np.float32)[:, None])
@@ -99,9 +96,9 @@ def labels_of(value: object, number: int, label_column: str, separator: str) -> 
 def number_of(value: object, number: int, label_column: str) -> float:
     try:
         found = float(value) if isinstance(value, (str, int, float)) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         found = math.nan
-    if not math.isfinite(found):
+    if not abs(found) <= float(np.finfo(np.float32).max):
         raise ValueError(f"record {number} has no number in {label_column!r}, but {value!r:.50}")
     return found
 

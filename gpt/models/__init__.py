@@ -9,7 +9,14 @@ from ..model import GPT
 from .adapted import Adapted, load_adapted
 from .classifier import Classifier
 from .config import LlamaConfig
-from .folders import load_whole, make, read_config, refuse_classifier, with_config
+from .folders import (
+    holds_classifier,
+    load_whole,
+    make,
+    read_config,
+    refuse_classifier,
+    with_config,
+)
 from .llama import Llama
 from .lora import LoraConfig
 from .packed import Packed

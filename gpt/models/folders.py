@@ -24,10 +24,15 @@ def load_whole(directory: str | Path) -> GPT | Llama:
     return family.from_pretrained(directory)
 
 
+def holds_classifier(directory: str | Path) -> bool:
+    """Whether a folder says that its model, or the one that its adapter makes, is a classifier."""
+    brings_head = checkpoint.is_adapter(directory) and checkpoint.count_labels(directory) > 0
+    return brings_head or checkpoint.is_classifier(checkpoint.config_folder(directory))
+
+
 def refuse_classifier(directory: str | Path) -> None:
     """Raise ValueError where a folder says that its model is a classifier."""
-    brings_head = checkpoint.is_adapter(directory) and checkpoint.count_labels(directory)
-    if brings_head or checkpoint.is_classifier(checkpoint.config_folder(directory)):
+    if holds_classifier(directory):
         raise ValueError(
             f"{directory} holds a classifier of texts, not a language model: "
             "gpt.load_classifier opens it, python -m gpt.classify uses it"
