@@ -76,6 +76,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--tokenizer", type=os.path.expanduser, help="a name or path, if DIR holds none")
     add("--encoding", default="utf-8", help="of the file (utf-8)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
+    if not argv:
+        parser.error("DIR is missing: the folder of a classifier; see --help")
     options = parser.parse_intermixed_args(argv)
     if options.file is not None and options.texts:
         parser.error("texts are given here, or in a --file: not both")

@@ -1,6 +1,7 @@
 """What all methods of fine-tuning share: records, batches by length, what trains, resuming."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+import tokenizer as tokenizers
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, data, models
 from gpt.data import IGNORE, epoch_batches, inputs_and_targets, read_records, split_records
 from gpt.evaluate import sequence_logprobs, token_logprobs
@@ -131,6 +133,35 @@ def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path, monkeypatch):
         assert np.array_equal(a.data, b.data)
     with pytest.raises(ValueError, match="--seed 1337, which cannot be 3 now"):
         tune(METHOD, dict(init_from="resume", out_dir=str(out), seed=3))
+
+
+def test_a_run_that_began_with_other_weights_is_not_resumed(folder, tmp_path):
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(folder / "base", base)
+    tune(METHOD, given(folder, out, max_iters=2) | dict(init_from=str(base)))
+    model = models.load(base)
+    model.parameters()[-1].data += 0.01
+    model.save_pretrained(base)
+    with pytest.raises(ValueError, match="base is not the one that the run in .* began with"):
+        tune(METHOD, dict(init_from="resume", out_dir=str(out), max_iters=4))
+
+
+def test_adapters_learn_the_tokens_of_a_template_where_the_model_has_ids_to_spare(folder, tmp_path):
+    from gpt.finetune import instruct
+
+    pytest.importorskip("jinja2")
+    records = [
+        {"prompt": f"the {a} {b}", "completion": a} for a in "cat dog".split() for b in "abcd"
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(records))
+    more = dict(dataset=str(tmp_path / "talk.json"), template="chatml", lora=2, max_iters=2)
+    more |= dict(val_fraction=0.3, pack=False)
+    tune(instruct, given(folder, tmp_path / "out") | more)
+    n = tokenizers.load(folder / "base").vocab_size
+    assert n < 298 == SIZES["vocab_size"] - 2
+    base, tuned = models.load(folder / "base"), models.load(tmp_path / "out")
+    changed = (base.wte.weight.data != tuned.wte.weight.data).any(axis=1)
+    assert changed[n : n + 2].all() and not changed[:n].any()
 
 
 @pytest.mark.parametrize("make", [GPTConfig, LlamaConfig])

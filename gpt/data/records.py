@@ -135,7 +135,8 @@ def column(records: Sequence[dict], name: str) -> list:
     for number, record in enumerate(records, 1):
         if name not in record:
             raise ValueError(
-                f"record {number} has no column {name!r}; it has {', '.join(map(str, record))}"
+                f"record {number} has no column {name!r}; it has {', '.join(map(str, record))} "
+                "(--columns names those of a table without a header line)"
             )
     return [record[name] for record in records]
 

@@ -62,9 +62,13 @@ def prepare(run, records, tokenizer, model):
     teacher = models.load(folder).to(s.device)
     size = min(model.config.block_size, teacher.config.block_size)
     if "text" in records[0]:
-        ids = windows([tokenizer.encode_ordinary(t) for t in texts_in(records, "text")], size)
-        texts = [(window, np.ones(len(window), bool)) for window in ids]
-        parts = split_records(len(texts), s.fractions, s.seed)
+        given = texts_in(records, "text")
+        pieces = [windows([tokenizer.encode_ordinary(text)], size) for text in given]
+        texts = [(ids, np.ones(len(ids), bool)) for of_text in pieces for ids in of_text]
+        # The pieces of a text stay together, unless all are of one text.
+        whole = [text for text, of_text in zip(given, pieces) for _ in of_text]
+        groups = whole if len({*whole}) > 1 else None
+        parts = split_records(len(texts), s.fractions, s.seed, groups)
     else:
         chat, model = chat_with(s, tokenizer, model)
         texts, conversations = read_conversations(records, chat, size + 1)

@@ -69,7 +69,7 @@ class Settings(ChatTuning):
     learning_rate: float = option(1e-4, "the highest learning rate; large models take 1e-7 to 1e-5")
     epochs: float = option(1.0, "how often each example is learned from")
     loss: str = option("dpo", "dpo, ipo, simpo or kto")
-    beta: float = option(0.1, "how much of the reference is kept; simpo takes about 2")
+    beta: float | None = option(None, "how much of the reference is kept (0.1; simpo: 2)")
     label_smoothing: float = option(0.0, "dpo: the part of the pairs that may be mistaken")
     gamma: float = option(1.0, "simpo: the margin that is aimed at, in rewards")
     sft_weight: float = option(
@@ -78,6 +78,8 @@ class Settings(ChatTuning):
     desirable_weight: float = option(1.0, "kto: what a desirable answer counts, to another's 1")
 
     def __post_init__(self):
+        if self.beta is None:
+            self.beta = 2.0 if self.loss == "simpo" else 0.1
         super().__post_init__()
         self.check_at_least(0, "gamma", "sft_weight")
         if self.loss not in ("dpo", "ipo", "simpo", "kto"):

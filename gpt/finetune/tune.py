@@ -40,7 +40,8 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
         )
         run.check_data(hashlib.sha256(Path(run.settings.dataset).read_bytes()).hexdigest())
         model, tokenizer = starting_model(run.settings)
-        n_ids = model.config.vocab_size
+        run.check_start(model)
+        n_ids = tokenizer.vocab_size
 
         # 3. The task: what is learned from which examples.
         task, model, tokenizer = method.prepare(run, records, tokenizer, model)
@@ -52,7 +53,8 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
 
         # 4. What trains: all weights, some of them, or adapters. Then the state that was saved.
         total = sum(p.size for p in model.parameters())
-        model = choose_trainable(model, run.settings, model.config.vocab_size - n_ids)
+        new = model.config.vocab_size - n_ids if tokenizer.vocab_size > n_ids else 0
+        model = choose_trainable(model, run.settings, new)
         run.load_weights(model)
         model.to(run.settings.device)
         optimizer = make_optimizer(model, run.settings, team)
@@ -115,7 +117,8 @@ def with_steps(s: Tuning, steps_per_epoch: int) -> Tuning:
 def choose_trainable(model: nn.Module, s: Tuning, new_tokens: int = 0) -> nn.Module:
     """The model with what shall train as the only parameters that require gradients.
 
-    Adapters learn the embeddings of the last `new_tokens` ids too, which the model began without.
+    Adapters learn the embeddings of the last `new_tokens` ids too, those of tokens that the
+    tokenizer began without.
     """
     if s.lora:
         targets = tuple(s.lora_targets.split(",")) if s.lora_targets else ()

@@ -17,11 +17,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tensorlite import nn
 from tensorlite.device import keep_freed_memory, use_gpu
@@ -74,7 +77,7 @@ class Run:
     def __init__(self, settings: RunSettings, given: dict, team: Team = ALONE, saved=None):
         self.settings, self.given, self.team, self.saved_run = settings, given, team, saved
         self.out = Path(settings.out_dir)
-        self.resumed, self.fingerprint = saved is not None, ""
+        self.resumed, self.fingerprint, self.began_with = saved is not None, "", ""
 
     @functools.cached_property
     def start(self) -> int:
@@ -96,6 +99,21 @@ class Run:
         self.fingerprint = fingerprint
         if self.resumed and fingerprint != self.saved_run["data"]:
             raise ValueError(f"the data is not what the run in {self.out} was trained on")
+
+    def check_start(self, model: nn.Module) -> None:
+        """Raise ValueError where a resumed run began with other weights than these.
+
+        Called with the model that is tuned, which a resumed run may compare itself with.
+        """
+        digest = hashlib.sha256()
+        for name, p in model.named_parameters():
+            digest.update(name.encode() + np.ascontiguousarray(p.numpy()).tobytes())
+        self.began_with = digest.hexdigest()
+        if self.resumed and self.saved_run.get("began_with", self.began_with) != self.began_with:
+            raise ValueError(
+                f"the model in {self.settings.init_from} is not the one that the run in {self.out} "
+                "began with: it may have been trained since, or replaced"
+            )
 
     def load_weights(self, model: nn.Module) -> None:
         """Give the model the weights of the run's checkpoint, if there is one."""
@@ -145,6 +163,7 @@ class Run:
                     "method": s.method,
                     "settings": dataclasses.asdict(s),
                     "data": self.fingerprint,
+                    "began_with": self.began_with,
                     "folder": os.getcwd(),  # what paths in the settings are relative to
                 },
             )
