@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PICTURES = {"pretrained/loss.png": "text-to-chat-loss.png", "spam/confusion.png": "spam.png"}
-SHOWN = 14  # lines of output that are shown of each command, at most
+SHOWN = 26  # lines of output that are shown of each command, at most
 
 PAGE = Path(__file__).with_suffix(".md")
 
