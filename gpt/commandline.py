@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         """A flag for every field of this dataclass of settings."""
         for field in dataclasses.fields(settings):
             kind = field.type.removesuffix(" | None")
-            shown = "" if field.default is None else f" ({field.default})"
+            shown = "" if field.default in (None, "") else f" ({field.default})"
             self.add_argument(
                 f"--{field.name}",
                 type={"int": _int, "float": _float, "bool": _bool, "str": os.path.expanduser}[kind],
