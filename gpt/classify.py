@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,11 +25,10 @@ from pathlib import Path
 import numpy as np
 
 import tokenizer as tokenizers
-from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 from . import checkpoint
-from .commandline import Parser, print_anything
+from .commandline import Parser, run_program
 from .finetune.scores import scores, text_ids
 from .models import Classifier, load_classifier
 
@@ -39,20 +37,8 @@ AT_A_TIME = 512  # texts of a file that are sorted by length and read together
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
-    print_anything()
-    warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: {message}", file=sys.stderr)
-    try:
-        classify(parse(sys.argv[1:] if argv is None else argv))
-        return 0
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
-        return 0
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    """Run the command line; returns the exit status."""
+    return run_program(PROGRAM, lambda: classify(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -86,7 +72,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def classify(options: argparse.Namespace) -> None:
     """Do what the options say."""
-    keep_freed_memory()
     opened = [open_model(folder, options) for folder in (options.model, *options.average)]
     first, _ = opened[0]
     for (model, _), folder in zip(opened[1:], options.average):

@@ -1,4 +1,4 @@
-"""Settings on a command line: each field of a dataclass of settings is a flag.
+"""Command lines: each field of a dataclass of settings is a flag, and errors are one line.
 
 This is argparse with nanoGPT's habits: `--name value` or `--name=value`, True and False written
 out, whole numbers as 1e5 or 600_000. A mistake is one line on stderr, with exit status 2.
@@ -10,6 +10,10 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
+from collections.abc import Callable
+
+from tensorlite.device import keep_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,3 +78,25 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def run_program(name: str, work: Callable[[], object]) -> int:
+    """Do what a command line asks for; returns the exit status.
+
+    Warnings, and what the user can mend, are a line each on stderr, which begins with `name`.
+    """
+    print_anything()
+    warnings.showwarning = lambda message, *_: print(f"{name}: {message}", file=sys.stderr)
+    keep_freed_memory()
+    try:
+        work()
+        return 0
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
+        return 0
+    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
+        text = " ".join(str(error).split()) or "out of memory"
+        print(f"{name}: error: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

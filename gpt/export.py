@@ -22,18 +22,16 @@ import argparse
 import math
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 import tokenizer as tokenizers
-from tensorlite.device import keep_freed_memory
 from tokenizer.texts import read_text
 
 from . import checkpoint
 from .checkpoint.gguf import write_gguf
-from .commandline import Parser
+from .commandline import Parser, run_program
 from .evaluate import full_loss
 from .model import GPT
 from .models import (
@@ -52,18 +50,8 @@ PROGRAM = "gpt.export"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
-    warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: {message}", file=sys.stderr)
-    try:
-        options = parse(sys.argv[1:] if argv is None else argv)
-        keep_freed_memory()
-        export(options)
-        return 0
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    """Run the command line; returns the exit status."""
+    return run_program(PROGRAM, lambda: export(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -33,14 +33,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import tokenizer as tokenizers
-from tensorlite.device import keep_freed_memory
 
 from ..checkpoint import local_folder, write_json
-from ..commandline import Parser, print_anything
+from ..commandline import Parser, run_program
 from ..data import read_records, read_texts, texts_in
 from ..data.records import FORMATS
 from ..models import load
@@ -75,20 +73,8 @@ FLAGS = {  # which tasks a flag says something about, and its type and help; all
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Faults of the user are one line on stderr."""
-    print_anything()
-    warnings.showwarning = lambda message, *_: print(f"{PROGRAM}: {message}", file=sys.stderr)
-    try:
-        options = parse(sys.argv[1:] if argv is None else argv)
-        keep_freed_memory()
-        evaluate(options)
-        return 0
-    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
-        text = " ".join(str(error).split()) or "out of memory"
-        print(f"{PROGRAM}: error: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    """Run the command line; returns the exit status."""
+    return run_program(PROGRAM, lambda: evaluate(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
