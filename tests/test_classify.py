@@ -1,7 +1,6 @@
 """Fine-tuning for labels, and gpt.classify: what is learned, saved, resumed, printed, refused."""
 
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -24,7 +23,7 @@ from tensorlite import parallel
 from tokenizer import BPETokenizer, CharTokenizer
 
 from .test_resume import assert_same, wait_for
-from .test_train import ENVIRONMENT, ROOT
+from .test_task import finish, launch, lines_of
 
 HAM, SPAM = "see you at home in the evening then".split(), "you won 1000 call 0906 NOW".split()
 
@@ -72,20 +71,7 @@ def start(folder, out, *argv, ranks=1):
         f"--{name}={value}" for name, value in (given(folder, out) | dict(workers=ranks)).items()
     ]
     command = [sys.executable, "-m", "gpt.finetune", "classify", *options, *argv]
-    if ranks > 1:
-        command = [parallel.mpiexec(), "-n", str(ranks), *command]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
-
-
-def finish(process):
-    stdout, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and err == "", err
-    return stdout
-
-
-def lines_of(out):
-    return [json.loads(line) for line in open(out / "metrics.jsonl")]
+    return launch(command, ranks)
 
 
 RUN = ["--epochs=4", "--dropout=0.1", "--token_dropout=0.1", "--log_interval=1"]

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -21,8 +20,8 @@ from tensorlite import parallel, tensor
 from tokenizer import BPETokenizer
 
 from .test_resume import assert_same, wait_for
-from .test_task import lines_of
-from .test_train import ENVIRONMENT, ROOT, corpus
+from .test_task import finish, launch, lines_of
+from .test_train import corpus
 
 SMALL = dict(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=16)
 BIG = SMALL | dict(n_layer=2, n_embd=32)
@@ -162,16 +161,7 @@ def test_what_cannot_work_is_refused(folder, tmp_path, wrong, message):
 
 def start(argv, ranks=1):
     command = [sys.executable, "-m", "gpt.finetune", "distill", *argv]
-    if ranks > 1:
-        command = [parallel.mpiexec(), "-n", str(ranks), *command]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
-
-
-def finish(process):
-    stdout, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and err == "", err
-    return stdout
+    return launch(command, ranks)
 
 
 def arguments(folder, out):

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -32,7 +31,7 @@ from tensorlite.parallel import ALONE
 from tokenizer import BPETokenizer, CharTokenizer
 
 from .test_resume import assert_same, wait_for
-from .test_train import ENVIRONMENT, ROOT
+from .test_task import finish, launch, lines_of
 
 LETTERS = "abcdefgh: \n"
 SIZES = dict(block_size=24, n_layer=1, n_head=2, n_embd=16)
@@ -362,20 +361,7 @@ def start(folder, out, *argv, ranks=1):
     new = not any(a.startswith("--init_from") for a in argv)
     more = [f"--{n}={v}" for n, v in given(folder, out, workers=str(ranks)).items()] if new else []
     command = [sys.executable, "-m", "gpt.finetune", "grpo", *more, f"--out_dir={out}", *argv]
-    if ranks > 1:
-        command = [parallel.mpiexec(), "-n", str(ranks), *command]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
-
-
-def finish(process):
-    stdout, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and err == "", err
-    return stdout
-
-
-def lines_of(out):
-    return [json.loads(line) for line in open(out / "metrics.jsonl")]
+    return launch(command, ranks)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -28,7 +27,7 @@ from tokenizer import BPETokenizer, find
 
 from .test_resume import assert_same, wait_for
 from .test_sample import cli, ok, refused
-from .test_train import ENVIRONMENT, ROOT
+from .test_task import finish, launch, lines_of
 
 SIZES = dict(vocab_size=300, block_size=48, n_layer=2, n_head=2, n_embd=16)
 WORDS = "red blue green dog cat bird one two three sun moon sea".split()
@@ -65,10 +64,6 @@ def given(folder, out, **more):
         workers="1",
         **more,
     )
-
-
-def lines_of(out):
-    return [json.loads(line) for line in open(out / "metrics.jsonl")]
 
 
 class Run:
@@ -206,16 +201,7 @@ def start(folder, out, *argv, ranks=1):
     command = [sys.executable, "-m", "gpt.finetune", "instruct", "--out_dir", str(out)]
     if "--init_from=resume" not in argv:
         command += ["--init_from", str(folder / "base"), "--dataset", str(folder / "data.json")]
-    if ranks > 1:
-        command = [parallel.mpiexec(), "-n", str(ranks), *command]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen([*command, *argv], cwd=ROOT, env=ENVIRONMENT, **pipes)
-
-
-def finish(process):
-    stdout, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and err == "", err
-    return stdout
+    return launch([*command, *argv], ranks)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -26,7 +25,7 @@ from tensorlite.device import RowRandom
 from tokenizer import BPETokenizer
 
 from .test_resume import assert_same, wait_for
-from .test_train import ENVIRONMENT, ROOT
+from .test_task import finish, launch, lines_of
 
 SIZES = dict(vocab_size=300, block_size=64, n_layer=2, n_head=2, n_embd=16)
 WORDS = "red blue green big small old new cat dog bird".split()
@@ -380,10 +379,6 @@ def given(folder, out, **more):
     )
 
 
-def lines_of(out):
-    return [json.loads(line) for line in open(out / "metrics.jsonl")]
-
-
 def test_dpo_begins_at_ln_2_and_learns(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert tune(dpo, given(folder, out, epochs=4, learning_rate=3e-3)) == 0
@@ -449,16 +444,7 @@ def start(method, folder, out, *argv, ranks=1):
     command = [sys.executable, "-m", "gpt.finetune", method, "--out_dir", str(out), *argv]
     if "--init_from=resume" not in argv:
         command += [f"--init_from={folder / 'base'}", f"--dataset={folder / 'pairs.json'}"]
-    if ranks > 1:
-        command = [parallel.mpiexec(), "-n", str(ranks), *command]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
-
-
-def finish(process):
-    stdout, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and err == "", err
-    return stdout
+    return launch(command, ranks)
 
 
 def check_resumed_after_a_kill(method, folder, whole, out):

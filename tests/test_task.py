@@ -89,7 +89,11 @@ ARGV = (
 
 
 def start(out, *argv, ranks=1):
-    command = [sys.executable, "-m", "tests.test_task", "--out_dir", str(out), *argv]
+    return launch([sys.executable, "-m", "tests.test_task", "--out_dir", str(out), *argv], ranks)
+
+
+def launch(command, ranks=1):
+    """Start a command, as so many processes."""
     if ranks > 1:
         command = [parallel.mpiexec(), "-n", str(ranks), *command]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -19,8 +19,8 @@ from ..training.loop import train
 from ..training.metrics import read_metrics
 from ..training.optimizer import make_optimizer
 from ..training.output import harmless
+from ..training.prepare import load_to_train
 from ..training.run import Run, open_run
-from ..training.settings import is_model
 from .settings import Tuning
 
 
@@ -91,18 +91,7 @@ def tune(method, given: dict, team: Team = ALONE, why: str = "") -> int:
 
 def starting_model(s: Tuning):
     """(the model that a run begins with, its tokenizer), from the folder --init_from."""
-    if not is_model(s.init_from):
-        raise FileNotFoundError(
-            f"--init_from is the folder of a model to tune, or hf:OWNER/NAME, or resume; there is "
-            f"no folder {s.init_from!r} with a config.json"
-        )
-    model = models.load(s.init_from)
-    if isinstance(model, models.Quantized):
-        raise ValueError(
-            f"the weights in {s.init_from} have {model.bits} bits, which cannot be trained: "
-            "--init_from takes the folder that they were made from"
-        )
-    model = models.with_config(model, dropout=s.dropout)
+    model = models.with_config(load_to_train(s.init_from, "resume"), dropout=s.dropout)
     model.recompute = s.recompute
     return model, tokenizers.load(s.init_from)
 

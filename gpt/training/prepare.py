@@ -208,17 +208,7 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
         if s.model == "llama":
             return models.make(LlamaConfig(*sizes, n_kv_head=s.n_kv_head), s.seed), settings
         return models.make(GPTConfig(*sizes), s.seed), settings
-    if not is_model(s.init_from):
-        raise FileNotFoundError(
-            f"--init_from is scratch, resume, auto, hf:OWNER/NAME or the folder of a model; there "
-            f"is no folder {s.init_from!r} with a config.json"
-        )
-    model = models.load(s.init_from)
-    if isinstance(model, models.Quantized):
-        raise ValueError(
-            f"the weights in {s.init_from} have {model.bits} bits, which cannot be trained: "
-            "--init_from takes the folder that they were made from"
-        )
+    model = load_to_train(s.init_from, "scratch, resume, auto")
     own = {name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd", "bias")}
     if isinstance(model.config, LlamaConfig):
         own |= {"model": "llama", "n_kv_head": model.config.n_kv_head}
@@ -243,6 +233,25 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
         own["block_size"] = s.block_size
     model = models.with_config(model, block_size=own["block_size"], dropout=s.dropout)
     return model, dataclasses.replace(s, **own)
+
+
+def load_to_train(folder: str, others: str) -> GPT:
+    """The model in the folder --init_from, which may also say one of `others`.
+
+    Raises FileNotFoundError where there is none, and ValueError for one that cannot be trained.
+    """
+    if not is_model(folder):
+        raise FileNotFoundError(
+            f"--init_from is {others}, hf:OWNER/NAME or the folder of a model; there is no folder "
+            f"{folder!r} with a config.json"
+        )
+    model = models.load(folder)
+    if isinstance(model, models.Quantized):
+        raise ValueError(
+            f"the weights in {folder} have {model.bits} bits, which cannot be trained: "
+            "--init_from takes the folder that they were made from"
+        )
+    return model
 
 
 def with_token_ids(config: GPTConfig, ids: dict) -> GPTConfig:
