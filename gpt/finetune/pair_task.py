@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,12 +25,13 @@ def log_sigmoid(x: Tensor) -> Tensor:
     return -tl.logsumexp(tl.stack([Tensor(np.zeros_like(x.data)), -x]), axis=0)
 
 
-class PairTask(EpochTask):
+class PairTask(EpochTask, ABC):
     """To tell apart the two answers of a pair, by one number that the model gives to each.
 
     `texts` (2 n) are those of n pairs, the chosen one of pair i being number 2 i, and the rejected
     one 2 i + 1; `parts` are the numbers of the pairs to train, to validate and to test. A subclass
-    has `outputs`, `losses` and `figures`.
+    has `outputs` and `figures`, and, unless its `loss` is its own, `losses(pairs, chosen,
+    rejected)`: the loss of each pair (B,) from the outputs of both of its answers, (B,) each.
     """
 
     def __init__(self, settings: ChatTuning, texts: Sequence[Text], parts: Sequence[np.ndarray]):
@@ -41,19 +43,15 @@ class PairTask(EpochTask):
         sizes = self.sizes[both(self.train[rows])]
         return int(sizes.max()) if self.settings.dropout else 0
 
+    @abstractmethod
     def outputs(
         self, model, texts: np.ndarray, rng: RowRandom | None = None, width: int = 0
     ) -> Tensor:
         """What the model gives to the texts of these numbers (B,): one number each, (B,)."""
-        raise NotImplementedError
 
-    def losses(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> Tensor:
-        """The loss of each pair (B,), from the outputs of both of its answers, (B,) each."""
-        raise NotImplementedError
-
+    @abstractmethod
     def figures(self, pairs: np.ndarray, chosen: Tensor, rejected: Tensor) -> dict[str, float]:
         """What is measured of all of these pairs together: `loss`, then others."""
-        raise NotImplementedError
 
     def loss(self, model, examples: Batch, rng: RowRandom | None = None) -> Tensor:
         rows, width = examples.arrays

@@ -7,6 +7,7 @@ the demo; `presets.py` has others. The settings of another method of training ex
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +22,7 @@ def option(default, text: str):
 
 
 @dataclass
-class RunSettings:
+class RunSettings(ABC):
     """What every command that trains has. Raises ValueError for values that cannot work."""
 
     method: ClassVar[str] = ""  # the objective, as run.json names it
@@ -94,9 +95,9 @@ class RunSettings:
             if value is not None and not value >= least:  # NaN too
                 raise ValueError(f"--{name} is at least {least}, not {value}")
 
+    @abstractmethod
     def multiplications(self) -> float:
         """About how many the run takes: more workers do not pay in a short one."""
-        raise NotImplementedError
 
 
 @dataclass
