@@ -1,0 +1,44 @@
+"""Kernels for a GPU: what the operations of functional/ do there, in CUDA C++.
+
+On a CPU nothing of this folder is imported. Each idea has a .cu file, whose head explains it, and a
+.py file, which launches it:
+
+- launch.py compiles and launches; device.cuh and arrays.cuh are what the .cu files share.
+- precision.py says in which dtype products are computed; products.py are the matrix products, by
+  cuBLASLt, and linear.py is the layer made of one.
+- attention, norm, activations, rope, loss, softmax and embedding are the operations of those names;
+  elementwise adds, converts and drops; random draws the masks of dropout.
+- update.py updates all parameters in one launch; decode.py generates text.
+
+An operation that is declared with `gpu="norm"` has a body of its own name in norm.py, with the
+parameters and the results of its ordinary body. It returns NotImplemented for what it leaves to the
+ordinary body, which runs on a GPU too.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+
+from .launch import CannotCompile
+
+
+@functools.cache
+def _body(module: str, name: str):
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+_warned = set()
+
+
+def run(module: str, name: str, values: list, static: dict):
+    """What the GPU body `name` returns; NotImplemented also where its kernels do not compile."""
+    if name in _warned:
+        return NotImplemented
+    try:
+        return _body(module, name)(*values, **static)
+    except CannotCompile as error:
+        _warned.add(name)
+        warnings.warn(f"{name} is computed by simpler operations: {error}", stacklevel=4)
+        return NotImplemented

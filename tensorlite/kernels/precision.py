@@ -1,0 +1,60 @@
+"""In which precision a GPU computes: what `tl.autocast` says, and low copies of the weights.
+
+Products and attention are computed in the low precision, with sums in float32. The parameters, the
+residual stream, the statistics of norms, the losses and the gradients of parameters stay float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+
+import numpy as np
+
+from ..modes import mode
+from .elementwise import cast
+
+# The low copies of the float32 weights that are in use: address of the weight -> (weight, copy).
+_copies = contextvars.ContextVar("low_copies", default={})  # noqa: B039 (never changed in place)
+
+
+def low(x) -> np.dtype:
+    """The dtype in which products of x are computed."""
+    precision = mode.get().products
+    if x.dtype != np.float32 or precision in (None, "tf32"):
+        return x.dtype
+    return low_dtype(precision)
+
+
+def low_dtype(precision: str) -> np.dtype:
+    """The dtype of this name: "float16", or "bfloat16", for which NumPy needs ml_dtypes."""
+    if precision == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(precision)
+
+
+def tf32() -> bool:
+    """Whether float32 products are computed from numbers rounded to 10 bits after the point."""
+    return mode.get().products == "tf32"
+
+
+def lowered(x):
+    """`x` in the dtype of its products: the copy in use of a weight, or a cast."""
+    dtype = low(x)
+    if dtype == x.dtype:
+        return x
+    weight, copy = _copies.get().get(x.data.ptr, (None, None))
+    return copy if weight is x and copy.dtype == dtype else cast(x, dtype)
+
+
+@contextlib.contextmanager
+def copies(weights: list, low_copies: list):
+    """In the block, `lowered` gives these copies of these weights, which must not change in it."""
+    pairs = zip(weights, low_copies, strict=True)
+    token = _copies.set({w.data.ptr: (w, copy) for w, copy in pairs})
+    try:
+        yield
+    finally:
+        _copies.reset(token)
