@@ -1,5 +1,7 @@
 // Reading and writing neighbours at once, and sums over a warp or a block.
 
+#include "device.cuh"
+
 // V neighbours from storage to float registers and back. V is 1, 4 or 8, and p is aligned to
 // 16 bytes, or to V elements where these are fewer.
 template <int V> DEV void load(const float* p, float* r) {

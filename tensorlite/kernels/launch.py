@@ -67,19 +67,23 @@ def _function(file: str, kernel: str):
 
 @functools.cache
 def source(file: str) -> str:
-    """The text of a file of this folder, with the files that it includes in their places."""
-    included = {"device.cuh", "arrays.cuh"} & set(_INCLUDE.findall(text := _read(file)))
-    for name in ("arrays.cuh", "device.cuh"):  # the first that is needed is put in front last
-        if name in included:
-            text = f"// ---- {name}\n{_read(name)}// ---- end of {name}\n{text}"
-    return _INCLUDE.sub("", text)
+    """The text of a file of this folder, with each file that it includes in its place, once."""
+    seen = set()
+
+    def inline(match) -> str:
+        name = match[1]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return f"// ---- {name}\n{expand(name)}// ---- end of {name}\n"
+
+    def expand(name: str) -> str:
+        return _INCLUDE.sub(inline, (FOLDER / name).read_text())
+
+    return expand(file)
 
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
-
-
-def _read(file: str) -> str:
-    return (FOLDER / file).read_text()
 
 
 # =================================================================================================
