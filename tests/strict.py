@@ -296,7 +296,6 @@ class StrictArray:
 def _product(name: str, args):
     """The function for a product, of arrays of bfloat16 too."""
     if is_capturing():
-        get_current_stream()._broken = True
         raise NotImplementedError(
             "calling cuBLAS API during stream capture is currently unsupported"
         )
