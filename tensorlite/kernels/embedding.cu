@@ -38,7 +38,7 @@ template <class Id>
 __global__ void __launch_bounds__(256)
 sort_ids(const Id* ids, int count, i64 vocabulary, u32* sorted, int* order) {
     constexpr int TILE = 2048, PART = TILE / 8;
-    __shared__ __align__(16) u32 tile[TILE];
+    alignas(16) __shared__ u32 tile[TILE];
     __shared__ int before[8][32];
     int thread = threadIdx.y * 32 + threadIdx.x;
     int position = blockIdx.x * 32 + threadIdx.x, part = threadIdx.y * PART;

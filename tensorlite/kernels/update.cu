@@ -49,7 +49,7 @@ sum_of_squares(const Entry* entries, const int2* chunks, int length, float* part
 // A row of the settings: what optim.AdamW.update computes once for all elements of a parameter.
 enum { BETA1, REST1, BETA2, REST2, EPS, RATE, DECAY, MAX_NORM, INVERSE_SCALE, SETTINGS };
 
-template <class Low, bool COPY, int V>
+template <class Low, int V>
 DEV void adamw_at(const Chunk& c, int i, const float* s, float factor) {
     float p[V], g[V], m[V], v[V];
     load<V>(c.p + i, p);
@@ -66,11 +66,13 @@ DEV void adamw_at(const Chunk& c, int i, const float* s, float factor) {
     store<V>(c.p + i, p);
     store<V>(c.m + i, m);
     store<V>(c.v + i, v);
-    if (COPY && c.copy) store<V>(reinterpret_cast<Low*>(c.copy) + i, p);
+    if constexpr (sizeof(Low) == 2)
+        if (c.copy) store<V>(reinterpret_cast<Low*>(c.copy) + i, p);
 }
 
+// Low is the type of the copies, float where there are none.
 // settings (groups, SETTINGS); square: the sum of squares of all gradients, or null: no clipping
-template <class Low, bool COPY>
+template <class Low>
 __global__ void __launch_bounds__(256)
 adamw(const Entry* entries, const int2* chunks, int length, const float* settings, const float* square) {
     Chunk c = chunk_of(entries, chunks, length);
@@ -86,8 +88,8 @@ adamw(const Entry* entries, const int2* chunks, int length, const float* setting
         factor *= fminf(s[MAX_NORM] / (norm + 1e-6f), 1.f);
     }
 #pragma unroll 2
-    for (int i = threadIdx.x; i < c.vectors; i += 256) adamw_at<Low, COPY, 4>(c, 4 * i, s, factor);
-    for (int i = c.vectors * 4 + threadIdx.x; i < c.count; i += 256) adamw_at<Low, COPY, 1>(c, i, s, factor);
+    for (int i = threadIdx.x; i < c.vectors; i += 256) adamw_at<Low, 4>(c, 4 * i, s, factor);
+    for (int i = c.vectors * 4 + threadIdx.x; i < c.count; i += 256) adamw_at<Low, 1>(c, i, s, factor);
 }
 
 // copy = p, rounded, of all parameters that have a copy
