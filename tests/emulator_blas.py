@@ -9,6 +9,7 @@ past an array or at an address that an algorithm does not take.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import sys
@@ -19,7 +20,7 @@ from types import ModuleType, SimpleNamespace
 import ml_dtypes
 import numpy as np
 
-from tests import strict_cuda
+from tests import strict_memory, strict_streams
 
 DTYPES = {0: np.dtype(np.float32), 2: np.dtype(np.float16), 14: np.dtype(ml_dtypes.bfloat16)}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
@@ -95,6 +96,11 @@ class cuBLASLtError(Exception):
         super().__init__(f"{self.NAMES[status]} ({status}): {words}")
 
 
+def _host(address: int, size: int) -> ctypes.Array:
+    """Memory of the host, from which the library reads what it is told."""
+    return (ctypes.c_char * size).from_address(address)
+
+
 def _require(true: bool, words: str) -> None:
     if not true:
         raise cuBLASLtError(7, words)
@@ -133,7 +139,7 @@ def _setter(kind: str, attributes) -> Callable[[int, int, int, int], None]:
         thing, name = _get(number, kind), attributes(attr).name
         dtype = np.dtype(TYPES[attributes][name])
         _require(size_in_bytes == dtype.itemsize, f"{name} has {dtype.itemsize} bytes")
-        setattr(thing, name, int(np.frombuffer(strict_cuda.host(buf, size_in_bytes), dtype)[0]))
+        setattr(thing, name, int(np.frombuffer(_host(buf, size_in_bytes), dtype)[0]))
 
     return set_attribute
 
@@ -144,7 +150,7 @@ def alive() -> int:
 
 
 def create() -> int:
-    strict_cuda.refuse_while_capturing()  # it allocates memory
+    strict_streams.refuse_while_capturing()  # it allocates memory
     return _new("library")
 
 
@@ -194,13 +200,13 @@ def matmul_algo_get_heuristic(
     wishes = _get(preference, "preference")
     n = min(requested_algo_count, OFFERED)
     size = requested_algo_count * matmul_heuristic_result_dtype.itemsize
-    memory = strict_cuda.host(heuristic_results_array, size)
+    memory = _host(heuristic_results_array, size)
     results = np.frombuffer(memory, matmul_heuristic_result_dtype)[:n]
     for i in range(n):
         needed = [min(16, getattr(wishes, f"MIN_ALIGNMENT_{side}_BYTES")) for side in "ABCD"]
         results[i]["algo"]["data_"][:] = [66 + i, *needed, wishes.MAX_WORKSPACE_BYTES, 0, i]
         results[i]["state"] = 0
-    np.frombuffer(strict_cuda.host(return_algo_count, 4), np.int32)[0] = n
+    np.frombuffer(_host(return_algo_count, 4), np.int32)[0] = n
 
 
 def _check(operation, a, b, c, d) -> None:
@@ -237,7 +243,7 @@ def _check(operation, a, b, c, d) -> None:
 def _view(address: int, dtype: np.dtype, rows: int, cols: int, ld: int, batch=1, offset=0):
     """The matrices at an address, of columns that are `ld` elements apart: (batch, rows, cols)."""
     span = (batch - 1) * offset + (cols - 1) * ld + rows
-    flat = np.frombuffer(strict_cuda.memory(address, span * dtype.itemsize), dtype)
+    flat = strict_memory.memory(address, span * dtype.itemsize).view(dtype)
     strides = [n * dtype.itemsize for n in (offset, 1, ld)]
     return np.lib.stride_tricks.as_strided(flat, (batch, rows, cols), strides)
 
@@ -249,7 +255,7 @@ def _matrices(address: int, layout) -> np.ndarray:
 
 
 def _float32(address: int) -> np.float32:
-    return np.frombuffer(strict_cuda.host(address, 4), np.float32)[0].copy()
+    return np.frombuffer(_host(address, 4), np.float32)[0].copy()
 
 
 def _to_tf32(x: np.ndarray) -> np.ndarray:
@@ -268,11 +274,11 @@ def matmul(
         SimpleNamespace(**vars(_get(number, "layout"))) for number in (adesc, bdesc, cdesc, ddesc)
     ]
     _check(operation, *layouts)
-    algorithm = np.frombuffer(strict_cuda.host(algo, 64), np.uint64)
+    algorithm = np.frombuffer(_host(algo, 64), np.uint64)
     number, *needed, most = map(int, algorithm[:6])
     _require(66 <= number < 66 + OFFERED, f"{number} is no algorithm")
     _require(workspace_size_in_bytes >= most, "the workspace is too small for the algorithm")
-    strict_cuda.memory(workspace, workspace_size_in_bytes)
+    strict_memory.memory(workspace, workspace_size_in_bytes)
     for address, alignment in zip((a, b, c, d), needed, strict=True):
         _require(address % alignment == 0, "the algorithm needs a more aligned address")
     alpha, beta = _float32(alpha), _float32(beta)
@@ -292,8 +298,8 @@ def matmul(
             z += beta * added.astype(np.float32)
         result[...] = apply(z)
 
-    _require(strict_cuda.get_current_stream().ptr == stream, "another stream than the current one")
-    strict_cuda.enqueue(work, "cublasLt")
+    _require(strict_streams.get_current_stream().ptr == stream, "another stream than the current one")
+    strict_streams.enqueue(work, "cublasLt")
 
 
 def _epilogue(operation, d) -> Callable[[np.ndarray], np.ndarray]:

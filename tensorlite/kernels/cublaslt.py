@@ -145,17 +145,17 @@ class Library:
             if plan.algorithm is None:
                 return False
             self._point(plan, operands)
-            self._run(plan, plan.algorithm, operands, operands.out, stream)
+            self._run(plan, plan.algorithm, operands, operands.out.data.ptr, stream)
         return True
 
-    def _run(self, plan: Plan, algorithm, operands: Operands, out, stream) -> None:
+    def _run(self, plan: Plan, algorithm, operands: Operands, out: int, stream) -> None:
         a, b, add = operands.a, operands.b, operands.add
         workspace = self.workspaces[stream.ptr].ptr
         self.lt.matmul(
             self.handle, plan.operation, ONE,
             b.data.ptr, plan.b, a.data.ptr, plan.a,
-            ZERO if add is None else ONE, (out if add is None else add).data.ptr, plan.add,
-            out.data.ptr, plan.out,
+            ZERO if add is None else ONE, out if add is None else add.data.ptr, plan.add,
+            out, plan.out,
             algorithm.ctypes.data, workspace, WORKSPACE, stream.ptr,
         )  # fmt: skip
 
@@ -220,6 +220,9 @@ class Library:
 
     def _candidates(self, plan: Plan, problem: Problem) -> np.ndarray:
         """The algorithms that the library offers, best guess first: uint64 (n, 8), or none."""
+        none = np.zeros((0, 8), np.uint64)
+        if problem.aux is not None and problem.aux.row % 8:
+            return none  # as the documentation of EPILOGUE_AUX_LD says
         lt, attribute = self.lt, self.lt.MatmulPreferenceAttribute
         preference = lt.matmul_preference_create()
         change = lt.matmul_preference_set_attribute
@@ -237,6 +240,7 @@ class Library:
         except lt.cuBLASLtError as error:
             if error.status != NOT_SUPPORTED:
                 raise
+            return none
         finally:
             lt.matmul_preference_destroy(preference)
         found = found[: count[0]]
@@ -274,9 +278,10 @@ class Library:
         """Milliseconds of some runs of an algorithm; infinity where it does not work."""
         import cupy
 
-        out = operands.out
-        if operands.add is not None and operands.add.data.ptr == out.data.ptr:
-            out = _beside(out)  # each run would add once more
+        out = operands.out.data.ptr
+        if operands.add is not None and operands.add.data.ptr == out:
+            scratch = cupy.cuda.alloc(_span(operands.out))  # in place, each run would add once more
+            out = scratch.ptr
         marks = [cupy.cuda.Event() for _ in range(2)]
         try:
             self._run(plan, algorithm, operands, out, stream)  # the first run loads the kernel
@@ -295,11 +300,9 @@ def _set(change, thing: int, attribute: int, value: int, dtype) -> None:
     change(thing, int(attribute), value.ctypes.data, value.nbytes)
 
 
-def _beside(out):
-    """An array of the strides of `out`, in memory of its own."""
-    span = sum((n - 1) * s for n, s in zip(out.shape, out.strides)) // out.dtype.itemsize + 1
-    memory = np.empty((span,), out.dtype, like=out)
-    return np.lib.stride_tricks.as_strided(memory, out.shape, out.strides)
+def _span(x) -> int:
+    """The bytes from the first element of an array to the end of the last."""
+    return sum((n - 1) * s for n, s in zip(x.shape, x.strides)) + x.dtype.itemsize
 
 
 # =================================================================================================
