@@ -1,4 +1,4 @@
-"""The embedding on a GPU: rows of a table by their ids, and the table's gradient, without a wait."""
+"""The embedding on a GPU: rows of a table by their ids, and the gradient of the table."""
 
 from __future__ import annotations
 
