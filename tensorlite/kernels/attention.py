@@ -174,7 +174,7 @@ def _shared_bytes(kernel: str, head_size: int, groups: int | None = None) -> int
 
 
 def _by_products(qkv, n_head: int, scale: float, keep, dropout_p: float):
-    """The same as `_flash` for every dtype and head size, with the weights (B, heads, T, T) kept."""
+    """The same as `_flash` for all dtypes and sizes of heads, keeping the weights."""
     B, T, C3 = qkv.shape
     dtype, head_size = qkv.dtype, C3 // 3 // n_head
     rows = B * n_head
