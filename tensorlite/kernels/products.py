@@ -1,15 +1,16 @@
 """Matrix products on a GPU, and what is done with a product before it is stored.
 
-cublaslt.py computes them. What it cannot do, and everything where nvmath-python is not installed,
-is composed here from CuPy's products and NumPy's functions.
+cublaslt.py computes them. What it cannot do is composed of a product and other kernels; where
+nvmath-python is not installed, the products are CuPy's.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..functional.activations import gelu
+from .activations import gelu
 from .cublaslt import DTYPES, Operands, Problem, library, matrix
+from .elementwise import cast, plus
 from .launch import empty
 from .precision import tf32 as tf32_is_on
 
@@ -53,7 +54,7 @@ def matmul(
     if out is None:
         out = empty(shape, dtype)
     if bias is not None and bias.dtype != dtype:
-        bias = bias.astype(dtype)  # the library takes no other
+        bias = cast(bias, dtype)  # the library takes no other
     if 0 in shape:
         return out
 
@@ -101,8 +102,10 @@ def _check_rest(shape, dtype, out, add, bias, epilogue, aux) -> None:
         raise ValueError(f"the bias is {shape[-1:]}, not {bias.shape}")
     if epilogue not in ("", "gelu", "dgelu") or (aux is None) != (epilogue == ""):
         raise ValueError(f"the epilogue is '', or 'gelu' or 'dgelu' with aux, not {epilogue!r}")
-    if (len(shape) == 3 and (epilogue or bias is not None)) or (epilogue == "dgelu" and bias):
-        raise ValueError("an epilogue or a bias is for products of two axes, and dgelu has no bias")
+    if bias is not None and epilogue == "dgelu":
+        raise ValueError("the epilogue dgelu has no bias")
+    if len(shape) == 3 and (epilogue or bias is not None):
+        raise ValueError("an epilogue or a bias is for products of two axes, not of three")
 
 
 # =================================================================================================
@@ -117,7 +120,7 @@ def _with_rows(x, transposed: bool):
     flipped = np.swapaxes(x, -1, -2)
     if _has_rows(flipped):
         return flipped, not transposed
-    return np.ascontiguousarray(x), transposed
+    return x.copy(), transposed
 
 
 def _has_rows(x) -> bool:
@@ -149,15 +152,13 @@ def _product(a, b, ta: bool, tb: bool):
 
 def _finish(y, out, add, bias, epilogue: str, aux) -> None:
     """Write a product to `out`, with all that follows it, computed in float32."""
-    if y.dtype != np.float32:
-        y = y.astype(np.float32)
+    y = cast(y, np.float32)
     for term in (add, bias):
-        if term is not None:
-            y = y + term.astype(np.float32)
+        y = y if term is None else plus(y, term)
     if epilogue == "gelu":
         aux[...] = y
-        y, _ = gelu.body(y, needs=(False,))
+        y, _ = gelu(y, needs=(False,))
     elif epilogue == "dgelu":
-        _, vjp = gelu.body(aux.astype(np.float32), needs=(True,))
+        _, vjp = gelu(aux, needs=(True,))
         (y,) = vjp(y)
     out[...] = y
