@@ -1,8 +1,5 @@
 """The linear layer and the matrix product on a GPU, as operations with gradients."""
 
-import functools
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +32,9 @@ def rounded(x, dtype: str):
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_linear_and_its_gradients(front, n, m, biased, precision):
     low = LOW[precision]
-    x, w, b, g = (numbers(s, "float32", i) for i, s in enumerate([(*front, n), (n, m), (m,), (*front, m)]))
+    x, w, b, g = (
+        numbers(s, "float32", i) for i, s in enumerate([(*front, n), (n, m), (m,), (*front, m)])
+    )
     leaves = [leaf(a) for a in ((x, w, b) if biased else (x, w))]
     with tl.autocast(precision):
         y = tl.linear(*leaves)
@@ -53,7 +52,9 @@ def test_linear_and_its_gradients(front, n, m, biased, precision):
 def test_only_the_gradients_that_are_needed_are_computed():
     x, w = numbers((4, 8), "float32"), numbers((8, 8), "float32", 1)
     for wanted in range(2):
-        tensors = [leaf(a) if i == wanted else tl.Tensor(on_device(a)) for i, a in enumerate((x, w))]
+        tensors = [
+            leaf(a) if i == wanted else tl.Tensor(on_device(a)) for i, a in enumerate((x, w))
+        ]
         y = tl.linear(*tensors)
         before = strict.launches["cublasLt"]
         y.backward(tl.Tensor(on_device(x)))
@@ -108,7 +109,9 @@ def test_a_total_that_is_not_in_order_is_added_to_as_well():
 @no_gpu
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
 def test_gelus_gradient_is_computed_with_the_product_before_it(precision):
-    x, w, v, g = (numbers(s, "float32", i) for i, s in enumerate([(4, 8), (8, 16), (16, 8), (4, 8)]))
+    x, w, v, g = (
+        numbers(s, "float32", i) for i, s in enumerate([(4, 8), (8, 16), (16, 8), (4, 8)])
+    )
     low = LOW[precision]
     leaves = [leaf(a) for a in (x, w, v)]
     with tl.autocast(precision):

@@ -149,7 +149,11 @@ def test_dgelu_multiplies_by_the_slope(dtype):
 @no_gpu
 def test_all_that_follows_a_product_is_in_its_launch():
     a, b = on_device(numbers((5, 7), "bfloat16")), on_device(numbers((7, 16), "bfloat16"))
-    c, aux, bias = b[:5], on_device(numbers((5, 16), "bfloat16")), on_device(numbers((16,), "bfloat16"))
+    c, aux, bias = (
+        b[:5],
+        on_device(numbers((5, 16), "bfloat16")),
+        on_device(numbers((16,), "bfloat16")),
+    )
     before = strict.launches.copy()
     matmul(a, b, add=c, bias=bias, epilogue="gelu", aux=aux)
     assert strict.launches - before == {"cublasLt": 1}
@@ -183,7 +187,10 @@ def test_tf32_rounds_what_is_multiplied():
 @pytest.mark.parametrize("front", [(), (2,)])
 def test_empty_products(shape, front):
     M, N, K = shape
-    a, b = on_device(numbers((*front, M, K), "float32")), on_device(numbers((*front, K, N), "float32"))
+    a, b = (
+        on_device(numbers((*front, M, K), "float32")),
+        on_device(numbers((*front, K, N), "float32")),
+    )
     c = numbers((*front, M, N), "float32")
     agree(matmul(a, b), np.zeros((*front, M, N)))
     agree(matmul(a, b, add=on_device(c)), c)
@@ -315,7 +322,9 @@ def test_a_captured_product_is_computed_again_from_what_its_arrays_hold():
 
     stream = cupy.cuda.Stream(non_blocking=True)
     pool = cupy.cuda.MemoryPool()
-    a, b, bias = (on_device(numbers(s, "float32", i)) for i, s in enumerate([(5, 8), (8, 16), (16,)]))
+    a, b, bias = (
+        on_device(numbers(s, "float32", i)) for i, s in enumerate([(5, 8), (8, 16), (16,)])
+    )
     with stream, cupy.cuda.using_allocator(pool.malloc):
         matmul(a, b, bias=bias)
         stream.begin_capture()
