@@ -204,6 +204,7 @@ def test_empty_products(shape, front):
         (TypeError, "give float16", dict(dtype=np.float16)),
         (ValueError, "do not fit", dict(b=np.ones((2, 4), np.float32))),
         (ValueError, "do not fit", dict(a=np.ones((1, 2, 3), np.float32))),
+        (ValueError, "do not fit", dict(a=np.ones((3,), np.float32))),
         (ValueError, "add is", dict(add=np.ones((4,), np.float32))),
         (ValueError, "out is", dict(out=np.ones((4, 2), np.float32).T)),
         (ValueError, "bias", dict(bias=np.ones((3,), np.float32))),
