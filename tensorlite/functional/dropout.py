@@ -30,7 +30,7 @@ def drop_composed(x, keep, p):
     return x * (keep / (1 - p)).astype(x.dtype)
 
 
-@op(composed=drop_composed)
+@op(composed=drop_composed, gpu="elementwise")
 def drop(x, *, keep, p):
     """x / (1 - p) where the boolean array `keep` is True, and x times 0 elsewhere."""
 

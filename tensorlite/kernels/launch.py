@@ -1,7 +1,8 @@
 """Compiling CUDA kernels from the .cu files beside this one, and launching them.
 
-NVRTC compiles a kernel when it is first asked for, and CuPy keeps the result on disk. A kernel is a
-C++ template; its arguments in angle brackets, such as the types of the arrays, are part of its name.
+NVRTC compiles a kernel when it is first asked for, and CuPy keeps the result on disk. A kernel is
+a C++ template; its arguments in angle brackets, such as the types of the arrays, are part of its
+name.
 """
 
 from __future__ import annotations

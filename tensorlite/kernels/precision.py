@@ -11,6 +11,7 @@ import contextvars
 
 import numpy as np
 
+from ..arraylike import bfloat16
 from ..modes import mode
 from .elementwise import cast
 
@@ -27,12 +28,7 @@ def low(x) -> np.dtype:
 
 
 def low_dtype(precision: str) -> np.dtype:
-    """The dtype of this name: "float16", or "bfloat16", for which NumPy needs ml_dtypes."""
-    if precision == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(precision)
+    return bfloat16() if precision == "bfloat16" else np.dtype(precision)
 
 
 def tf32() -> bool:
