@@ -122,23 +122,22 @@ draw(const float* logits, const float* bias, int V, int n, float temperature, in
             if (threadIdx.x == 0) count = 0;
             __syncthreads();
             Ids bests = {row, keys, THREADS};
-            u64 low = top_k < n ? bests.cut<COUNT>(top_k)
-                : bests.cut<MASS>((u64)ceil(top_p * all.from<MASS>(0)));
+            u64 whole = top_p < 1. ? all.from<MASS>(0) : 0;
+            cut = top_k < n ? bests.cut<COUNT>(top_k) : bests.cut<MASS>((u64)ceil(top_p * whole));
             __syncthreads();
-            if (mine >= low)
+            if (mine >= cut)
                 for (int i = threadIdx.x; i < n; i += THREADS) {
                     u64 key = row.key(i);
-                    if (key < low) continue;
+                    if (key < cut) continue;
                     int at = atomicAdd(&count, 1);
                     if (at < ROOM) keys[at] = key;
                 }
             __syncthreads();
             Ids candidates = count <= ROOM ? Ids{row, keys, count} : all;
-            if (top_k < n) cut = candidates.cut<COUNT>(top_k);
+            if (top_k < n) cut = max(cut, candidates.cut<COUNT>(top_k));
             if (top_p < 1.) {
-                u64 needed = (u64)ceil(top_p * (double)(top_k < n ? candidates : all).from<MASS>(cut));
-                u64 least = candidates.cut<MASS>(needed);
-                cut = least > cut ? least : cut;
+                if (top_k < n) whole = candidates.from<MASS>(cut);
+                cut = max(cut, candidates.cut<MASS>((u64)ceil(top_p * whole)));
             }
         }
         // The id at which the sum over the ids before it passes the random share of the whole. Each
