@@ -8,7 +8,13 @@ import weakref
 
 import numpy as np
 
-from tests.strict_streams import Stream, enqueue, get_current_stream, is_capturing
+from tests.strict_streams import (
+    CUDARuntimeError,
+    Stream,
+    enqueue,
+    get_current_stream,
+    is_capturing,
+)
 
 TOTAL = 80 << 30
 limit = [TOTAL]  # bytes that the device has; a test may give it less
@@ -47,7 +53,8 @@ class MemoryPool:
 _all_pools: weakref.WeakSet[MemoryPool] = weakref.WeakSet()
 default_pool = MemoryPool()
 _pools = [default_pool]
-_known: dict[int, int] = {}  # the memory that is alive: id of the NumPy array that owns it -> bytes
+# The memory that is alive: id of the NumPy array that owns it -> (address, bytes, the array).
+_known: dict[int, tuple[int, int, weakref.ref]] = {}
 
 
 @contextlib.contextmanager
@@ -70,8 +77,8 @@ def allocate(shape, dtype) -> np.ndarray:
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(size + 256, np.uint8)
-    hold(raw, size)
     start = -raw.ctypes.data % 256
+    hold(raw, size, raw.ctypes.data + start)
     return poison(raw[start : start + size].view(dtype).reshape(shape))
 
 
@@ -82,7 +89,7 @@ def poison(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def hold(array: np.ndarray, size: int | None = None) -> None:
+def hold(array: np.ndarray, size: int | None = None, address: int | None = None) -> None:
     """Count the memory of an array until it is freed."""
     while isinstance(array.base, np.ndarray):
         array = array.base
@@ -97,14 +104,28 @@ def hold(array: np.ndarray, size: int | None = None) -> None:
         )
     if alive() + size > limit[0]:
         raise OutOfMemoryError(size, alive())
-    _known[id(array)] = size
+    address = array.ctypes.data if address is None else address
+    _known[id(array)] = address, size, weakref.ref(array)
     pool.alive += size
     pool.most = max(pool.most, pool.alive)
     weakref.finalize(array, _release, id(array), pool)
 
 
 def _release(number: int, pool: MemoryPool) -> None:
-    pool.alive -= _known.pop(number)
+    pool.alive -= _known.pop(number)[1]
+
+
+def memory(address: int, size: int) -> np.ndarray:
+    """The bytes of the device at an address, as an array that keeps them from being freed.
+
+    Raises CUDARuntimeError for bytes that are not all of one array, which a GPU does not always.
+    """
+    for start, length, array in _known.values():
+        if start <= address and address + size <= start + length:
+            region = (ctypes.c_char * size).from_address(address)
+            region.owner = array()
+            return np.frombuffer(region, np.uint8)
+    raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
 class MemoryPointer:

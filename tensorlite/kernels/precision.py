@@ -54,3 +54,21 @@ def copies(weights: list, low_copies: list):
         yield
     finally:
         _copies.reset(token)
+
+
+def usable(precision: str | None = None) -> str:
+    """`precision`, or where it is None the best that the GPU has: bfloat16, before it float16.
+
+    Raises ValueError for bfloat16 or TF32 on a GPU without them (before compute capability 8.0).
+    """
+    import cupy
+
+    capability = int(cupy.cuda.Device().compute_capability) / 10  # from "75", "90"
+    if precision is None:
+        return "bfloat16" if capability >= 8 else "float16"
+    if capability < 8 and precision in ("bfloat16", "tf32"):
+        raise ValueError(
+            f"this GPU, of compute capability {capability}, has no {precision} products: take "
+            "float16, or float32"
+        )
+    return precision
