@@ -24,8 +24,9 @@ from .functional import (
     scaled_dot_product_attention,
     silu,
     softmax,
+    swiglu,
 )
-from .modes import detect_anomaly, higher_order, no_grad
+from .modes import autocast, detect_anomaly, higher_order, no_grad
 from .numpy_ops import (
     clip,
     cos,

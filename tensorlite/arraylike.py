@@ -7,6 +7,7 @@ np.exp(tensor) calls our `exp`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -132,13 +133,47 @@ def array_of(x):
 
 
 def number_dtype(dtype) -> np.dtype:
-    if np.dtype(dtype).kind not in "biuf":
-        raise TypeError(f"a tensor holds numbers; {np.dtype(dtype)} is not a dtype of real numbers")
-    return np.dtype(dtype)
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return bfloat16()
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "biuf" and dtype.name != "bfloat16":
+        raise TypeError(f"a tensor holds numbers; {dtype} is not a dtype of real numbers")
+    return bfloat16() if dtype.kind == "V" else dtype
+
+
+@functools.cache
+def bfloat16() -> np.dtype:
+    """The dtype bfloat16, with the exponents of float32 and 7 bits after the point.
+
+    Raises ImportError if ml_dtypes, which brings it to NumPy, is not installed.
+    """
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def is_float(dtype) -> bool:
+    """Whether numbers of the dtype are floating-point; NumPy itself does not know bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def is_half(dtype) -> bool:
+    """Whether the dtype is float16 or bfloat16, in which numbers are stored but not added up."""
+    return dtype.itemsize == 2 and is_float(dtype)
+
+
+def on_gpu(values) -> bool:
+    """Whether one of the values is an array on a GPU."""
+    for v in values:
+        if hasattr(v, "dtype") and not isinstance(v, (np.ndarray, np.generic)):
+            return True
+    return False
 
 
 def check_differentiable(array) -> bool:
-    if array.dtype.kind != "f":
+    if not is_float(array.dtype):
         raise TypeError(f"only floating-point tensors can require gradients, not {array.dtype}")
     return True
 
@@ -149,7 +184,7 @@ def broadcasts(shape: tuple, to: tuple) -> bool:
 
 
 def wide_sum(x, axis, keepdims: bool = False):
-    """np.sum, except that float16 numbers are added in float32; the sum is float16 again."""
-    if x.dtype == np.float16 and not isinstance(x, ArrayLike):
+    """np.sum, except that numbers of 16 bits are added in float32; the sum has 16 bits again."""
+    if is_half(x.dtype) and not isinstance(x, ArrayLike):
         return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
     return np.sum(x, axis=axis, keepdims=keepdims)

@@ -163,6 +163,29 @@ class RowRandom:
         self.rows = rows
         self.draws = 0
 
+    @classmethod
+    def keyed(cls, key, rows) -> RowRandom:
+        """One that draws by `key` (2,) of uint64, the key of another; both may be on a GPU."""
+        made = cls.__new__(cls)
+        made.key, made.rows, made.draws = key, rows, 0
+        return made
+
+    def __deepcopy__(self, memo) -> RowRandom:
+        made = RowRandom.keyed(self.key, self.rows)
+        made.draws = self.draws
+        return made
+
+    def keep(self, size: tuple[int, ...], p: float, like):
+        """`random(size) >= p`, beside the array `like`: on a GPU, a kernel draws the numbers."""
+        if isinstance(like, np.ndarray):
+            return self.random(size) >= p
+        from .kernels.random import keep_mask
+
+        self.draws += 1
+        rows = self.rows if hasattr(self.rows, "dtype") else np.array(self.rows, np.int64)
+        key, rows = (np.asarray(a, like=like) for a in (self.key, rows))
+        return keep_mask(size, p, key, rows, self.draws - 1)
+
     def random(self, size: tuple[int, ...], dtype=np.float32) -> np.ndarray:
         """Uniform numbers in [0, 1) of shape `size`, whose first axis is that of the rows."""
         out = np.empty(size, dtype)

@@ -7,6 +7,7 @@ during the forward pass. op.py makes the nodes; tensor.py walks them in the back
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections import Counter
 
 import numpy as np
@@ -105,6 +106,27 @@ def nodes_between(root, wanted: set, through: bool) -> set:
         if any(parent in useful for parent in node.parents):
             useful.add(node)
     return useful
+
+
+class Deferred(ABC):
+    """A gradient that is not computed yet, because that is best done with what it is added to.
+
+    A vjp may return one instead of an array, of its input's `shape` and `dtype`. The engine calls
+    `plus` where the value has another gradient already, and `array` where it has none. A vjp with
+    the attribute `takes_deferred` is given it as it is. The kernels for a GPU have such gradients:
+    a product adds itself to an array in the pass that writes it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @abstractmethod
+    def array(self):
+        """The gradient, a new array."""
+
+    @abstractmethod
+    def plus(self, total, out=None):
+        """`total` plus the gradient: written to `out`, which may be `total`, or a new array."""
 
 
 class Part:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .arraylike import is_float
+
 
 class Mode(NamedTuple):
     """What an operation does besides computing its value."""
@@ -24,6 +26,7 @@ class Mode(NamedTuple):
     keep_inputs: bool = False  # in the node; on under `higher_order`
     check: bool = False  # that values and gradients are finite; on under `detect_anomaly`
     recomputed: bool = False  # whether this is a function that `checkpoint` will run again
+    products: str | None = None  # the precision of products on a GPU, under `autocast`
 
 
 mode = contextvars.ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 (it is a tuple)
@@ -119,6 +122,23 @@ def detect_anomaly():
     return in_mode(check=True)
 
 
+def autocast(precision: str | None):
+    """A block in which a GPU computes products and attention of float32 tensors in `precision`.
+
+    "bfloat16" and "float16" round what is multiplied to 16 bits, and the results are tensors of
+    that dtype; "tf32" rounds within the product only. Sums are in float32, and so are the residual
+    stream, norms' statistics, losses and the gradients of parameters. "float32" or None: no
+    rounding. The CPU computes in float32 everywhere. Raises ValueError for another precision.
+    As `torch.autocast`; Micikevicius et al., 2017.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    return in_mode(products=None if precision == "float32" else precision)
+
+
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+
+
 def check_finite(value, name: str, what: str = "value", origin: str = "") -> str:
     """Raise FloatingPointError if `value` is not finite; return the user's line that led here."""
     if not origin:
@@ -126,6 +146,6 @@ def check_finite(value, name: str, what: str = "value", origin: str = "") -> str
         here = os.path.dirname(__file__)
         user = [f for f in frames if not f.filename.startswith(here + os.sep)]
         origin = f"{user[-1].filename}:{user[-1].lineno}: {user[-1].line}" if user else "?"
-    if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+    if is_float(value.dtype) and not np.all(np.isfinite(value)):
         raise FloatingPointError(f"the {what} of '{name}' is not finite, called at {origin}")
     return origin

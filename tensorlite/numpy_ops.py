@@ -244,13 +244,13 @@ def _einsum_gradient(target, known, operands, sizes, shape):
 # =================================================================================================
 
 
-@op
+@op(moves=True)
 def flip(x, *, axis=None):
     """x with the order of its elements reversed along an axis, a tuple of them, or all (None)."""
     return np.flip(x, axis), lambda g: np.flip(g, axis)
 
 
-@op
+@op(moves=True)
 def roll(x, *, shift, axis=None):
     """x shifted along an axis; elements pushed out at the end come in again at the start."""
     back = tuple(-s for s in shift) if isinstance(shift, (tuple, list)) else -shift

@@ -9,13 +9,14 @@ HIPS autograd does the same in two steps, `primitive` for the value and `defvjp`
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from types import MethodType
 
 import numpy as np
 
-from .arraylike import is_array, type_name
+from .arraylike import bfloat16, is_array, is_float, is_half, on_gpu, type_name
 from .graph import Node
 from .modes import check_finite, mode
 from .tensor import OPS, Tensor, tensor
@@ -49,13 +50,23 @@ class Op:
     broadcasts, or a `Part`.
     """
 
-    def __init__(self, body: Callable, composed: Callable | None, floats: bool, fresh: bool):
+    def __init__(
+        self,
+        body: Callable,
+        composed: Callable | None,
+        floats: bool,
+        fresh: bool,
+        moves: bool = False,
+        gpu: str | None = None,
+    ):
         # The body's name has an underscore if a function of the same name prepares the arguments.
         self.name = self.__name__ = body.__name__.removeprefix("_")
         self.body = body
         self.composed = composed
         self.fresh = fresh
         self.floats = floats
+        self.moves = moves
+        self.gpu = gpu
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
         parameters = inspect.signature(body).parameters.values()
@@ -90,7 +101,7 @@ class Op:
     def __call__(self, *args, **static) -> Tensor:
         if static or len(args) != self.n_plain:
             args, static = self._bind(args, static)
-        recording, keep_inputs, check, _ = mode.get()
+        recording, keep_inputs, check, _, _ = mode.get()
         values, parents, needed = [], [], False
         for a in args:
             parent = None
@@ -104,18 +115,25 @@ class Op:
                 a = operand(a, self.name, args)
             values.append(a)
             parents.append(parent)
-        given, stored = values, None
-        if self.converts:
-            if self.composed is not None:
-                values, stored = _of_one_dtype(values, self.floats)
-            else:
-                values = [_as_float(v) for v in values]
         call = (self, args, dict(static)) if keep_inputs else None
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
+        given, stored, result = values, None, NotImplemented
+        if self.gpu and values[0].__class__ is not np.ndarray and on_gpu(values):
+            result = _kernels().run(self.gpu, self.name, values, static)
+        plain = result is NotImplemented
+        if plain:
+            if self.converts:
+                if self.composed is not None:
+                    values, stored = _of_one_dtype(values, self.floats)
+                else:
+                    values = [_as_float(v) for v in values]
+            elif bfloat16.cache_info().currsize and not self.moves:
+                values, stored = _widened(values)
 
         try:
-            result = self.body(*values, **static) if static else self.body(*values)
+            if plain:
+                result = self.body(*values, **static) if static else self.body(*values)
         except (TypeError, AttributeError):
             _check_devices(values, self.name)
             if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
@@ -132,12 +150,12 @@ class Op:
             elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
                 raise TypeError(self._wrong_value(value))
         dtype = value.dtype
-        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
+        if plain and dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
             value = value.astype(np.float32)  # NumPy makes float32 * int64 and exp(int64) float64
-        if stored is not None and value.dtype != stored:
+        if stored is not None and value.dtype != stored and value.dtype.kind == "f":
             value = value.astype(stored)
         origin = check_finite(value, self.name) if check else ""
-        if not needed or dtype.kind != "f":
+        if not needed or not (dtype.kind == "f" or is_float(dtype)):
             return Tensor(value)
         if self.joint:
             (vjps,) = vjps  # one function for all inputs, instead of a list of one per input
@@ -157,6 +175,8 @@ class Op:
                         "a vjp must be a def or a lambda, so that the engine finds its arrays"
                     ) from None
             raise
+        if stored is not None and stored.kind != "f":
+            node.dtype = np.dtype(np.float32)  # what the vjps have captured
         return Tensor(value, False, node)
 
     def _bind(self, args, kwargs):
@@ -210,12 +230,22 @@ class Op:
         return f"{self.arrays[0]}[{i}]" if self.variadic else self.arrays[i]
 
 
+@functools.cache
+def _kernels():
+    """The kernels for a GPU, which a CPU does without."""
+    from . import kernels
+
+    return kernels
+
+
 def op(
     body: Callable | None = None,
     *,
     composed: Callable | None = None,
     floats: bool | None = None,
     fresh: bool = False,
+    moves: bool = False,
+    gpu: str | None = None,
 ):
     """Make an `Op` from a body on arrays and register it in `OPS`.
 
@@ -224,15 +254,20 @@ def op(
     of one dtype. With `floats` (by default True for fused operations and False for others), the
     body is given integers as floating-point numbers of at least 32 bits. `fresh` promises that
     each call of a vjp returns newly allocated arrays to which nothing else refers, so that the
-    engine may add to them in place.
+    engine may add to them in place. `moves` says that the body only rearranges numbers, so that it
+    is given those of 16 bits as they are. `gpu` names the file in kernels/ that has another body of
+    this name, for arrays on a GPU.
 
     Raises ValueError for the name of one of the engine's own operations, and TypeError for a
     signature that does not fit. Calling the operation raises TypeError if the body does not return
     a value and its vjps.
     """
     if body is None:
-        return lambda body: op(body, composed=composed, floats=floats, fresh=fresh)
-    made = Op(body, composed, composed is not None if floats is None else floats, fresh)
+        return lambda body: op(
+            body, composed=composed, floats=floats, fresh=fresh, moves=moves, gpu=gpu
+        )
+    floats = composed is not None if floats is None else floats
+    made = Op(body, composed, floats, fresh, moves, gpu)
     there, ours = OPS.get(made.name), f"{__package__}."
     if there and there.__module__.startswith(ours) and not made.__module__.startswith(ours):
         raise ValueError(
@@ -262,9 +297,11 @@ def operand(value, name: str, beside: Sequence = ()):
         value = np.asarray(value)
         if value.dtype == np.float64 and not _has("d", filter(is_array, beside)):
             value = value.astype(np.float32)
-    if not is_array(value) or value.dtype.kind not in "biuf":
+    if not is_array(value) or (value.dtype.kind not in "biuf" and not is_float(value.dtype)):
         kind = value.dtype if is_array(value) else type_name(value)
         raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
+    if value.dtype.kind == "V":
+        bfloat16()  # from now on operations look for it
     return value
 
 
@@ -275,27 +312,48 @@ def _as_float(value):
     """
     if not hasattr(value, "dtype") or value.dtype.kind == "f":
         return value
-    return value.astype(np.float32 if value.dtype.itemsize < 4 else np.float64)
+    narrow = value.dtype.itemsize < 4  # among them bfloat16
+    return value.astype(np.float32 if narrow else np.float64)
 
 
 def _of_one_dtype(values: list, floats: bool) -> tuple[list, np.dtype | None]:
     """The arrays for a fused body, all of one dtype, and the dtype to convert its value to or None.
 
     Arrays of different dtypes are promoted to a common one; with `floats`, integers are converted
-    to floating point. float16 is only a storage format: the body computes in float32.
+    to floating point. Numbers of 16 bits are only stored: the body computes in float32.
     """
     dtypes = {v.dtype for v in values if hasattr(v, "dtype")}
-    real = [d for d in dtypes if d.kind == "f"]
-    if len(dtypes) == 1 and (real[0] != np.float16 if real else not floats):
+    real = [d for d in dtypes if is_float(d)]
+    if len(dtypes) == 1 and (not is_half(real[0]) if real else not floats):
         return values, None
     if not floats and not real:
         stored = dtype = np.result_type(*dtypes)
     else:
         values = [_as_float(v) for v in values]
-        stored = np.result_type(*real) if real else np.dtype(np.float32)
+        stored = _common(real) if real else np.dtype(np.float32)
         dtype = np.result_type(np.float32, *(v.dtype for v in values if hasattr(v, "dtype")))
     values = [v.astype(dtype) if hasattr(v, "dtype") and v.dtype != dtype else v for v in values]
     return values, stored
+
+
+def _common(real: list) -> np.dtype:
+    """The dtype that numbers of these floating-point dtypes have together."""
+    halves = [d for d in real if is_half(d)]
+    if len(halves) == 2:  # float16 and bfloat16, neither of which holds the other's numbers
+        real = [np.dtype(np.float32), *(d for d in real if d not in halves)]
+    return np.result_type(*real)
+
+
+def _widened(values: list) -> tuple[list, np.dtype | None]:
+    """The values with bfloat16 as float32, and bfloat16 where no operand is wider, else None."""
+    dtypes = {v.dtype for v in values if hasattr(v, "dtype") and is_float(v.dtype)}
+    low = [d for d in dtypes if d.kind != "f"]
+    if not low:
+        return values, None
+    wide = [
+        v.astype(np.float32) if hasattr(v, "dtype") and v.dtype == low[0] else v for v in values
+    ]
+    return wide, low[0] if len(dtypes) == 1 else None
 
 
 def _check_devices(values: list, name: str) -> None:

@@ -3,7 +3,7 @@
 Read op.py before this file, and functional/ after it. The body of an operation is given arrays. It
 returns its value and one vjp per array: a function that turns `g`, the gradient with respect to the
 value, into the gradient with respect to that array. No vjp undoes broadcasting: where broadcasting
-stretched `x`, the engine sums the gradient to the shape of `x` (`_fit` in tensor.py). For second
+stretched `x`, the engine sums the gradient to the shape of `x` (`fit` in gradients.py). For second
 derivatives the same body runs on tensors, hence `isinstance(x, Tensor)` in some of them.
 
 Names, arguments and broadcasting are NumPy's. Where a function has a kink, its gradient lies
@@ -32,7 +32,7 @@ from .tensor import Tensor
 # =================================================================================================
 
 
-@op
+@op(gpu="elementwise")
 def add(x, y):
     return x + y, lambda g: g, lambda g: g
 
@@ -158,13 +158,13 @@ def masked_fill(x, *, mask, value):
     return np.where(mask, value, x), lambda g: np.where(mask, 0, g)
 
 
-@op
+@op(moves=True)
 def astype(x, *, dtype):
     """x converted to another dtype; the engine converts the gradient back."""
     return x.astype(number_dtype(dtype)), lambda g: g
 
 
-@op
+@op(moves=True)
 def transfer(x, *, device):
     """x on another device, "cpu" or "cuda"."""
     x = array_of(x)
@@ -249,7 +249,7 @@ def _t(x):
     return np.swapaxes(x, -1, -2)
 
 
-@op
+@op(gpu="linear")
 def matmul(x, y):
     """The matrix product over the last two axes, for operands of one or more dimensions."""
     shapes = [getattr(a, "shape", ()) for a in (x, y)]
@@ -293,13 +293,13 @@ def _tall_matmul(x, y):
 # =================================================================================================
 
 
-@op
+@op(moves=True)
 def reshape(x, *, shape):
     before = x.shape
     return np.reshape(x, shape), lambda g: np.reshape(g, before)
 
 
-@op
+@op(moves=True)
 def transpose(x, *, axes=None):
     """Reorder the axes as `axes` says, or reverse them if it is None."""
     order = [a % x.ndim for a in axes or ()]
@@ -307,29 +307,29 @@ def transpose(x, *, axes=None):
     return np.transpose(x, axes), lambda g: np.transpose(g, back)
 
 
-@op
+@op(moves=True)
 def swapaxes(x, *, axis1, axis2):
     return np.swapaxes(x, axis1, axis2), lambda g: np.swapaxes(g, axis1, axis2)
 
 
-@op
+@op(moves=True)
 def expand_dims(x, *, axis):
     shape = x.shape
     return np.expand_dims(x, axis), lambda g: np.reshape(g, shape)
 
 
-@op
+@op(moves=True)
 def squeeze(x, *, axis=None):
     shape = x.shape
     return np.squeeze(x, axis), lambda g: np.reshape(g, shape)
 
 
-@op
+@op(moves=True)
 def broadcast_to(x, *, shape):
     return np.broadcast_to(x, shape), lambda g: g  # the engine sums what was stretched
 
 
-@op
+@op(moves=True)
 def concatenate(*arrays, axis=0):
     """Join a sequence of arrays along an axis (None: flatten them first)."""
     y = np.concatenate(arrays, axis)
@@ -348,7 +348,7 @@ def concatenate(*arrays, axis=0):
 # =================================================================================================
 
 
-@op
+@op(moves=True)
 def getitem(x, *, index):
     """x[index], for any index that NumPy takes; tensors in the index are used as arrays."""
     index = _plain(index)

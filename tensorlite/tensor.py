@@ -11,22 +11,22 @@ value, and returns the gradient with respect to one input. The body sees plain a
 into a function of tensors that records a `Node` whenever an input needs a gradient. `backward` then
 walks the nodes from the last to the first.
 
-- Broadcasting is undone by the engine, in `_fit`: a vjp returns a gradient of its input's shape, or
+- Broadcasting is undone by the engine, in `fit`: a vjp returns a gradient of its input's shape, or
   of a shape to which that input broadcasts, which `unbroadcast` sums to the input's shape. It may
-  also return a `Part` (graph.py), or None where no gradient flows.
-- Gradients of a value that is used more than once are added up in `_accumulate`.
+  also return a `Part` or a `Deferred` (graph.py), or None where no gradient flows.
+- Gradients of a value that is used more than once are added up in `accumulate`.
 - Ownership: a vjp must never write into `g`, but it may return `g` itself, an array that it
   captured, or a view of either. So the engine adds in place only to arrays that it owns: sums that
-  it allocated, and what the vjps of an operation declared `fresh` return (`_accumulate`): these
+  it allocated, and what the vjps of an operation declared `fresh` return (`accumulate`): these
   vjps promise new arrays, never `g` or one that they captured.
 - Arrays that the graph needs are read-only (protect.py) until their node has been used; the engine
   frees each node right after its use (`Node.free`).
 - The vjp of an input that needs no gradient is never called.
 
-Read on in graph.py (nodes), op.py (how `@op` makes an operation), ops.py (the primitives),
-functional/ (the fused functions of neural networks) and nn.py (modules). arraylike.py has what a
-tensor reports about its array, numpy_names.py gives tensors their operators and methods, and
-modes.py has the modes, such as `no_grad`.
+Read on in gradients.py (how gradients are added), graph.py (nodes), op.py (how `@op` makes an
+operation), ops.py (the primitives), functional/ (the fused functions of neural networks) and nn.py
+(modules). arraylike.py has what a tensor reports about its array, numpy_names.py gives tensors
+their operators and methods, and modes.py has the modes, such as `no_grad`.
 
 Follows HIPS autograd (vjps, ownership of gradients) and micrograd (small enough to read). Unlike in
 both, a node is not a tensor: a value that no vjp captured can be freed during the forward pass.
@@ -43,16 +43,16 @@ import numpy as np
 from .arraylike import (
     ArrayLike,
     array_of,
-    broadcasts,
     check_differentiable,
     is_array,
+    is_float,
     number_dtype,
     type_name,
     whole,
-    wide_sum,
 )
 from .device import place
-from .graph import Node, Part, count_uses, nodes_between
+from .gradients import accumulate, fit, stored
+from .graph import Deferred, Node, Part, count_uses, nodes_between
 from .modes import check_finite, higher_order, in_mode, mode
 
 OPS: dict[str, Callable] = {}  # every operation by name, registered by op.py
@@ -181,7 +181,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     array = data if hasattr(data, "dtype") else np.asarray(data)
     if dtype is None and array is not data and array.dtype == np.float64:
         dtype = np.float32
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" and not is_float(array.dtype):
         raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
     array = array.astype(number_dtype(dtype or array.dtype), copy=True)
     return Tensor(place(whole(array), device), requires_grad and check_differentiable(array))
@@ -276,8 +276,10 @@ def run_backward(
     while queue:
         _, node = heapq.heappop(queue)
         g, owned = held.pop(node)
-        if g.dtype is not node.dtype:  # a sum of float16 in float32
-            g, owned = _stored(g, owned, node)
+        if isinstance(g, Deferred) and getattr(node.vjps, "takes_deferred", False):
+            pass
+        elif g.dtype is not node.dtype or isinstance(g, Deferred):
+            g, owned = stored(g, owned, node)  # computed now, or a sum of float16 in float32
         if wanted is not None and node in wanted:
             found[node] = g, owned
             if not through:
@@ -298,6 +300,7 @@ def run_backward(
             if new is None:
                 continue
             if check:
+                new = new.array() if isinstance(new, Deferred) else new
                 new_array = new.g if isinstance(new, Part) else new
                 check_finite(array_of(new_array), node.op, f"gradient for input {i}", node.origin)
             before = held.get(parent)
@@ -306,20 +309,20 @@ def run_backward(
             if create_graph:
                 if isinstance(new, Part):
                     new = OPS["scatter_add"](new.g, parent.shape, new.index)
-                new = _fit(new, parent, node, i)
+                new = fit(new, parent, node, i)
                 held[parent] = (new if before is None else before[0] + new), False
             else:
-                held[parent] = _accumulate(before, new, parent, node, i)
+                held[parent] = accumulate(before, new, parent, node, i)
         if ready:
             for leaf in node.parents:
                 if isinstance(leaf, Tensor):
                     uses[leaf] -= 1
                     if not uses[leaf] and leaf in held:
-                        g_leaf, owned = _stored(*held.pop(leaf), leaf)
+                        g_leaf, owned = stored(*held.pop(leaf), leaf)
                         ready(leaf, whole(g_leaf if owned else g_leaf.copy()))
         if not retain_graph:
             node.free()
-    gradients = {key: _stored(*value, key) for key, value in (held | found).items()}
+    gradients = {key: stored(*value, key) for key, value in (held | found).items()}
     if not ready:
         return gradients
     for leaf, (g, owned) in gradients.items():
@@ -338,84 +341,6 @@ def _check_together(node: Node, gradients) -> None:
         raise ValueError(
             f"the vjp of '{node.op}' gave {len(gradients)} gradients for {len(node.parents)} inputs"
         )
-
-
-# =================================================================================================
-# What happens to a gradient: it is added up, and broadcasting is undone
-# =================================================================================================
-
-
-def _accumulate(before, new, parent, node: Node, i: int):
-    """Add `new`, one more gradient of a value, to those added so far; returns (sum, owned).
-
-    `before` is the earlier result, or None for the first gradient. The engine adds in place only to
-    arrays that it owns; the head of this file says which ones.
-    """
-    if isinstance(new, Part):
-        half = parent.dtype.char == "e"  # float16 is how numbers are stored; sums are float32
-        if before is None:
-            total = np.zeros(parent.shape, np.float32 if half else parent.dtype, like=new.g)
-        elif before[0].dtype.char == "e":
-            total = whole(before[0]).astype(np.float32)
-        else:
-            total = before[0] if before[1] else whole(before[0].copy())
-        new.add_to(total)
-        return total, True
-    if isinstance(new, Tensor):
-        new = new.data
-    try:
-        fits = new.shape == parent.shape and new.dtype == parent.dtype
-    except AttributeError:
-        raise TypeError(
-            f"the vjp of '{node.op}' gave input {i} an object of type {type(new).__name__}; "
-            "a gradient is an array"
-        ) from None
-    if not fits:
-        new = _fit(new, parent, node, i)
-    fresh = node.fresh and not isinstance(new, np.generic)
-    if before is None:
-        return new, fresh
-    g, owned = before
-    if g.dtype.char == "e":
-        return whole(whole(g).astype(np.float32) + new), True
-    if owned:
-        g += new
-        return before
-    if fresh:
-        new += g
-        return new, True
-    total = g + new
-    return total, not isinstance(total, np.generic)
-
-
-def _stored(g, owned: bool, of) -> tuple:
-    """A finished gradient, an array of the dtype of the value that it is for: (gradient, owned)."""
-    g = whole(g)
-    return (g, owned) if g.dtype == of.dtype else (g.astype(of.dtype), True)
-
-
-def _fit(new, parent, node: Node, i: int):
-    """Undo broadcasting: sum `new`, from the vjp for input `i`, to that input's shape and dtype."""
-    if new.shape != parent.shape:
-        if not broadcasts(parent.shape, new.shape):
-            raise ValueError(
-                f"the vjp of '{node.op}' gave input {i}, of shape {parent.shape}, "
-                f"a gradient of shape {new.shape}"
-            )
-        new = unbroadcast(new, parent.shape)
-    if new.dtype.kind == "c":
-        raise TypeError(f"the vjp of '{node.op}' gave input {i} complex numbers, not real ones")
-    return new if new.dtype == parent.dtype else new.astype(parent.dtype)
-
-
-def unbroadcast(g, shape: tuple[int, ...]):
-    """Sum `g` over the axes that broadcasting added to or stretched in an array of `shape`.
-
-    Broadcasting copies values along an axis; the gradient of a copy is a sum.
-    """
-    added = g.ndim - len(shape)
-    stretched = [added + i for i, n in enumerate(shape) if n == 1]
-    return wide_sum(g, (*range(added), *stretched)).reshape(shape)
 
 
 def _recorded_gradients(node: Node, g: Tensor) -> Sequence:

@@ -60,6 +60,12 @@ def unary_positive(draw):
     return [draw(arrays(kind="positive"))], {}
 
 
+@case("swiglu")
+def swiglu(draw):
+    shape = draw(shapes())
+    return [draw(arrays(shape)), draw(arrays(shape))], {}
+
+
 @case("gelu")
 def gelu(draw):
     return [draw(arrays())], {"approximate": draw(st.sampled_from(["tanh", "none"]))}

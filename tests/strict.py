@@ -4,48 +4,35 @@ What runs on a `StrictArray` would run on a GPU. It refuses what CuPy refuses: c
 without `.get()`, operands that are NumPy arrays, functions, keywords and dtypes that CuPy lacks
 (cupy_api.json, written by benchmarks/cupy_api.py from the real package). It raises where CuPy is
 silently wrong: index arrays out of range, writing to a `broadcast_to` view; memory from `empty` is
-poisoned. And it notes in `waits` whatever would make the program wait for the GPU.
+poisoned. And it notes in `waits` whatever would make the program wait for the GPU, and in
+`launches` what is given to the GPU to do. What else there is of CUDA (streams,
+graphs, memory) is in the other files that begin with strict_.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import linecache
-import sys
+import operator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
+from tests import strict_cuda
+from tests.strict_memory import MemoryPointer, allocate, default_pool, hold
+from tests.strict_streams import (  # noqa: F401 - also for tests of what runs here
+    enqueue,
+    get_current_stream,
+    is_capturing,
+    launches,
+    refuse_while_capturing,
+    wait,
+    waits,
+)
+from tests.strict_work import execute
+
 API = json.loads(Path(__file__).with_name("cupy_api.json").read_text())
-
-# =================================================================================================
-# Waits
-# =================================================================================================
-
-
-class Wait(NamedTuple):
-    """What waited ("item"), the source line that asked for it, and where that is."""
-
-    kind: str
-    line: str
-    where: str
-
-
-waits: list[Wait] = []
-# Who passes on what somebody else asked for: this file, NumPy, and ArrayLike's own `item`.
-_BETWEEN = (__file__, str(Path(np.__file__).parent), str(Path("tensorlite", "arraylike.py")))
-
-
-def _wait(kind: str) -> None:
-    frame = sys._getframe(1)
-    while any(part in frame.f_code.co_filename for part in _BETWEEN):
-        frame = frame.f_back
-    file, number = frame.f_code.co_filename, frame.f_lineno
-    waits.append(Wait(kind, linecache.getline(file, number).strip(), f"{file}:{number}"))
-
 
 # =================================================================================================
 # Into the array and out of it
@@ -54,9 +41,12 @@ def _wait(kind: str) -> None:
 
 def to_device(array, dtype=None):
     """A StrictArray with a copy of what NumPy makes of `array`; one that is given stays itself."""
-    if isinstance(array, StrictArray) and dtype in (None, array.dtype):
-        return array
-    return StrictArray(np.array(_plain(array, host=True), dtype=dtype))
+    if isinstance(array, StrictArray):
+        return array if dtype in (None, array.dtype) else array.astype(dtype)
+    host = np.array(_plain(array, host=True), dtype=dtype)
+    if host.ndim:  # a number travels with the kernel that fills the array
+        refuse_while_capturing()
+    return _wrap(execute("asarray", np.copy, host))
 
 
 def _plain(value, host: bool = False):
@@ -73,14 +63,9 @@ def _plain(value, host: bool = False):
 def _wrap(value):
     if isinstance(value, (np.ndarray, np.generic)):
         return StrictArray(np.asarray(value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_wrap, value)) if type(value) in (list, tuple) else value
-    return value
-
-
-def _compute(function, *args, **kwargs):
-    with np.errstate(all="ignore"):  # a GPU does not warn
-        return function(*args, **kwargs)
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(map(_wrap, value))
+    return type(value)(map(_wrap, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _signature(text: str | None):
@@ -108,13 +93,6 @@ def _check(name: str, signature, args, kwargs) -> None:
         raise TypeError("casting is not supported yet")
 
 
-def _poison(array: np.ndarray) -> np.ndarray:
-    """Fill memory that `empty` left as it was with what nobody takes for a result."""
-    kind = array.dtype.kind
-    array[...] = np.nan if kind in "fc" else True if kind == "b" else np.iinfo(array.dtype).max
-    return array
-
-
 def _index(index):
     """An index as NumPy takes it; index arrays may live on the host."""
 
@@ -122,13 +100,21 @@ def _index(index):
         if isinstance(i, slice):
             return slice(*map(bound, (i.start, i.stop, i.step)))
         if isinstance(i, (StrictArray, np.ndarray)) and i.dtype.kind == "b":
-            _wait("boolean mask")  # how many elements there are shapes the result
-        return i._array if isinstance(i, StrictArray) else i
+            wait("boolean mask")  # how many elements there are shapes the result
+        return i._array if isinstance(i, StrictArray) else _uploaded(i)
 
     def bound(i):
         return int(i) if isinstance(i, StrictArray) else i
 
     return tuple(map(part, index)) if isinstance(index, tuple) else part(index)
+
+
+def _uploaded(index):
+    """An index array of the host as it is now; CuPy copies it to the device."""
+    if isinstance(index, (np.ndarray, list)):
+        refuse_while_capturing()
+        return np.array(index)
+    return index
 
 
 # =================================================================================================
@@ -139,6 +125,11 @@ def _index(index):
 WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress"}
 WAITING |= {"array2string", "array_repr", "array_str", "histogram", "roots"}
 ADD_AT = "ilILefd"  # the dtypes whose atomic additions CuPy has
+# Functions and methods that write to their first argument.
+WRITING = {"copyto", "put_along_axis", "fill_diagonal", "place", "put", "putmask"}
+WRITING |= {"fill", "sort", "partition"}
+# Products go to cuBLAS, which CuPy does not let capture.
+PRODUCTS = {"matmul", "dot", "vdot", "inner", "einsum", "tensordot", "linalg.matmul"}
 
 
 class StrictArray:
@@ -148,8 +139,9 @@ class StrictArray:
     __hash__ = None
 
     def __init__(self, array: np.ndarray):
-        if array.dtype.kind not in "biufc":
+        if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
             raise ValueError(f"the device holds numbers, not {array.dtype}")
+        hold(array)
         self._array = array
 
     def __array__(self, *args, **kwargs):
@@ -175,15 +167,16 @@ class StrictArray:
             if not isinstance(out, StrictArray):
                 raise TypeError("out= is an array of the device")
             kwargs["out"] = out._array
-        result = _compute(getattr(ufunc, method), *values, **kwargs)
+        function = _product(name, values) if name in PRODUCTS else getattr(ufunc, method)
+        result = execute(name, function, *values, into=kwargs.get("out"), **kwargs)
         return _wrap(result) if out is None else out
 
     def _at(self, ufunc, x, index, *values):
-        if ufunc is not np.add or x.dtype.char not in ADD_AT:
-            raise TypeError(f"cupy.{ufunc.__name__}.at does not take {x.dtype}")
+        if ufunc is not np.add:
+            raise TypeError(f"there is no cupy.{ufunc.__name__}.at")
         if isinstance(index, tuple):
             raise TypeError("NumPy hands no tuple of indices on to CuPy; cupy.add.at takes one")
-        ufunc.at(_plain(x), _index(index), *_plain(values))
+        add_at(x, index, *values)
 
     def __array_function__(self, function, types, args, kwargs):
         if not all(issubclass(t, (StrictArray, np.ndarray)) for t in types):
@@ -199,42 +192,50 @@ class StrictArray:
             if not isinstance(args[0], StrictArray):
                 raise TypeError("cupy.where takes a condition on the device")
             if len(args) + len(kwargs) == 1:
-                _wait("one-argument where")
+                wait("one-argument where")
         if name.endswith("_like") and kwargs.get("shape", 1) in (0, ()):
             raise ValueError(f"cupy.{name} ignores shape={kwargs['shape']}; (0,) is not ignored")
         if name in WAITING or (name == "repeat" and isinstance(args[1], StrictArray)):
-            _wait(name)
+            wait(name)
         if name in ("copyto", "put_along_axis", "fill_diagonal"):
             if not isinstance(args[0], StrictArray):
                 raise TypeError(f"cupy.{name} writes to arrays of the device")
         if name in ("take", "take_along_axis"):  # index arrays may live on the host
-            result = _compute(function, _plain(args[0]), *_plain(args[1:], host=True), **kwargs)
-            return _wrap(result)
+            args = (args[0], _plain(_uploaded(args[1]), host=True), *args[2:])
+            return _wrap(execute(name, function, _plain(args[0]), args[1], *args[2:], **kwargs))
         out = kwargs.get("out")
         kwargs = {key: _plain(value) for key, value in kwargs.items()}
-        result = _compute(function, *_plain(args), **kwargs)
+        args = _plain(args)
         if name in ("empty", "empty_like"):
-            _poison(result)
+            like = function(*args, **kwargs)
+            return StrictArray(allocate(like.shape, like.dtype))
+        into = args[0] if name in WRITING else kwargs.get("out")
+        if name in PRODUCTS:
+            function = _product(name, args)
+        elif name in ("allclose", "array_equal"):  # these stay on the device
+            function = _as_array(function)
+        elif name == "where" and any(_is_bfloat16(a) for a in args):
+            function = _in_float32(function)
+        result = execute(name, function, *args, into=into, **kwargs)
         if name == "broadcast_arrays":
             for array in result:
                 array.flags.writeable = False
-        if name in ("allclose", "array_equal"):  # these stay on the device
-            result = np.asarray(result)
         return _wrap(result) if out is None else out
 
     # ---- indexing ----
 
     def __getitem__(self, index):
         index = _index(index)
-        result = self._array[index]
-        if isinstance(result, np.generic):  # NumPy's scalar is a copy, CuPy's 0-d array a view
-            result = self._array[(*index, ...) if isinstance(index, tuple) else (index, ...)]
-        return StrictArray(result)
+        index = index if isinstance(index, tuple) else (index,)
+        if not any(i is ... for i in index):  # so that a single element is a view, as in CuPy
+            index = (*index, ...)
+        return StrictArray(execute("getitem", operator.getitem, self._array, index))
 
     def __setitem__(self, index, value):
         if not isinstance(value, (StrictArray, int, float, complex, np.generic)):
             raise ValueError(f"{type(value).__name__} cannot be assigned: move it to the device")
-        self._array[_index(index)] = _plain(value)
+        args = self._array, _index(index), _plain(value)
+        execute("setitem", operator.setitem, *args, into=self._array)
 
     def __len__(self):
         return len(self._array)
@@ -245,31 +246,32 @@ class StrictArray:
     # ---- what waits ----
 
     def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
-        _wait("get")
+        with get_current_stream() if stream is None else stream:
+            wait("get")
         return self._array.copy()
 
     def item(self):
-        _wait("item")
+        wait("item")
         return self._array.item()
 
     def __bool__(self):
-        _wait("bool")
+        wait("bool")
         return bool(self._array)
 
     def __int__(self):
-        _wait("int")
+        wait("int")
         return int(self._array)
 
     def __float__(self):
-        _wait("float")
+        wait("float")
         return float(self._array)
 
     def __repr__(self):
-        _wait("str")
+        wait("str")
         return repr(self._array)
 
     def __format__(self, spec):
-        _wait("str")
+        wait("str")
         return format(self._array, spec)
 
     def __copy__(self):
@@ -279,12 +281,43 @@ class StrictArray:
         return self.copy()
 
     @property
+    def data(self):
+        return MemoryPointer(self._array)
+
+    @property
     def flags(self):
         """No `writeable`: an array of the device cannot be made read-only."""
         flags = self._array.flags
         return SimpleNamespace(
             c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata
         )
+
+
+def _product(name: str, args):
+    """The function for a product, of arrays of bfloat16 too."""
+    if is_capturing():
+        get_current_stream()._broken = True
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
+    function = operator.attrgetter(name)(np)
+    if not any(map(_is_bfloat16, args)):
+        return function
+    if name == "einsum" or any(getattr(a, "ndim", 0) > 2 for a in args):
+        raise TypeError("data type 'E' not understood")
+    return lambda *args, **kwargs: function(*args, **kwargs).astype(np.result_type(*args))
+
+
+def _is_bfloat16(value) -> bool:
+    return hasattr(value, "dtype") and value.dtype.name == "bfloat16"
+
+
+def _in_float32(function):
+    return lambda *args, **kwargs: function(*args, **kwargs).astype(np.float32)
+
+
+def _as_array(function):
+    return lambda *args, **kwargs: np.asarray(function(*args, **kwargs))
 
 
 def _foreign(value) -> bool:
@@ -328,15 +361,17 @@ def _method(name: str):
     def method(self, *args, **kwargs):
         _check(name, signature, args, kwargs)
         if name in ("tolist", "tobytes", "nonzero", "compress", "dump", "dumps", "tofile"):
-            _wait(name)
+            wait(name)
         if name == "repeat" and isinstance(args[0], StrictArray):
-            _wait("repeat")
+            wait("repeat")
         out = kwargs.get("out")
         kwargs = {key: _plain(value) for key, value in kwargs.items()}
-        result = _compute(numpys, self._array, *_plain(args), **kwargs)
         if name in ("tolist", "tobytes", "dumps"):
-            return result
-        return _wrap(result) if out is None else out
+            return numpys(self._array, *args, **kwargs)
+        into = self._array if name in WRITING else kwargs.get("out")
+        function = _product(name, [self._array]) if name in PRODUCTS else numpys
+        result = execute(name, function, self._array, *_plain(args), into=into, **kwargs)
+        return _wrap(result) if out is None and name not in WRITING else out
 
     return method
 
@@ -373,14 +408,43 @@ def add_at(x: StrictArray, index, value) -> None:
     """cupy.add.at, which takes every index, unlike np.add.at of an array on the device."""
     if x.dtype.char not in ADD_AT:
         raise TypeError(f"cupy.add.at does not take {x.dtype}")
-    np.add.at(_plain(x), _index(index), _plain(value))
+    args = x._array, _index(index), _plain(value)
+    execute("add.at", np.add.at, *args, into=x._array)
+
+
+def _new(name: str):
+    """cupy.zeros and its like, which make an array on the device."""
+    return lambda *args, **kwargs: _wrap(execute(name, getattr(np, name), *args, **kwargs))
+
+
+def _empty(shape, dtype=float, order="C"):
+    return StrictArray(allocate(shape, dtype))
+
+
+def _random_generator(seed=None):
+    """cupy.random.default_rng: as much of it as is needed to see whether cuRAND works."""
+
+    def random(size=(), dtype=np.float64):
+        if is_capturing():
+            raise NotImplementedError("calling cuRAND API during stream capture is unsupported")
+        return to_device(np.random.default_rng(seed).random(size, dtype))
+
+    return SimpleNamespace(random=random)
 
 
 def stand_in() -> SimpleNamespace:
     """As much of a module `cupy` as tensorlite asks for by name."""
     return SimpleNamespace(
         ndarray=StrictArray,
+        array=to_device,
         asarray=to_device,
         asnumpy=StrictArray.get,
+        empty=_empty,
+        **{name: _new(name) for name in ("zeros", "ones", "full", "arange")},
+        **{name: getattr(np, name) for name in ("empty_like", "zeros_like", "copyto")},
         add=SimpleNamespace(at=add_at),
+        random=SimpleNamespace(default_rng=_random_generator),
+        cuda=strict_cuda.namespace(),
+        RawModule=strict_cuda.RawModule,
+        get_default_memory_pool=lambda: default_pool,
     )

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorlite as tl
+from tensorlite.gradients import unbroadcast
 from tensorlite.protect import captures
-from tensorlite.tensor import Tensor, unbroadcast
+from tensorlite.tensor import Tensor
 from tensorlite.testing import arrays, broadcastable, check_grads
 
 

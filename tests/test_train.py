@@ -501,21 +501,21 @@ def test_nanogpt_readme_command_is_the_preset():
         "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
     ).split()
     given, notes = parse(argv)
-    assert len(notes) == 1 and notes[0].startswith("--compile is ignored")
-    assert replace(Settings(**given), out_dir="out") == resolve("--preset", "shakespeare-char")
+    assert not notes
+    assert replace(Settings(**given), out_dir="out", compile=True) == resolve(
+        "--preset", "shakespeare-char"
+    )
     baby = replace(resolve("config/train_shakespeare_char.py"), out_dir="out")
     assert baby == resolve("--preset=baby-gpt") == resolve("baby-gpt")
 
 
 def test_ignored_flags_are_noted(text, tmp_path, capsys):
-    ignored = (
-        "--compile=False --wandb_log=True --always_save_checkpoint=True --backend=nccl".split()
-    )
+    ignored = "--wandb_log=True --always_save_checkpoint=True --backend=nccl".split()
     argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "out", "--max_iters=1", *ignored]
     status, _, err = cli(train.main, capsys, *argv, "--dtype=bfloat16")
     assert status == 0
-    assert len(err.splitlines()) == 5
-    for name in ("compile", "wandb_log", "always_save_checkpoint", "backend", "dtype bfloat16"):
+    assert len(err.splitlines()) == 4
+    for name in ("wandb_log", "always_save_checkpoint", "backend", "dtype bfloat16"):
         assert f"--{name} is ignored: " in err
 
 
@@ -1128,7 +1128,7 @@ def test_a_configuration_file_that_was_edited(tmp_path, capsys):
     edited = dict(batch_size=24, max_iters=7, lr_decay_iters=900, min_lr=1e-4)
     edited |= dict(out_dir=os.path.expanduser("~/x"))
     assert Settings(**given) == replace(preset, **edited)
-    assert len(notes) == 2 and "compile" in notes[0] and "no such setting" in notes[1]
+    assert len(notes) == 1 and "no such setting" in notes[0]
     for line, words in (
         ("n_layer = len('abc')", "line 14 --n_layer"),
         ("n_layer = unknown", "line 14 --n_layer"),

@@ -49,6 +49,7 @@ from .run import (
     TOKENIZER_CONFIG,
     begin_run,
     is_lost,
+    load_gpu_state,
     load_optimizer,
     load_step,
     save_run,

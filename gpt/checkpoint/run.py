@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .adapter import ADAPTER
-from .files import MODEL, open_tensors, sync_directory, write_json, write_tensors
+from .files import MODEL, open_tensors, read_json, sync_directory, write_json, write_tensors
 
 RUN = "run.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -74,7 +74,9 @@ def is_lost(directory: str | Path) -> bool:
     return not (_optimizer_path(Path(directory), 0).exists() or weights_of(directory))
 
 
-def save_run(directory: str | Path, model, optimizer, step: int) -> None:
+def save_run(
+    directory: str | Path, model, optimizer, step: int, gpu_state: dict | None = None
+) -> None:
     """Save the state after `step` updates; the earlier checkpoint stays whole until this one is."""
     directory = Path(directory)
     state = optimizer.state_dict()
@@ -83,12 +85,20 @@ def save_run(directory: str | Path, model, optimizer, step: int) -> None:
         for slot in (UPDATES, *optimizer.slots)
         for name, array in zip(_names(model, optimizer), state[slot])
     }
-    path = _optimizer_path(directory, step)
+    path, gpu_path = _optimizer_path(directory, step), _gpu_path(directory, step)
+    if gpu_state is not None:
+        write_json(gpu_path, gpu_state)
     write_tensors(path, tensors, {"step": str(step)})
     model.save_pretrained(directory, step)
-    for old in directory.glob("optimizer-*.safetensors"):
-        if old != path:
+    for old in (*directory.glob("optimizer-*.safetensors"), *directory.glob("gpu-*.json")):
+        if old != path and (old != gpu_path or gpu_state is None):
             old.unlink()
+
+
+def load_gpu_state(directory: str | Path, step: int) -> dict | None:
+    """What `save_run` was given at that step; None where that was nothing."""
+    path = _gpu_path(Path(directory), step)
+    return read_json(path) if path.exists() else None
 
 
 def load_optimizer(directory: str | Path, model, optimizer, step: int) -> None:
@@ -109,6 +119,10 @@ def load_optimizer(directory: str | Path, model, optimizer, step: int) -> None:
 
 def _optimizer_path(directory: Path, step: int) -> Path:
     return directory / f"optimizer-{step}.safetensors"
+
+
+def _gpu_path(directory: Path, step: int) -> Path:
+    return directory / f"gpu-{step}.json"
 
 
 def _names(model, optimizer) -> list[str]:

@@ -72,7 +72,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(width, C, bias=config.mlp_bias)
 
     def forward(self, x):
-        x = tl.silu(self.gate_proj(x)) * self.up_proj(x)  # (B, T, C) -> (B, T, I)
+        x = tl.swiglu(self.gate_proj(x), self.up_proj(x))  # (B, T, C) -> (B, T, I)
         return self.down_proj(x)  # (B, T, I) -> (B, T, C)
 
 

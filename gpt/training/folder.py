@@ -20,8 +20,8 @@ from .settings import NO_MODEL, RunSettings, Settings, is_model
 RUN_FILES = ("best", "run.json", "config.json", "model.safetensors", "metrics.jsonl", "loss.png")
 RUN_FILES += (checkpoint.ADAPTED, checkpoint.ADAPTER_CONFIG, checkpoint.ADAPTER)
 # Settings that do not change what is learned.
-NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "workers", "recompute")
-NEUTRAL += ("eval_only",)
+NEUTRAL = ("out_dir", "init_from", "overwrite", "device", "dtype", "compile", "workers")
+NEUTRAL += ("recompute", "eval_only")
 
 
 def choose_run(given: dict, out: Path, kind: type[RunSettings] = Settings) -> bool:
@@ -152,6 +152,7 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         names = [*RUN_FILES, FILE_NAME, "tokenizer.json"]
         names += [checkpoint.TOKENIZER_CONFIG]
         names += (p.name for p in out.glob("optimizer-*.safetensors"))
+        names += (p.name for p in out.glob("gpu-*.json"))
         names += (p.name for p in out.glob("answers-*.json"))  # of gpt/finetune/answers.py
         names += [CARD] if is_ours(out / CARD) else []
         for path in (out / name for name in names):

@@ -7,6 +7,7 @@ that was stopped anywhere and resumed is, bit for bit, the run that was left alo
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 
 import numpy as np
@@ -98,6 +99,13 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     call this; rank 0 prints and writes the files.
     """
     s, team, step = run.settings, run.team, run.start
+    one_step = functools.partial(train_step, model, optimizer, task, s, team=team)
+    one_check = functools.partial(check, model, optimizer, task, s, team=team)
+    if s.device == "cuda" and team.size == 1 and hasattr(task, "loss_of"):
+        from .gpu import GPUStep  # a CPU does without
+
+        one_step = GPUStep(model, optimizer, task, s, run.load_gpu_state())
+        one_check, run.gpu_state = one_step.check, one_step.state
     save_interval = s.save_interval or s.eval_interval
     model.train()
     quiet = np.errstate(over="ignore", invalid="ignore")  # `gradients` looks for what overflows
@@ -115,13 +123,14 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
                     run.keep_if_best(model, measured["val_loss"], step)
             stopping = team.sum(stop.requested) > 0  # whichever rank has got the signal
             if step > run.saved and (step % save_interval == 0 or done or stopping):
-                check(run, task, model, optimizer, step)
+                with diverging(run, step):
+                    one_check(step)
                 run.save(model, optimizer, step)
             if done or stopping:
                 return done
 
             with run.clock.step(), diverging(run, step):
-                stepped = train_step(model, optimizer, task, s, step, team)
+                stepped = one_step(step)
             step += 1
 
             progress.stepped(step, stepped and stepped[0])
@@ -140,18 +149,18 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
                 )
 
 
-def check(run: Run, task: Task, model: nn.Module, optimizer, step: int) -> None:
+def check(
+    model: nn.Module, optimizer, task: Task, settings: RunSettings, step: int, team: Team = ALONE
+) -> None:
     """Raise FloatingPointError where the model gives no loss, or no gradient, that is a number.
 
     Called before saving: a ruined model replaces nothing.
     """
-    s, team = run.settings, run.team
-    with diverging(run, step):
-        examples = task.batch(step, model, team)
-        if not examples.whole:
-            return
-        examples = examples[examples.weights != 0][: s.batch_size]
-        gradients(model, optimizer, task, examples, s, step, team)
+    examples = task.batch(step, model, team)
+    if not examples.whole:
+        return
+    examples = examples[examples.weights != 0][: settings.batch_size]
+    gradients(model, optimizer, task, examples, settings, step, team)
     optimizer.zero_grad()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..checkpoint import local_folder
 from ..commandline import Parser
-from .settings import NO_MODEL, Settings
+from .settings import NO_MODEL, Settings, ignored_on_cpu
 
 # What each of them changes in the defaults of settings.py
 
@@ -114,7 +114,6 @@ OF_A_NEW_MODEL = (
 
 # nanoGPT's flags that have no meaning here, and why
 IGNORED = {
-    "compile": "there is nothing to compile",
     "backend": "processes are not started this way",
     "wandb_log": "metrics go to metrics.jsonl",
     "wandb_project": "metrics go to metrics.jsonl",
@@ -175,9 +174,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         values = {n: v for n, v in values.items() if n not in OF_A_NEW_MODEL}
     notes += [f"--{n} is ignored: {IGNORED[n]}" for n in given if n in IGNORED]
     given = values | {n: v for n, v in given.items() if n not in IGNORED}
-    if given.get("dtype", "float32") != "float32":
-        notes.append(f"--dtype {given.pop('dtype')} is ignored: this computes in float32")
-    return given, notes
+    return given, notes + ignored_on_cpu(given)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -38,9 +38,15 @@ class Pretraining:
         return Batch(draw_starts(rng, len(self.train_tokens), n, s.block_size))
 
     def loss(self, model: GPT, examples: Batch, rng=None) -> Tensor:
+        return self.loss_of(model, *self.arrays(examples), rng) * examples.share
+
+    def arrays(self, examples: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of some windows, and the tokens that follow each: (B, T), (B, T)."""
         (starts,) = examples.arrays
-        x, y = draw_batch(self.train_tokens, starts, self.settings.block_size)  # (B, T), (B, T)
-        return model.loss(x, y, rng) * examples.share
+        return draw_batch(self.train_tokens, starts, self.settings.block_size)
+
+    def loss_of(self, model: GPT, x, y, rng=None) -> Tensor:
+        return model.loss(x, y, rng)
 
     def evaluate(self, model: GPT, team: Team = ALONE) -> dict[str, float]:
         """An estimate of the loss on the validation split."""

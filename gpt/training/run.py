@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+import tensorlite as tl
 from tensorlite import nn
 from tensorlite.device import keep_freed_memory, use_gpu
 from tensorlite.parallel import ALONE, Team
@@ -64,7 +65,9 @@ def open_run(
             given = dataclasses.asdict(settings)  # all that it was started with counts as given
         if settings.device == "cuda":
             use_gpu(team.local_rank)  # raises now if there is none to use
-        yield Run(settings, given, team, saved)
+            print(f"{settings.precision} on {tl.cuda.device_name()}")
+        with tl.autocast(settings.precision):
+            yield Run(settings, given, team, saved)
 
 
 class Run:
@@ -78,6 +81,7 @@ class Run:
         self.settings, self.given, self.team, self.saved_run = settings, given, team, saved
         self.out = Path(settings.out_dir)
         self.resumed, self.fingerprint, self.began_with = saved is not None, "", ""
+        self.gpu_state = lambda: None  # what a GPU needs to go on with the same bits (gpu.py)
 
     @functools.cached_property
     def start(self) -> int:
@@ -139,6 +143,10 @@ class Run:
             print(f"{out} has no checkpoint yet: starting at step 0")
         if start > settings.max_iters:
             raise ValueError(f"{out} is at step {start}, --max_iters is {settings.max_iters}")
+
+    def load_gpu_state(self) -> dict | None:
+        """What `gpu_state` gave when the run's checkpoint was saved; None if it was on a CPU."""
+        return checkpoint.load_gpu_state(self.out, self.start) if self.start else None
 
     # ---- from the first write to the last --------------------------------------------------------
 
@@ -206,7 +214,7 @@ class Run:
             optimizer.gather()
         if self.team.rank == 0:
             self.metrics.sync()
-            checkpoint.save_run(self.out, model, optimizer, step)
+            checkpoint.save_run(self.out, model, optimizer, step, self.gpu_state())
             write_card(self, model, self.out, step)
         self.team.wait()
         self.saved = step

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import tensorlite as tl
+from tensorlite.modes import PRECISIONS
+
 from ..checkpoint import CONFIG, is_adapter
 from ..data import CORPORA, validation_size
 
@@ -58,8 +61,15 @@ class RunSettings(ABC):
     save_interval: int | None = option(None, "steps between checkpoints (eval_interval)")
     eval_only: bool = option(False, "measure on held-out data and stop")
     # where to compute
-    device: str = option("cpu", "cpu or cuda")
-    dtype: str = option("float32", "float32; others are ignored, with a note")
+    device: str = option("auto", "cpu, cuda, or auto: cuda where there is a GPU that CuPy can use")
+    dtype: str = option(
+        "auto",
+        "of products on a GPU: bfloat16, float16, tf32 or float32; auto: bfloat16, or float16 on a "
+        "GPU without bfloat16; a CPU computes in float32",
+    )
+    compile: bool = option(
+        True, "on a GPU, record the kernels of a step once, as a CUDA graph, and replay them"
+    )
     workers: str = option(
         "auto",
         "processes that share each batch: a number, or auto: one for each physical core (or GPU), "
@@ -83,10 +93,26 @@ class RunSettings(ABC):
                 raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"--device is cpu or cuda, not {self.device!r}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"--device is cpu, cuda or auto, not {self.device!r}")
+        if self.dtype not in ("auto", *PRECISIONS):
+            raise ValueError(f"--dtype is auto, {', '.join(PRECISIONS)}, not {self.dtype!r}")
+        if self.device == "auto":
+            self.device = "cuda" if tl.cuda.is_available() else "cpu"
         if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
             raise ValueError(f"--workers is auto or a number, at least 1, not {self.workers!r}")
+
+    @property
+    def precision(self) -> str:
+        """The precision of products, for `tl.autocast`: that of --dtype on a GPU.
+
+        Raises ValueError for one that the GPU does not have.
+        """
+        if self.device == "cpu":
+            return "float32"
+        from tensorlite.kernels.precision import usable
+
+        return usable(None if self.dtype == "auto" else self.dtype)
 
     def check_at_least(self, least: int, *names: str) -> None:
         """Raise ValueError for a setting of these that is below `least`, or not a number."""
@@ -168,6 +194,14 @@ class Settings(RunSettings):
         tokens *= 3 * self.max_iters  # a backward pass is twice a forward pass
         tokens += 0 if self.skip_final_eval else validation_size(self.dataset)
         return 12 * self.n_layer * self.n_embd**2 * tokens
+
+
+def ignored_on_cpu(given: dict) -> list[str]:
+    """A note on --dtype, where a CPU will compute."""
+    on_cpu = given.get("device", "auto") == "cpu" or not tl.cuda.is_available()
+    if on_cpu and given.get("dtype", "auto") not in ("auto", "float32"):
+        return [f"--dtype {given['dtype']} is ignored: a CPU computes in float32"]
+    return []
 
 
 _KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}

@@ -74,3 +74,13 @@ class Task(Protocol):
         The model with the lowest `val_loss` is kept in best/. All ranks of the team call this, may
         divide the work, and return the same numbers.
         """
+
+
+class FixedTask(Task, Protocol):
+    """A task whose batches all have arrays of one shape, so that a GPU can replay its step."""
+
+    def arrays(self, examples: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """What the model reads of some examples, and what it is to predict: NumPy arrays."""
+
+    def loss_of(self, model: Any, x, y, rng: RowRandom | None) -> Tensor:
+        """The mean loss of the examples with these arrays, a 0-d tensor."""

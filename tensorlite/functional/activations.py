@@ -1,4 +1,4 @@
-"""GELU and SiLU, which are applied to each element."""
+"""GELU, SiLU and SwiGLU, which are applied to each element."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gelu_composed(x, approximate="tanh"):
     return x * sigmoid(2 * _C * (x + _A * x * x * x))
 
 
-@op(composed=gelu_composed, fresh=True)
+@op(composed=gelu_composed, fresh=True, gpu="activations")
 def gelu(x, *, approximate="tanh", needs):
     """The Gaussian error linear unit: x times the standard normal distribution function of x.
 
@@ -87,7 +87,7 @@ def silu_composed(x):
     return x * sigmoid(x)
 
 
-@op(composed=silu_composed, fresh=True)
+@op(composed=silu_composed, fresh=True, gpu="activations")
 def silu(x, *, needs):
     """x * sigmoid(x), also called swish (Elfwing et al., 2017)."""
     x2 = as_rows(x)
@@ -109,3 +109,22 @@ def silu(x, *, needs):
             slope[block] += p
 
     return np.reshape(y, x.shape), lambda g: (np.reshape(as_rows(g) * slope, g.shape),)
+
+
+def swiglu_composed(gate, up):
+    return silu(gate) * up
+
+
+@op(composed=swiglu_composed, fresh=True, gpu="activations")
+def swiglu(gate, up, *, needs):
+    """silu(gate) * up, the gated activation of Llama's MLP (Shazeer, 2020)."""
+    if gate.shape != up.shape:
+        raise ValueError(f"swiglu: the gate {gate.shape} and what it gates {up.shape} differ")
+    opened, gate_vjp = silu.body(gate, needs=(needs[0],))  # how far the gate is open
+    y = opened * up
+    up = up if needs[0] else None
+
+    def vjp(g):
+        return gate_vjp(g * up)[0] if needs[0] else None, g * opened if needs[1] else None
+
+    return y, vjp

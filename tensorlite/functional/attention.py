@@ -114,7 +114,7 @@ FEW = 16  # queries for which the scores are shifted without asking whether they
 LARGE = 30  # scores up to it need no shift: exp(30) is 1e13, far from overflow in float32
 
 
-@op(composed=attention_composed, fresh=True)
+@op(composed=attention_composed, fresh=True, gpu="attention")
 def attention(
     q,
     k,
@@ -306,7 +306,7 @@ def packed_attention_composed(qkv, n_head, dropout_p=0.0, keep=None, attn_mask=N
     return np.reshape(np.transpose(y, (0, 2, 1, 3)), (*qkv.shape[:2], qkv.shape[2] // 3))
 
 
-@op(composed=packed_attention_composed, fresh=True)
+@op(composed=packed_attention_composed, fresh=True, gpu="attention")
 def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, attn_mask=None, needs):
     """`causal_self_attention` with dropout given by the booleans `keep`, False to drop."""
     q, k, v = _heads(qkv, n_head)

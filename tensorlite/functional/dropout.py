@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..device import RowRandom
 from ..op import op
 from ..tensor import Tensor, tensor
 
@@ -22,6 +23,8 @@ def dropout(x, p: float, rng) -> Tensor:
 def draw_keep(shape, p, rng, like):
     if not 0 <= p < 1:
         raise ValueError(f"dropout takes 0 <= p < 1, not {p}")
+    if isinstance(rng, RowRandom):
+        return rng.keep(shape, p, like)
     rng = np.random.default_rng() if rng is None else rng
     return np.asarray(rng.random(shape, dtype=np.float32) >= p, like=like)
 
@@ -30,7 +33,7 @@ def drop_composed(x, keep, p):
     return x * (keep / (1 - p)).astype(x.dtype)
 
 
-@op(composed=drop_composed)
+@op(composed=drop_composed, gpu="elementwise")
 def drop(x, *, keep, p):
     """x / (1 - p) where the boolean array `keep` is True, and x times 0 elsewhere."""
 

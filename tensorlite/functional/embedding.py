@@ -13,7 +13,7 @@ def embedding_composed(weight, ids):
     return getitem(weight, ids if hasattr(ids, "dtype") else np.asarray(ids))
 
 
-@op(composed=embedding_composed)
+@op(composed=embedding_composed, gpu="embedding")
 def embedding(weight, *, ids):
     """The row of `weight` for each id: weight (V, C), integer ids (...) -> (..., C).
 

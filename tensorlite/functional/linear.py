@@ -17,7 +17,7 @@ def linear_composed(x, weight, bias=None):
     return y if bias is None else y + bias
 
 
-@op(composed=linear_composed, fresh=True)
+@op(composed=linear_composed, fresh=True, gpu="linear")
 def linear(x, weight, bias=None, *, needs):
     """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m).
 

@@ -31,7 +31,7 @@ def cross_entropy_composed(
     return sum(loss) if reduction == "sum" else sum(loss) / counted.sum()
 
 
-@op(composed=cross_entropy_composed, fresh=True)
+@op(composed=cross_entropy_composed, fresh=True, gpu="loss")
 def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     """The negative log of the probability that softmax(logits) gives to the targets, in nats.
 
@@ -92,7 +92,7 @@ def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reducti
     return cross_entropy(logits, targets, ignore_index, reduction)
 
 
-@op(composed=linear_cross_entropy_composed, fresh=True)
+@op(composed=linear_cross_entropy_composed, fresh=True, gpu="loss")
 def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
     """cross_entropy(x @ weight.T, targets) without holding all logits in memory.
 

@@ -18,7 +18,7 @@ def layer_norm_composed(x, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
-@op(composed=layer_norm_composed, fresh=True)
+@op(composed=layer_norm_composed, fresh=True, gpu="norm")
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5, needs):
     """Normalize each vector along the last axis, then multiply by weight and add bias.
 
@@ -80,7 +80,7 @@ def rms_norm_composed(x, weight=None, eps=1e-5):
     return y if weight is None else y * weight
 
 
-@op(composed=rms_norm_composed)
+@op(composed=rms_norm_composed, gpu="norm")
 def rms_norm(x, weight=None, *, eps=1e-5, needs):
     """Divide each vector along the last axis by its root mean square, and multiply by weight.
 

@@ -20,7 +20,7 @@ def rope_composed(x, cos, sin):
     return concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
-@op(composed=rope_composed, fresh=True)
+@op(composed=rope_composed, fresh=True, gpu="rope")
 def rope(x, *, cos, sin, needs):
     """Turn the pairs of x (..., T, D) by angles with these cosines and sines, (..., T, D / 2).
 

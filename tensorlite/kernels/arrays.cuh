@@ -39,6 +39,11 @@ template <int V, class T> DEV void store(T* p, const float* r) {
     else p[0] = narrow<T>(r[0]);
 }
 
+// 16 bytes of T as they are stored, or one element: what a thread holds of several rows at once, and
+// unpacks by load<V>(reinterpret_cast<const T*>(&stored), r) when it needs the numbers.
+template <class T, int V> struct Stored { typedef uint4 type; };
+template <class T> struct Stored<T, 1> { typedef T type; };
+
 // e^x and e^(x - m): to an ulp for float32 storage, by the hardware's approximation for 16 bits.
 template <class T> struct Exp {
     static DEV float of(float x) { return ex2(x * LOG2E); }

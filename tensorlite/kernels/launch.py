@@ -1,7 +1,8 @@
 """Compiling CUDA kernels from the .cu files beside this one, and launching them.
 
-NVRTC compiles a kernel when it is first asked for, and CuPy keeps the result on disk. A kernel is a
-C++ template; its arguments in angle brackets, such as the types of the arrays, are part of its name.
+NVRTC compiles a kernel when it is first asked for, and CuPy keeps the result on disk. A kernel is
+a C++ template; its arguments in angle brackets, such as the types of the arrays, are part of its
+name.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def launch(file: str, kernel: str, grid: tuple, block: tuple, args: tuple, share
 def _argument(value):
     if value is None:
         return np.uint64(0)
+    if isinstance(value, np.generic):  # among them float64, which is a float too
+        return value
     if isinstance(value, (bool, int)):
         return np.int32(value)
     return np.float32(value) if isinstance(value, float) else value
@@ -122,7 +125,7 @@ def vector(n: int, *arrays) -> int:
 
 def contiguous(x):
     """`x`, or a copy of it in C order."""
-    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    return x if x.flags.c_contiguous else x.copy()
 
 
 def multiprocessors() -> int:

@@ -11,6 +11,7 @@ import contextvars
 
 import numpy as np
 
+from ..arraylike import bfloat16
 from ..modes import mode
 from .elementwise import cast
 
@@ -27,12 +28,7 @@ def low(x) -> np.dtype:
 
 
 def low_dtype(precision: str) -> np.dtype:
-    """The dtype of this name: "float16", or "bfloat16", for which NumPy needs ml_dtypes."""
-    if precision == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(precision)
+    return bfloat16() if precision == "bfloat16" else np.dtype(precision)
 
 
 def tf32() -> bool:
@@ -58,3 +54,21 @@ def copies(weights: list, low_copies: list):
         yield
     finally:
         _copies.reset(token)
+
+
+def usable(precision: str | None = None) -> str:
+    """`precision`, or where it is None the best that the GPU has: bfloat16, before it float16.
+
+    Raises ValueError for bfloat16 or TF32 on a GPU without them (before compute capability 8.0).
+    """
+    import cupy
+
+    capability = int(cupy.cuda.Device().compute_capability) / 10  # from "75", "90"
+    if precision is None:
+        return "bfloat16" if capability >= 8 else "float16"
+    if capability < 8 and precision in ("bfloat16", "tf32"):
+        raise ValueError(
+            f"this GPU, of compute capability {capability}, has no {precision} products: take "
+            "float16, or float32"
+        )
+    return precision
