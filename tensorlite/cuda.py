@@ -80,19 +80,28 @@ class Captured:
     def __call__(self, *inputs):
         import cupy
 
+        if self._graph is None:
+            self.record(*inputs)
         _check_arrays(inputs)
         caller = cupy.cuda.get_current_stream()
         self._before.record(caller)
         self.stream.wait_event(self._before)  # what the caller has begun is done first
-        if self._graph is None:
-            self._inputs = Inputs(inputs, self.stream)
         self._inputs.copy(inputs)
-        if self._graph is None:
-            self._graph, self._result = self._record()
         self._graph.launch(self.stream)
         self._after.record(self.stream)
         caller.wait_event(self._after)  # what the caller begins from now on comes after
         return self._result
+
+    def record(self, *inputs) -> None:
+        """Warm up and record, as the first call does by itself, and launch nothing."""
+        import cupy
+
+        _check_arrays(inputs)
+        self._before.record(cupy.cuda.get_current_stream())
+        self.stream.wait_event(self._before)
+        self._inputs = Inputs(inputs, self.stream)
+        self._inputs.copy(inputs)
+        self._graph, self._result = self._record()
 
     def _record(self):
         """The graph, and what `fn` returned while it was recorded."""
@@ -234,6 +243,14 @@ def _line(frames) -> str:
         if frame.line and not name.startswith(folders) and "site-packages" not in name:
             return f". The line: {frame.line} ({Path(name).name}, line {frame.lineno})"
     return ""
+
+
+def device_name() -> str:
+    """The name of the GPU in use, such as "NVIDIA H100 80GB HBM3"."""
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def memory_hint(error: MemoryError) -> str:
