@@ -7,6 +7,7 @@ Python runs then, and the GPU goes from kernel to kernel without waiting for it.
 
 from __future__ import annotations
 
+import itertools
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -136,16 +137,27 @@ class Captured:
 
 
 class Inputs:
-    """The arrays on the GPU that a captured function is given, and the way into them."""
+    """The arrays on the GPU that a captured function is given, and the way into them.
+
+    They lie in one piece of memory, which one copy fills.
+    """
 
     def __init__(self, inputs: Sequence, stream):
         import cupy
 
         self.stream = stream
-        self.arrays = [cupy.empty(a.shape, a.dtype) for a in inputs]
-        # The GPU reads a copy's host memory after the call has returned, so that there are two for
-        # each array, used in turn. Only from pinned memory is the copy made without waiting.
-        self._pinned = [[_pinned_like(a) for a in inputs] for _ in range(2)]
+        ends = list(itertools.accumulate(-(-a.nbytes // 256) * 256 for a in inputs))
+        self._places = [slice(end - -(-a.nbytes // 256) * 256, end) for a, end in zip(inputs, ends)]
+        self._memory = cupy.empty(max(256, *ends, 0), np.uint8)
+        self.arrays = [
+            self._memory[place][: a.nbytes].view(a.dtype).reshape(a.shape)
+            for place, a in zip(self._places, inputs)
+        ]
+        # The GPU reads a copy's host memory after the call has returned, so that there are two,
+        # used in turn. Only from pinned memory is the copy made without waiting.
+        size = self._memory.nbytes
+        pinned = (cupy.cuda.alloc_pinned_memory(size) for _ in range(2))
+        self._pinned = [np.frombuffer(memory, np.uint8, size) for memory in pinned]
         self._copied = [cupy.cuda.Event() for _ in range(2)]
         self._turn = 0
 
@@ -162,21 +174,17 @@ class Inputs:
             )
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
-        for array, pinned, value in zip(self.arrays, self._pinned[self._turn], inputs, strict=True):
-            if not isinstance(value, np.ndarray):
+        pinned = self._pinned[self._turn]
+        for place, value in zip(self._places, inputs):
+            if isinstance(value, (np.ndarray, np.generic)):
+                raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+                pinned[place][: raw.size] = raw
+        self._memory.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
+        for array, value in zip(self.arrays, inputs):
+            if not isinstance(value, (np.ndarray, np.generic)):
                 with self.stream:
                     array[...] = value
-            elif value.size:
-                pinned[...] = value
-                array.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
         self._copied[self._turn].record(self.stream)
-
-
-def _pinned_like(array) -> np.ndarray:
-    import cupy
-
-    memory = cupy.cuda.alloc_pinned_memory(max(1, array.nbytes))
-    return np.frombuffer(memory, np.uint8, array.nbytes).view(array.dtype).reshape(array.shape)
 
 
 def _described(arrays: Sequence) -> str:
