@@ -7,6 +7,7 @@ Python runs then, and the GPU goes from kernel to kernel without waiting for it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -78,21 +79,37 @@ class Captured:
         self._graph = self._result = self._inputs = None
 
     def __call__(self, *inputs):
+        if self._graph is None:
+            self.record(*inputs)
+        with self._ordered():
+            self._inputs.copy(inputs)
+            self._graph.launch(self.stream)
+        return self._result
+
+    def record(self, *inputs) -> None:
+        """Warm up and record, as the first call would, without a launch. See `capture`."""
+        _check_arrays(inputs)
+        with self._ordered():
+            self._inputs = Inputs(inputs, self.stream)
+            self._inputs.copy(inputs)
+            self._graph, self._result = self._record()
+
+    @contextlib.contextmanager
+    def _ordered(self):
+        """Work for `stream` comes after what the caller began, and before what the caller begins.
+
+        The stream is a non-blocking one: CUDA itself would put the two in no order.
+        """
         import cupy
 
-        _check_arrays(inputs)
         caller = cupy.cuda.get_current_stream()
         self._before.record(caller)
-        self.stream.wait_event(self._before)  # what the caller has begun is done first
-        if self._graph is None:
-            self._inputs = Inputs(inputs, self.stream)
-        self._inputs.copy(inputs)
-        if self._graph is None:
-            self._graph, self._result = self._record()
-        self._graph.launch(self.stream)
-        self._after.record(self.stream)
-        caller.wait_event(self._after)  # what the caller begins from now on comes after
-        return self._result
+        self.stream.wait_event(self._before)
+        try:
+            yield
+        finally:
+            self._after.record(self.stream)
+            caller.wait_event(self._after)
 
     def _record(self):
         """The graph, and what `fn` returned while it was recorded."""
@@ -145,6 +162,7 @@ class Inputs:
 
         Raises ValueError for another number of arrays, and for other shapes or dtypes.
         """
+        _check_arrays(inputs)
         given, expected = _described(inputs), _described(self.arrays)
         if given != expected:
             raise ValueError(
