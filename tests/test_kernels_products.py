@@ -58,9 +58,10 @@ def agree(result, expected, dtype=None):
 
 def lay(x, layout: str):
     """`x` on the device, in rows that are apart, by columns, or in neither way."""
-    if layout == "apart":
+    if layout in ("apart", "shifted"):
         wide = np.concatenate([x, np.full_like(x, np.nan)], axis=-1)
-        return on_device(wide)[..., : x.shape[-1]]
+        shift = 1 if layout == "shifted" else 0  # from an address that few algorithms would take
+        return on_device(np.roll(wide, shift, axis=-1))[..., shift : shift + x.shape[-1]]
     if layout == "columns":
         return on_device(np.ascontiguousarray(x.swapaxes(-1, -2))).swapaxes(-1, -2)
     if layout == "every other":
@@ -70,7 +71,7 @@ def lay(x, layout: str):
     return on_device(x)
 
 
-layouts = st.sampled_from(["whole", "apart", "columns", "every other", "repeated"])
+layouts = st.sampled_from(["whole", "apart", "shifted", "columns", "every other", "repeated"])
 sizes = st.integers(1, 20)
 
 
@@ -369,6 +370,45 @@ def test_without_nvmath_products_are_cupys_and_one_line_says_so(monkeypatch, dty
         agree(y, product[0], dtype)  # CuPy rounds it first
     assert cublaslt.chosen() == {} and not cublaslt.restore({})
     cublaslt.choose(True)
+
+
+@no_gpu
+def test_the_stand_in_refuses_what_the_library_or_a_gpu_would(monkeypatch):
+    a, b = pair()
+
+    def refused(words, error=emulator_blas.cuBLASLtError, **change):
+        cublaslt.load.cache_clear()
+        original = cublaslt.Library.__dict__[name := next(iter(change))]
+        with monkeypatch.context() as patch:
+            patch.setattr(cublaslt.Library, name, functools.partialmethod(change[name], original))
+            with pytest.raises(error, match=words):
+                matmul(a, b)
+
+    def longer(self, original, matrix, shape, batch):
+        return original(self, matrix, (shape[0] + 1, shape[1]), batch)
+
+    def narrower(self, original, matrix, shape, batch):
+        return original(self, matrix._replace(row=4), shape, batch)
+
+    def further(self, original, matrix, shape, batch):
+        return original(self, matrix._replace(row=matrix.row + 8), shape, batch)
+
+    def shifted(self, original, plan, algorithm, operands, out, stream):
+        return original(self, plan, algorithm, operands, out + 2, stream)
+
+    def unknown(self, original, plan, algorithm, operands, out, stream):
+        return original(self, plan, algorithm + 100, operands, out, stream)
+
+    def freed(self, original, plan, *rest):
+        self.lt.matrix_layout_destroy(plan.a)
+        return original(self, plan, *rest)
+
+    refused("shapes", _layout=longer)
+    refused("leading dimension", _layout=narrower)
+    refused("illegal memory", RuntimeError, _layout=further)
+    refused("more aligned address", _run=shifted)
+    refused("no algorithm", _run=unknown)
+    refused("no handle", _run=freed)
 
 
 def test_the_stand_in_has_the_names_and_numbers_of_the_real_package():
