@@ -8,6 +8,7 @@ Python runs then, and the GPU goes from kernel to kernel without waiting for it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ def capture(fn: Callable, *, warmup: int = 2, restore: Sequence = ()) -> Capture
     >>> def step(x, y):
     ...     loss = model.loss(x, y)
     ...     loss.backward()
-    ...     optimizer.step()
+    ...     optimizer.step()  # of an SGD: its learning rate stays as it is now
     ...     optimizer.zero_grad()
     ...     return loss
     >>> step = tl.cuda.capture(step)
@@ -43,8 +44,10 @@ def capture(fn: Callable, *, warmup: int = 2, restore: Sequence = ()) -> Capture
     launches, and launches that. Later calls copy the arguments into the arrays which `fn` was
     given, and launch it again: **the Python code of `fn` does not run again**, so that its numbers
     and its choices stay as they were. Whatever is to change from call to call is an argument, or is
-    changed on the GPU. A call returns at once; what `fn` returned is the result of every call, and
-    each call overwrites it. Its arrays are read as all others are, after they are computed.
+    changed on the GPU. (AdamW counts its steps in Python, and so refuses to be captured; see
+    kernels/update.py for an update that is told the count by an argument.) A call returns at once;
+    what `fn` returned is the result of every call, and each call overwrites it. Its arrays are read
+    as all others are, after they are computed.
 
     Warming up runs `fn` in earnest. If it changes arrays that matter, such as parameters and the
     state of an optimizer, give them as `restore`, tensors or arrays: they are put back afterwards.
@@ -81,6 +84,7 @@ class Captured:
     def __call__(self, *inputs):
         if self._graph is None:
             self.record(*inputs)
+        _check_arrays(inputs)
         with self._ordered():
             self._inputs.copy(inputs)
             self._graph.launch(self.stream)
@@ -144,16 +148,28 @@ class Captured:
 
 
 class Inputs:
-    """The arrays on the GPU that a captured function is given, and the way into them."""
+    """The arrays on the GPU that a captured function is given, and the way into them.
+
+    They lie in one piece of memory, which one copy fills.
+    """
 
     def __init__(self, inputs: Sequence, stream):
         import cupy
 
         self.stream = stream
-        self.arrays = [cupy.empty(a.shape, a.dtype) for a in inputs]
-        # The GPU reads a copy's host memory after the call has returned, so that there are two for
-        # each array, used in turn. Only from pinned memory is the copy made without waiting.
-        self._pinned = [[_pinned_like(a) for a in inputs] for _ in range(2)]
+        sizes = [-(-a.nbytes // 256) * 256 for a in inputs]  # each begins at a multiple of 256
+        ends = list(itertools.accumulate(sizes))
+        self._parts = [slice(end - size, end) for size, end in zip(sizes, ends)]
+        self._memory = cupy.empty(max([256, *ends]), np.uint8)
+        self.arrays = [
+            self._memory[part][: a.nbytes].view(a.dtype).reshape(a.shape)
+            for part, a in zip(self._parts, inputs)
+        ]
+        # The GPU reads a copy's host memory after the call has returned, so that there are two,
+        # used in turn. Only from pinned memory is the copy made without waiting.
+        size = self._memory.nbytes
+        pinned = (cupy.cuda.alloc_pinned_memory(size) for _ in range(2))
+        self._pinned = [np.frombuffer(memory, np.uint8, size) for memory in pinned]
         self._copied = [cupy.cuda.Event() for _ in range(2)]
         self._turn = 0
 
@@ -171,21 +187,17 @@ class Inputs:
             )
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
-        for array, pinned, value in zip(self.arrays, self._pinned[self._turn], inputs, strict=True):
-            if not isinstance(value, np.ndarray):
+        pinned = self._pinned[self._turn]
+        for part, value in zip(self._parts, inputs):
+            if isinstance(value, (np.ndarray, np.generic)):
+                raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+                pinned[part][: raw.size] = raw
+        self._memory.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
+        for array, value in zip(self.arrays, inputs):
+            if not isinstance(value, (np.ndarray, np.generic)):
                 with self.stream:
                     array[...] = value
-            elif value.size:
-                pinned[...] = value
-                array.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
         self._copied[self._turn].record(self.stream)
-
-
-def _pinned_like(array) -> np.ndarray:
-    import cupy
-
-    memory = cupy.cuda.alloc_pinned_memory(max(1, array.nbytes))
-    return np.frombuffer(memory, np.uint8, array.nbytes).view(array.dtype).reshape(array.shape)
 
 
 def _described(arrays: Sequence) -> str:
