@@ -30,8 +30,6 @@ from .cache import Cache
 AHEAD = 4  # steps that are launched together, and whose tokens are copied to the host together
 SPARE = 16  # steps that are launched to find the faster way
 FASTER = 0.9  # of the time: how much faster the second way has to be to be taken
-    0.9  # how much faster the model's own pass has to be, so that a run chooses as the last did
-)
 
 
 class Step:
@@ -54,8 +52,7 @@ class Step:
             self.bias = None
         matrices = [p.data for p in model.parameters() if p.ndim == 2]
         self.matrices = {id(w): contiguous(cast(w, low(w))) for w in matrices}
-        lowered = [w for w in matrices if low(w) != w.dtype]
-        self.copies = lowered, [self.matrices[id(w)] for w in lowered]
+        self.copies = [(w, self.matrices[id(w)]) for w in matrices if low(w) != w.dtype]
         self.n_launched = 0  # since `begin`
         results = self.state.tokens[:AHEAD], self.logprobs[:AHEAD]
         self.host = [Host(*results), Host(*results)]  # used in turn
@@ -63,13 +60,16 @@ class Step:
         self.recorded = self.record()
 
     def record(self) -> Callable:
+        """The faster way, recorded."""
         s = self.state
-        ways = [self.forward]
-        if self.takes_few_rows():
-            ways.insert(0, self.forward_few_rows)
+        ways = [self.forward_few_rows] if self.takes_few_rows() else []
+        ways.append(self.forward)
         ways = [tl.cuda.capture(way, restore=(s.token, s.slot, s.step)) for way in ways]
-        times = [milliseconds(way) for way in ways]
-        return ways[0 if times[0] * FASTER <= times[-1] else -1]
+        for way in ways:
+            way.record()
+        if len(ways) > 1 and milliseconds(ways[1]) < FASTER * milliseconds(ways[0]):
+            ways.reverse()
+        return ways[0]
 
     # ---- the host's side -------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Step:
 
     def forward(self) -> None:
         """A step by the model's own forward pass."""
-        with tl.no_grad(), copies(*self.copies):
+        with tl.no_grad(), copies(self.copies):
             cache = PlacesOnGPU(self.cache, self.state)
             x = self.model.hidden(self.state.token[:, None], cache=cache)  # (B, 1) -> (B, 1, C)
             x, table = x.data[:, 0], self.model.head.weight.data  # (B, C), (V, C)
