@@ -158,15 +158,14 @@ def attempt(function: Callable, *args):
 
 
 class CountLaunches:
-    """Stands before the function of a `tl.cuda.capture`, and counts the nodes of its graph.
+    """A function, to be captured, that counts what it launches: the nodes of its graph.
 
     `number` has the count after the capture, None if the driver does not tell.
     """
 
-    def __init__(self, captured):
-        self.function, self.number = captured.fn, None
-        self.__name__ = getattr(captured.fn, "__name__", "captured")
-        captured.fn = self
+    def __init__(self, function: Callable):
+        self.function, self.number = function, None
+        self.__name__ = function.__name__
 
     def __call__(self, *inputs):
         before = _strict_launches()
