@@ -78,12 +78,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def chosen(options) -> list[str]:
     """The parts to run; each configuration of --steps is one."""
     names = [flag[2:] for flag in PARTS if getattr(options, flag[2:])]
-    if not names and (options.strict or options.train is None):
+    train = ["train"] if options.train else []
+    if not names and not train:
         names = [flag[2:] for flag in PARTS]
-    steps = ["steps-tiny"] if options.strict else [f"steps-{name}" for name in options.configs]
-    at = names.index("steps") if "steps" in names else 0
-    names[at : at + ("steps" in names)] = steps if "steps" in names else []
-    return names + ["train"] * (options.train is not None or options.strict)
+        train = ["train"] if options.strict else []
+    configs = ["tiny"] if options.strict else options.configs
+    parts = []
+    for name in names:
+        parts += [f"steps-{config}" for config in configs] if name == "steps" else [name]
+    return parts + train
 
 
 # =================================================================================================

@@ -55,11 +55,11 @@ def ours(values: np.ndarray, precision: str) -> tuple[float, float]:
     with tl.autocast(precision):
         qkv = tl.tensor(values.reshape(B, T, -1).astype(dtype_of(precision)), device="cuda")
         qkv.requires_grad = True
-        y = tl.packed_attention(qkv, n_head=n_head)
+        y = tl.causal_self_attention(qkv, n_head=n_head)
         g = tl.Tensor(place(np.ones(y.shape, y.data.dtype), "cuda"))
         return both_ways(
             captured_milliseconds,
-            lambda: tl.packed_attention(qkv, n_head=n_head) and None,
+            lambda: tl.causal_self_attention(qkv, n_head=n_head) and None,
             lambda: tl.grad(y, qkv, gradient=g, retain_graph=True) and None,
         )
 

@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -148,12 +149,11 @@ def queued_milliseconds(function: Callable) -> float:
 
 
 def attempt(function: Callable, *args):
-    """What the function returns; None, and a line on stderr, where it raises."""
+    """What the function returns; None, and the error on stderr, where it raises."""
     try:
         return function(*args)
     except Exception as error:
-        name = getattr(function, "__name__", function)
-        print(f"{name}{args}: {type(error).__name__}: {error}", file=sys.stderr)
+        traceback.print_exception(error, limit=-4)
         return None
 
 

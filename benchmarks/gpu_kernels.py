@@ -142,7 +142,7 @@ def products_and_attention(rows: int, width: int, precision: str) -> Iterator[Ca
     )
     for size in (32, 64, 128):
         qkv = full(2, rows, 3 * 2 * size).astype(dtype_of(precision))
-        yield Case(f"attention, heads of {size}", lambda x: tl.packed_attention(x, n_head=2), [qkv])
+        yield Case(f"attention, heads of {size}", lambda x: tl.causal_self_attention(x, n_head=2), [qkv])
 
 
 def check_all(precision: str) -> list[dict]:

@@ -123,7 +123,7 @@ def vector(n: int, *arrays) -> int:
 
 def contiguous(x):
     """`x`, or a copy of it in C order."""
-    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    return x if x.flags.c_contiguous else x.copy()
 
 
 def multiprocessors() -> int:

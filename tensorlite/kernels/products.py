@@ -117,7 +117,7 @@ def _with_rows(x, transposed: bool):
     flipped = np.swapaxes(x, -1, -2)
     if _has_rows(flipped):
         return flipped, not transposed
-    return np.ascontiguousarray(x), transposed
+    return x.copy(), transposed
 
 
 def _has_rows(x) -> bool:
