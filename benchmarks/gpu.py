@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ sys.path[:] = [  # of this folder, tokenizers.py must not be found in place of t
     *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent),
 ]
 
-from benchmarks.gpu_card import Table, describe, use_strict_device  # noqa: E402
+from benchmarks.gpu_card import Table, describe, errors, use_strict_device  # noqa: E402
 
 CONFIGS = "A", "B", "C2", "C16", "D8"
 PRECISIONS = "bfloat16", "float32", "tf32", "float16"
@@ -115,7 +116,8 @@ def run_part(part: str, options) -> None:
     """Run a part, print its tables, and write them to a file, after each table and at the end."""
     if options.strict:
         use_strict_device()
-    found = {"machine": describe(), "tables": [], "error": None}
+    warnings.showwarning = note_warning
+    found = {"machine": describe(), "tables": [], "error": ""}
     start = time.perf_counter()
 
     def save() -> None:
@@ -128,9 +130,17 @@ def run_part(part: str, options) -> None:
             found["tables"].append(table._asdict())
             save()
     except Exception:
-        found["error"] = traceback.format_exc()
-        print(found["error"], file=sys.stderr)
+        errors.append(traceback.format_exc())
+        print(errors[-1], file=sys.stderr)
+    found["error"] = "\n".join(errors)
     save()
+
+
+def note_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning; that an operation goes without its kernel is an error of this part."""
+    print(f"{category.__name__}: {message}", file=sys.stderr)
+    if "simpler operations" in str(message) or "nvmath" in str(message):
+        errors.append(str(message))
 
 
 # =================================================================================================
@@ -149,7 +159,7 @@ def start_part(part: str, argv: list[str], options) -> dict:
         why = f"the process ended with status {status}"
     except subprocess.TimeoutExpired:
         status, why = 1, f"the process was stopped after {LIMIT} s"
-    found = {"machine": {}, "tables": [], "seconds": None, "error": None}
+    found = {"machine": {}, "tables": [], "seconds": None, "error": ""}
     if file.exists():
         found |= json.loads(file.read_text())
         file.unlink()

@@ -35,6 +35,7 @@ def use_strict_device() -> None:
     """Let "cuda" be the strict device of the tests for the rest of this process."""
     import pytest
 
+    import tests.test_strict  # noqa: F401 (now, since it looks for the real CuPy)
     from tests import emulator_blas, strict
 
     patch = pytest.MonkeyPatch()
@@ -148,12 +149,16 @@ def queued_milliseconds(function: Callable) -> float:
     return milliseconds(lambda: [function() for _ in range(CALLS)] and None, CALLS)
 
 
+errors: list[str] = []  # of what this process has tried
+
+
 def attempt(function: Callable, *args):
-    """What the function returns; None, and the error on stderr, where it raises."""
+    """What the function returns; None where it raises, and the error is added to `errors`."""
     try:
         return function(*args)
-    except Exception as error:
-        traceback.print_exception(error, limit=-4)
+    except Exception:
+        errors.append(traceback.format_exc())
+        print(errors[-1], file=sys.stderr)
         return None
 
 

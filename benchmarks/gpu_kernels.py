@@ -142,17 +142,16 @@ def products_and_attention(rows: int, width: int, precision: str) -> Iterator[Ca
     )
     for size in (32, 64, 128):
         qkv = full(2, rows, 3 * 2 * size).astype(dtype_of(precision))
-        yield Case(f"attention, heads of {size}", lambda x: tl.causal_self_attention(x, n_head=2), [qkv])
+        yield Case(f"attention, heads of {size}", lambda x: tl.causal_self_attention(x, 2), [qkv])
 
 
 def check_all(precision: str) -> list[dict]:
     """The largest differences from NumPy in float64, a row for each operation and shape."""
     found = []
     for rows, width, vocabulary in [TINY] if is_strict() else SHAPES:
-        both = [
-            *cases(rows, width, vocabulary, precision),
-            *products_and_attention(rows, width, precision),
-        ]
+        both = [*products_and_attention(rows, width, precision)]
+        if precision != "tf32":  # which is of products
+            both = [*cases(rows, width, vocabulary, precision), *both]
         for case in both:
             difference = attempt(check, case, precision)
             right = difference is not None and difference <= TOLERANCE[precision]
