@@ -19,13 +19,9 @@ import numpy as np
 # =================================================================================================
 
 
-class cuda:
-    """A namespace, for `tl.cuda.is_available()`, which is spelled as in PyTorch."""
-
-    @staticmethod
-    def is_available() -> bool:
-        """Whether CuPy, a GPU and the CUDA libraries are all usable. Never raises."""
-        return _cuda_fault() is None
+def is_available() -> bool:
+    """Whether CuPy, a GPU and the CUDA libraries are all usable. Never raises."""
+    return _cuda_fault() is None
 
 
 @functools.cache
@@ -83,7 +79,7 @@ def add_at(total, index, g) -> None:
 
 def count_gpus() -> int:
     """How many GPUs CuPy can use; 0 without CuPy."""
-    if not cuda.is_available():
+    if not is_available():
         return 0
     import cupy
 

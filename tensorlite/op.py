@@ -121,7 +121,8 @@ class Op:
         given, stored, result = values, None, NotImplemented
         if self.gpu and values[0].__class__ is not np.ndarray and on_gpu(values):
             result = _kernels().run(self.gpu, self.name, values, static)
-        if result is NotImplemented:
+        plain = result is NotImplemented
+        if plain:
             if self.converts:
                 if self.composed is not None:
                     values, stored = _of_one_dtype(values, self.floats)
@@ -131,7 +132,7 @@ class Op:
                 values, stored = _widened(values)
 
         try:
-            if result is NotImplemented:
+            if plain:
                 result = self.body(*values, **static) if static else self.body(*values)
         except (TypeError, AttributeError):
             _check_devices(values, self.name)
@@ -149,7 +150,7 @@ class Op:
             elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
                 raise TypeError(self._wrong_value(value))
         dtype = value.dtype
-        if dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
+        if plain and dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
             value = value.astype(np.float32)  # NumPy makes float32 * int64 and exp(int64) float64
         if stored is not None and value.dtype != stored and value.dtype.kind == "f":
             value = value.astype(stored)

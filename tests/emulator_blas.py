@@ -298,7 +298,9 @@ def matmul(
             z += beta * added.astype(np.float32)
         result[...] = apply(z)
 
-    _require(strict_streams.get_current_stream().ptr == stream, "another stream than the current one")
+    _require(
+        strict_streams.get_current_stream().ptr == stream, "another stream than the current one"
+    )
     strict_streams.enqueue(work, "cublasLt")
 
 

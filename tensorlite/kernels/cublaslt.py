@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .layouts import Matrix, Problem
+
 DTYPES = {"float32": 0, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 SUMS_IN_FLOAT32, TF32 = 68, 77  # cublasComputeType_t
 NOT_SUPPORTED = 15  # cublasStatus_t
@@ -30,54 +32,6 @@ REPEATS = 6  # runs that are timed together
 MOST_PLANS = 4096  # problems that are kept; of more, the oldest is forgotten
 _NUMBERS = np.array([0, 1], np.float32)  # alpha and beta, which the library reads from memory
 ZERO, ONE = _NUMBERS.ctypes.data, _NUMBERS.ctypes.data + _NUMBERS.itemsize
-
-
-class Matrix(NamedTuple):
-    """How a matrix, or a batch of matrices, lies in memory."""
-
-    dtype: str
-    row: int  # elements from one row to the next
-    stride: int  # elements from one matrix of the batch to the next
-    alignment: int  # a number of bytes by which the address is divisible
-
-    def __str__(self) -> str:
-        return f"{self.dtype}/{self.row}/{self.stride}/{self.alignment}"
-
-
-def matrix(x) -> Matrix:
-    """The description of an array whose rows are contiguous: (..., rows, columns) or a vector."""
-    size, address = x.dtype.itemsize, x.data.ptr
-    row = x.shape[-1]
-    if x.ndim > 1 and x.shape[-2] > 1:
-        row = x.strides[-2] // size
-    stride = x.strides[0] // size if x.ndim == 3 and len(x) > 1 else 0
-    alignment = 256 if address % 256 == 0 else min(16, address & -address)
-    return Matrix(x.dtype.name, row, stride, alignment)
-
-
-class Problem(NamedTuple):
-    """All that the choice of an algorithm depends on: out = op(a) @ op(b) and what follows it."""
-
-    rows: int
-    columns: int
-    inner: int
-    batch: int
-    ta: bool
-    tb: bool
-    a: Matrix
-    b: Matrix
-    out: Matrix
-    add: Matrix | None
-    bias: Matrix | None
-    epilogue: str  # "", "gelu" or "dgelu"
-    aux: Matrix | None
-    tf32: bool
-
-    def __str__(self) -> str:
-        sizes = "x".join(map(str, self[:4]))
-        sides = f"{self.a}{'T' if self.ta else ''} {self.b}{'T' if self.tb else ''}"
-        rest = f"add {self.add} bias {self.bias} {self.epilogue or '-'} {self.aux}"
-        return f"{sizes} {sides} {self.out} {rest}{' tf32' if self.tf32 else ''}"
 
 
 class Plan(NamedTuple):

@@ -63,15 +63,16 @@ def linear(x, weight, bias=None, *, needs):
     dtype, rounded = low(x), tf32()
     n, m = weight.shape
     shape, rows = x.shape, math.prod(x.shape[:-1])
-    x2 = _in(dtype, np.reshape(contiguous(x), (rows, n)))
-    w = _in(dtype, weight)
-    y = product(x2, w, bias=None if bias is None else _in(dtype, bias), tf32=rounded)  # (rows, m)
+    x2 = cast(np.reshape(contiguous(x), (rows, n)), dtype)
+    w = _weight(weight, dtype)
+    bias = bias if bias is None else _weight(bias, dtype)
+    y = product(x2, w, bias=bias, tf32=rounded)  # (rows, m)
     of_x, of_weight = x.dtype, weight.dtype
     x2, w = x2 if needs[1] else None, w if needs[0] else None
 
     def vjp(g):
         g = np.reshape(contiguous(g), (rows, m))
-        low_g = _in(dtype, g)
+        low_g = cast(g, dtype)
         return (
             Product(low_g, w, shape, of_x, rounded) if needs[0] else None,
             product(x2, low_g, ta=True, dtype=of_weight, tf32=rounded) if needs[1] else None,
@@ -81,11 +82,9 @@ def linear(x, weight, bias=None, *, needs):
     return np.reshape(y, (*shape[:-1], m)), vjp
 
 
-def _in(dtype, x):
-    """`x` in the dtype of the product: itself, the low copy of a weight, or a cast."""
-    if x.dtype == dtype:
-        return x
-    return lowered(x) if low(x) == dtype else cast(x, dtype)
+def _weight(weight, dtype):
+    """A weight in the dtype of the product: itself, its low copy, or a cast."""
+    return lowered(weight) if low(weight) == dtype else cast(weight, dtype)
 
 
 def matmul(x, y):
@@ -94,24 +93,26 @@ def matmul(x, y):
     if not fits or not has_c_type(x, y) or (y.ndim > 2 and x.shape[:-2] != y.shape[:-2]):
         return NotImplemented
     dtype, rounded = low(x), tf32()
+    if low(y) != dtype:
+        return NotImplemented
     shape = (*x.shape[:-1], y.shape[-1])
     shapes, dtypes = (x.shape, y.shape), (x.dtype, y.dtype)
-    x, y = (_flat(_in(dtype, a), y.ndim) for a in (x, y))
+    batched = y.ndim > 2
+    x, y = (_matrices(cast(a, dtype), batched) for a in (x, y))
 
     def vjp_x(g):
-        g = _flat(_in(dtype, g), len(shapes[1]))
+        g = _matrices(cast(g, dtype), batched)
         return np.reshape(product(g, y, tb=True, dtype=dtypes[0], tf32=rounded), shapes[0])
 
     def vjp_y(g):
-        g = _flat(_in(dtype, g), len(shapes[1]))
+        g = _matrices(cast(g, dtype), batched)
         return np.reshape(product(x, g, ta=True, dtype=dtypes[1], tf32=rounded), shapes[1])
 
     return np.reshape(product(x, y, tf32=rounded), shape), vjp_x, vjp_y
 
 
-def _flat(x, beside: int):
-    """`x` as a matrix, or as matrices along one axis if what it multiplies has `beside` > 2 axes."""
-    if x.ndim <= 3 and x.ndim == beside:
-        return x
+def _matrices(x, batched: bool):
+    """x (..., rows, columns) with one axis for all its batch axes, or as a matrix of all rows."""
     *batch, rows, columns = x.shape
-    return np.reshape(x, (-1, columns) if beside == 2 else (math.prod(batch), rows, columns))
+    count = math.prod(batch)
+    return np.reshape(x, (count, rows, columns) if batched else (count * rows, columns))

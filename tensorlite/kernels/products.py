@@ -1,16 +1,18 @@
 """Matrix products on a GPU, and what is done with a product before it is stored.
 
-cublaslt.py computes them. What it cannot do, and everything where nvmath-python is not installed,
-is composed here from CuPy's products and NumPy's functions.
+cublaslt.py computes them. What it cannot do is composed of a product and other kernels; where
+nvmath-python is not installed, the products are CuPy's.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..functional.activations import gelu
-from .cublaslt import DTYPES, Operands, Problem, library, matrix
+from .activations import gelu
+from .cublaslt import DTYPES, Operands, library
+from .elementwise import cast, plus
 from .launch import empty
+from .layouts import Problem, has_rows, matrix, with_rows
 from .precision import tf32 as tf32_is_on
 
 
@@ -42,18 +44,18 @@ def matmul(
 
     Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
-    a, ta = _with_rows(a, ta)
-    b, tb = _with_rows(b, tb)
+    dtype = np.dtype(a.dtype if dtype is None else dtype) if out is None else out.dtype
+    _check(a, b, ta, tb, dtype)
     M, K = a.shape[:-3:-1] if ta else a.shape[-2:]
     N = b.shape[-2 if tb else -1]
-    dtype = np.dtype(a.dtype if dtype is None else dtype) if out is None else out.dtype
     shape = (*a.shape[:-2], M, N)
-    _check(a, b, K == b.shape[-1 if tb else -2], dtype)
     _check_rest(shape, dtype, out, add, bias, epilogue, aux)
+    a, ta = with_rows(a, ta)
+    b, tb = with_rows(b, tb)
     if out is None:
         out = empty(shape, dtype)
     if bias is not None and bias.dtype != dtype:
-        bias = bias.astype(dtype)  # the library takes no other
+        bias = cast(bias, dtype)  # the library takes no other
     if 0 in shape:
         return out
 
@@ -65,35 +67,42 @@ def matmul(
     batch = len(a) if a.ndim == 3 else 1
 
     def compute(out, add, bias, epilogue, aux) -> bool:
-        described = [x if x is None else matrix(x) for x in (a, b, out, add, bias, aux)]
-        *sides, aux_side = described
-        problem = Problem(M, N, K, batch, ta, tb, *sides, epilogue, aux_side, tf32)
+        *sides, saved = (x if x is None else matrix(x) for x in (a, b, out, add, bias, aux))
+        problem = Problem(M, N, K, batch, ta, tb, *sides, epilogue, saved, tf32)
         return known.product(problem, Operands(a, b, out, add, bias, aux))
 
     if not compute(out, add, bias, epilogue, aux):
         y = empty(shape, np.float32)
         if not compute(y, None, None, "", None):
             raise RuntimeError(
-                f"cuBLASLt has no product of {a.dtype} on {known.card}: use float32 or float16"
+                f"cuBLASLt has no product of {a.dtype} on {known.card}: use another precision"
             )
         _finish(y, out, add, bias, epilogue, aux)
     return out
 
 
-def _check(a, b, fits: bool, dtype) -> None:
+def _check(a, b, ta: bool, tb: bool, dtype) -> None:
     names = a.dtype.name, b.dtype.name, dtype.name
     if names[0] != names[1] or names[0] not in DTYPES or names[2] not in (names[0], "float32"):
         raise TypeError(
             "a product is of two arrays of float32, bfloat16 or float16, and its result is of "
             f"their dtype or float32; here {names[0]} and {names[1]} give {names[2]}"
         )
-    if not fits or a.ndim != b.ndim or a.ndim not in (2, 3) or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"a product of {a.shape} and {b.shape}: the shapes do not fit")
+    if (
+        a.ndim != b.ndim
+        or a.ndim not in (2, 3)
+        or a.shape[:-2] != b.shape[:-2]
+        or a.shape[-2 if ta else -1] != b.shape[-1 if tb else -2]
+    ):
+        raise ValueError(
+            f"a product of {a.shape}{' transposed' if ta else ''} and {b.shape}"
+            f"{' transposed' if tb else ''}: the shapes do not fit"
+        )
 
 
 def _check_rest(shape, dtype, out, add, bias, epilogue, aux) -> None:
     for name, x in dict(out=out, add=add, aux=aux).items():
-        if x is not None and (x.shape != shape or x.dtype != dtype or not _has_rows(x)):
+        if x is not None and (x.shape != shape or x.dtype != dtype or not has_rows(x)):
             raise ValueError(
                 f"{name} is {shape} of {dtype} with contiguous rows, not {x.shape} of {x.dtype}"
             )
@@ -101,34 +110,10 @@ def _check_rest(shape, dtype, out, add, bias, epilogue, aux) -> None:
         raise ValueError(f"the bias is {shape[-1:]}, not {bias.shape}")
     if epilogue not in ("", "gelu", "dgelu") or (aux is None) != (epilogue == ""):
         raise ValueError(f"the epilogue is '', or 'gelu' or 'dgelu' with aux, not {epilogue!r}")
-    if (len(shape) == 3 and (epilogue or bias is not None)) or (epilogue == "dgelu" and bias):
-        raise ValueError("an epilogue or a bias is for products of two axes, and dgelu has no bias")
-
-
-# =================================================================================================
-# How arrays lie in memory
-# =================================================================================================
-
-
-def _with_rows(x, transposed: bool):
-    """`x` with contiguous rows, as a view or as a copy, and whether it is transposed then."""
-    if _has_rows(x):
-        return x, transposed
-    flipped = np.swapaxes(x, -1, -2)
-    if _has_rows(flipped):
-        return flipped, not transposed
-    return x.copy(), transposed
-
-
-def _has_rows(x) -> bool:
-    """Whether the elements of each row are neighbours, and the rows do not overlap."""
-    size, (rows, columns) = x.dtype.itemsize, x.shape[-2:]
-    steps = x.strides[:-1] if rows > 1 else x.strides[:-2]
-    return (
-        (columns == 1 or x.strides[-1] == size)
-        and (rows == 1 or x.strides[-2] >= columns * size)
-        and all(step >= 0 and step % size == 0 for step in steps)
-    )
+    if bias is not None and epilogue == "dgelu":
+        raise ValueError("the epilogue dgelu has no bias")
+    if len(shape) == 3 and (epilogue or bias is not None):
+        raise ValueError("an epilogue or a bias is for products of two axes, not of three")
 
 
 # =================================================================================================
@@ -149,15 +134,13 @@ def _product(a, b, ta: bool, tb: bool):
 
 def _finish(y, out, add, bias, epilogue: str, aux) -> None:
     """Write a product to `out`, with all that follows it, computed in float32."""
-    if y.dtype != np.float32:
-        y = y.astype(np.float32)
+    y = cast(y, np.float32)
     for term in (add, bias):
-        if term is not None:
-            y = y + term.astype(np.float32)
+        y = y if term is None else plus(y, term)
     if epilogue == "gelu":
         aux[...] = y
-        y, _ = gelu.body(y, needs=(False,))
+        y, _ = gelu(y, needs=(False,))
     elif epilogue == "dgelu":
-        _, vjp = gelu.body(aux.astype(np.float32), needs=(True,))
+        _, vjp = gelu(aux, needs=(True,))
         (y,) = vjp(y)
     out[...] = y
