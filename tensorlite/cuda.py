@@ -19,7 +19,7 @@ import numpy as np
 from .device import is_available, place
 from .tensor import Tensor
 
-__all__ = ["Captured", "capture", "is_available", "memory_hint"]
+__all__ = ["Captured", "capture", "device_name", "is_available", "memory_hint"]
 
 # =================================================================================================
 # Capture
@@ -265,6 +265,14 @@ def _line(frames) -> str:
         if frame.line and not name.startswith(folders) and "site-packages" not in name:
             return f". The line: {frame.line} ({Path(name).name}, line {frame.lineno})"
     return ""
+
+
+def device_name() -> str:
+    """The name of the GPU in use, such as "NVIDIA H100 80GB HBM3"."""
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def memory_hint(error: MemoryError) -> str:
