@@ -22,6 +22,11 @@ if emulator.compiler() is None:
 BF16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
 TOLERANCE = {np.dtype(np.float32): 3e-6, np.dtype(np.float16): 1e-3, BF16: 6e-3}
 dtypes = st.sampled_from(list(TOLERANCE))
+# Every kernel that is compiled takes a second, so that only float32 comes in ragged rows.
+rows_of = st.one_of(
+    st.tuples(st.just(np.dtype(np.float32)), st.sampled_from([1, 5, 65, 256, 1001]), st.booleans()),
+    st.tuples(dtypes, st.sampled_from([8, 16, 256, 3000]), st.just(False)),
+)  # (dtype, columns, whether the array begins at no multiple of 16 bytes)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -81,15 +86,11 @@ def losses(logits, targets, ignored):
 
 
 @few
-@given(
-    st.tuples(st.integers(0, 9), st.sampled_from([1, 5, 8, 65, 256, 1001, 3000])),
-    dtypes,
-    st.sampled_from(["mean", "sum", "none"]),
-    st.booleans(),
-    st.integers(0, 2**32),
-)
-def test_cross_entropy_is_that_of_the_definition(shape, dtype, reduction, odd, seed):
+@given(st.integers(0, 9), rows_of, st.sampled_from(["mean", "sum", "none"]), st.integers(0, 2**32))
+def test_cross_entropy_is_that_of_the_definition(rows, kind, reduction, seed):
     rng = np.random.default_rng(seed)
+    dtype, n_classes, odd = kind
+    shape = rows, n_classes
     logits = normal(rng, shape, dtype, scale=3)
     logits = unaligned(logits) if odd else logits
     t = rng.integers(-1, shape[1] + 1, shape[0])  # some out of range, which count nothing
@@ -219,14 +220,15 @@ def test_float32_under_autocast_keeps_the_dtypes_of_the_gradients(precision):
 @few
 @given(
     st.sampled_from([0, 1, 2, 33, 300, 2500]),
-    st.sampled_from([(1, 8), (3, 1), (40, 7), (65, 16), (5000, 24)]),
-    dtypes,
+    st.sampled_from([1, 3, 65, 5000]),
+    rows_of,
     st.sampled_from([np.int32, np.int64, np.uint16]),
-    st.booleans(),
     st.integers(0, 2**32),
 )
-def test_embedding_gathers_rows_and_sums_their_gradients(count, table, dtype, id_type, odd, seed):
+def test_embedding_gathers_rows_and_sums_their_gradients(count, rows, kind, id_type, seed):
     rng = np.random.default_rng(seed)
+    dtype, n, odd = kind
+    table = rows, min(n, 304)
     weight = normal(rng, table)
     ids = rng.integers(0, table[0], count).astype(id_type)
     value, vjp = embedding.embedding(weight, ids=to_device(ids))
@@ -429,8 +431,7 @@ def test_a_tied_model_has_the_gradients_of_the_cpu(precision):
         weight = tl.tensor(place(table), requires_grad=True)
         x = tl.embedding(weight, place(ids[:, :-1]))
         value = tl.linear_cross_entropy(x, weight, place(ids[:, 1:]))
-        logits = x @ weight.swapaxes(0, 1)
-        (value + tl.cross_entropy(logits, place(ids[:, 1:]), reduction="sum")).backward()
+        (value + tl.cross_entropy(x, place(ids[:, 1:] % 8), reduction="sum")).backward()
         return value.data, weight.grad.data
 
     want, want_gradient = gradients(np.asarray)

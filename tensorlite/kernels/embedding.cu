@@ -18,9 +18,9 @@
 
 // out (positions, n): the row of weight (vocabulary, n) for each id, or NaN for an id outside it.
 // blockDim.y positions a block.
-template <class T, class Id, int V>
+template <class T, int V>
 __global__ void __launch_bounds__(256)
-gather(const T* weight, const Id* ids, T* out, i64 positions, i64 vocabulary, int n) {
+gather(const T* weight, const i64* ids, T* out, i64 positions, i64 vocabulary, int n) {
     i64 position = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (position >= positions) return;
     i64 id = ids[position];
@@ -37,21 +37,20 @@ gather(const T* weight, const Id* ids, T* out, i64 positions, i64 vocabulary, in
 
 // sorted (count,): the ids in ascending order. order (count,): the position of each of them; equal
 // ids stay in the order of their positions.
-template <class Id>
 __global__ void __launch_bounds__(256)
-sort_ids(const Id* ids, int count, i64 vocabulary, u32* sorted, int* order) {
+sort_ids(const i64* ids, int count, i64 vocabulary, u32* sorted, int* order) {
     constexpr int TILE = 2048, PART = TILE / 8;
     alignas(16) __shared__ u32 tile[TILE];
     __shared__ int before[8][32];
     int thread = threadIdx.y * 32 + threadIdx.x;
     int position = blockIdx.x * 32 + threadIdx.x, part = threadIdx.y * PART;
-    i64 id = position < count ? (i64)ids[position] : -1;
+    i64 id = position < count ? ids[position] : -1;
     u32 mine = id >= 0 && id < vocabulary ? (u32)id : NO_ID;
     int smaller = 0;
     for (int start = 0; start < count; start += TILE) {
         __syncthreads();
         for (int i = thread; i < TILE; i += 256) {
-            i64 other = start + i < count ? (i64)ids[start + i] : -1;
+            i64 other = start + i < count ? ids[start + i] : -1;
             tile[i] = other >= 0 && other < vocabulary ? (u32)other : NO_ID;
         }
         __syncthreads();
