@@ -50,6 +50,9 @@ WIDTHS = [
 CASES = [(True, *case) for case in WIDTHS] + [(False, *case) for case in WIDTHS if case[3]]
 
 
+IN_PLACE = ("in place", "scattered")
+
+
 def case_name(value):
     return NAMES.get(value) if isinstance(value, np.dtype) else None
 
@@ -82,16 +85,18 @@ def test_norm(centred, stored, products, widths, _, data):
     gradients = vjp(g)
     assert [gradient is not None for gradient in gradients] == list(needs)
     if needs[0]:
-        way = draw(st.sampled_from(["array", "plus", "in place", "columns first"]))
+        way = draw(st.sampled_from(["array", "plus", "in place", "scattered", "columns first"]))
         if way == "columns first" and weight is not None:
             near(gradients[1].array(), (q * z).sum(0), F32)
         if way == "array":
             near(gradients[0].array(), gx, stored, 3)
         else:
             total, before = some(rng, (rows, n), stored)
-            result = gradients[0].plus(total, out=total if way == "in place" else None)
+            if way == "scattered":  # in place, but not in C order
+                total = np.ascontiguousarray(total.T).T
+            result = gradients[0].plus(total, out=total if way in IN_PLACE else None)
             near(result, before + gx, stored, 3)
-            assert (result is total) == (way == "in place")
+            assert (result is total) == (way in IN_PLACE)
     if weight is not None:
         near(gradients[1].array(), (q * z).sum(0), F32)
     if bias is not None:
