@@ -9,6 +9,7 @@ import tensorlite as tl
 from tensorlite.arraylike import bfloat16
 from tensorlite.device import RowRandom
 from tensorlite.kernels import activations, elementwise, norm, random, rope
+from tensorlite.kernels.launch import contiguous
 from tests.strict import to_device
 from tests.test_kernels import device  # noqa: F401 - a fixture for every test here
 
@@ -93,7 +94,7 @@ def test_norm(centred, stored, products, widths, _, data):
         else:
             total, before = some(rng, (rows, n), stored)
             if way == "scattered":  # in place, but not in C order
-                total = np.ascontiguousarray(total.T).T
+                total = contiguous(total.T).T
             result = gradients[0].plus(total, out=total if way in IN_PLACE else None)
             near(result, before + gx, stored, 3)
             assert (result is total) == (way in IN_PLACE)
