@@ -82,9 +82,10 @@ def adamw_settings(
 ) -> np.ndarray:
     """What `adamw` needs to know of a group of parameters at its update number `t`: float32 (9,).
 
-    Update the same array on the GPU from the host for each step. The numbers are those that
-    optim.AdamW computes, in float64; `t` counts from 1. The gradients are divided by `loss_scale`,
-    and then multiplied by min(1, max_norm / (their norm + 1e-6)).
+    The other options are those of optim.AdamW, and so is the arithmetic, in float64; `t` counts
+    from 1. The gradients are divided by `loss_scale`, and then, if `adamw` is given the sum of
+    their squares, multiplied by min(1, max_norm / (their norm + 1e-6)). The array is on the CPU:
+    it is copied to the GPU before each step.
     """
     beta1, beta2 = betas
     correction1, correction2 = 1 - beta1**t, 1 - beta2**t
@@ -98,8 +99,8 @@ def adamw(table: Table, settings, square=None) -> None:
     """Update params, m and v of a table from its gradients, and the copies, if it has any.
 
     `settings` (groups, 9), float32 on the GPU, has a row of `adamw_settings` for each group.
-    `square` is the `sum_of_squares` of the gradients, on which clipping depends; without it nothing
-    is clipped. If it is not finite, nothing changes. A parameter without a gradient stays.
+    `square` is the `sum_of_squares` of the gradients; without it nothing is clipped. If it is not
+    finite, nothing changes. A parameter without a gradient stays as it is.
     """
     kernel = f"adamw<{c_type(table.low or np.float32)}>"
     args = table.entries, table.chunks, CHUNK, settings, square
