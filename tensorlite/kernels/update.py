@@ -10,7 +10,6 @@ from .launch import c_type, ceil_div, empty, launch
 from .total import total
 
 CHUNK = 8192  # elements that a block takes: few enough to fill a GPU, many enough to be worth it
-SETTINGS = 9  # numbers in a row of `adamw_settings`
 
 
 class Table:
@@ -53,15 +52,15 @@ class Table:
     def _check(self, name: str, column: list) -> None:
         if len(column) != len(self.params):
             raise ValueError(f"{len(column)} arrays ({name}) for {len(self.params)} parameters")
+        dtypes = ("bfloat16", "float16") if name == "copy" else ("float32",)
         for i, (a, p) in enumerate(zip(column, self.params)):
             if a is None:
                 continue
-            itemsize = 2 if name == "copy" else 4
-            if a.size != p.size or a.dtype.itemsize != itemsize or not a.flags.c_contiguous:
+            if a.size != p.size or a.dtype.name not in dtypes or not a.flags.c_contiguous:
                 raise ValueError(
                     f"the {name} of parameter {i} is of dtype {a.dtype} and shape {a.shape}; it "
-                    f"must be contiguous, have {p.size} elements, and "
-                    f"{itemsize} bytes in each"
+                    f"must be contiguous, of dtype {' or '.join(dtypes)}, and have {p.size} "
+                    "elements"
                 )
 
 
