@@ -7,8 +7,9 @@ On a CPU nothing of this folder is imported. Each idea has a .cu file, whose hea
 - precision.py says in which dtype products are computed. products.py are the matrix products,
   layouts.py says how their matrices lie in memory, cublaslt.py asks NVIDIA's library for them, and
   linear.py is the layer made of one.
-- attention, norm, activations, rope, loss, softmax and embedding are the operations of those names;
-  elementwise adds, converts and drops; random draws the masks of dropout.
+- attention, norm, activations, rope, loss and embedding are the operations of those names; softmax
+  is a part of attention in float32; elementwise adds, converts and drops; random draws the masks
+  of dropout; total sums what is left of a sum.
 - update.py updates all parameters in one launch; decode.py generates text.
 
 An operation that is declared with `gpu="norm"` has a body of its own name in norm.py, with the
