@@ -1,7 +1,5 @@
 """Causal attention on a GPU, or on the emulator of its kernels, against NumPy in float64."""
 
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,25 +8,11 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.functional.attention import packed_attention
 from tensorlite.kernels import attention as kernels
-from tests import emulator, emulator_blas, strict
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+from tests.test_kernels import device  # noqa: F401 (the fixture)
 
 BF16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
 F16, F32 = np.dtype(np.float16), np.dtype(np.float32)
 TOLERANCE = {BF16: 1e-2, F16: 1e-3, F32: 3e-6}  # of the largest element
-
-
-@pytest.fixture(autouse=True, scope="module")
-def gpu():
-    with pytest.MonkeyPatch.context() as patch:
-        if not HAS_GPU:
-            patch.setattr("tensorlite.device._cuda_fault", lambda: None)
-            patch.setitem(sys.modules, "cupy", strict.stand_in())
-            emulator_blas.install(patch)
-        yield
 
 
 def on_device(x):
@@ -231,3 +215,21 @@ def test_tensors(precision):
         bound = TOLERANCE[z.dtype] * np.max(np.abs(right))
         np.testing.assert_allclose(x.get().astype(F32), right, rtol=0, atol=bound)
     assert there.grad.dtype == F32
+
+
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_captured(dtype):
+    """A captured forward and backward pass gives the same bits as one that is launched."""
+    qkv, g, keep = draw(7, dtype, 1, 2, 9, 64, 0.3)
+
+    def step(qkv, g, keep):
+        how = dict(n_head=2, dropout_p=0.3, keep=keep, needs=(True,))
+        y, vjp = kernels.packed_attention(qkv, **how)
+        parts = [qkv[..., 64 * i : 64 * (i + 1)] for i in range(3)]
+        z, apart_vjp = kernels.attention(*parts, is_causal=True, needs=(True,) * 3)
+        return y, *vjp(g), z, *apart_vjp(z)
+
+    launched = step(*map(on_device, (qkv, g, keep)))
+    captured = tl.cuda.capture(step)
+    for x, same in zip(captured(qkv, g, keep), launched, strict=True):
+        np.testing.assert_array_equal(x.get(), same.get())
