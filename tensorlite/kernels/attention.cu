@@ -187,8 +187,8 @@ attention_forward(const Low* __restrict__ qkv, Low* __restrict__ y, float* __res
 
 // ---- the gradient of the queries, and of each row terms = {-lse, -sum(g * y)}
 //
-// With p = exp(scores) / sum(exp(scores)), the weights, and dp = g @ v.T, their gradient, the scores have the
-// gradient ds = p * (dp - sum(p * dp)); the sum over the keys equals sum(g * y). Then
+// With the weights p = exp(scores - max) / sum, and dp = g @ v.T, their gradient, the scores have
+// the gradient ds = p * (dp - sum(p * dp)); this sum over the keys equals sum(g * y). Then
 // dq = ds @ k * scale. Dropout applies to dp as it did to p, and sum(g * y) is right with it too.
 
 template <class Low, int D, int M, int BLOCKS, bool DROP>
