@@ -223,10 +223,10 @@ def test_captured(dtype):
     qkv, g, keep = draw(7, dtype, 1, 2, 9, 64, 0.3)
 
     def step(qkv, g, keep):
-        how = dict(n_head=2, dropout_p=0.3, keep=keep, needs=(True,))
-        y, vjp = kernels.packed_attention(qkv, **how)
-        parts = [qkv[..., 64 * i : 64 * (i + 1)] for i in range(3)]
-        z, apart_vjp = kernels.attention(*parts, is_causal=True, needs=(True,) * 3)
+        how = dict(dropout_p=0.3, keep=keep)
+        y, vjp = kernels.packed_attention(qkv, n_head=2, **how, needs=(True,))
+        parts = [qkv[:, None, :, 64 * i : 64 * (i + 1)] for i in range(3)]
+        z, apart_vjp = kernels.attention(*parts, is_causal=True, **how, needs=(True,) * 3)
         return y, *vjp(g), z, *apart_vjp(z)
 
     launched = step(*map(on_device, (qkv, g, keep)))
