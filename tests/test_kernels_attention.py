@@ -186,6 +186,8 @@ def test_what_is_left_to_the_ordinary_body():
         dict(is_causal=True, window=4),
         dict(is_causal=True, offset=1),
         dict(is_causal=True, scale=-1.0),
+        dict(is_causal=True, keep=np.ones((5, 5), bool)),  # on the host
+        dict(is_causal=True, keep=mask.astype(F32)),
     ]
     for how in refused:
         assert kernels.attention(q, q, q, **how, needs=(True,) * 3) is NotImplemented
@@ -193,8 +195,9 @@ def test_what_is_left_to_the_ordinary_body():
         assert kernels.attention(q, k, q, is_causal=True, needs=(True,) * 3) is NotImplemented
     doubles = on_device(np.ones((2, 5, 96), np.float64))
     assert kernels.packed_attention(doubles, n_head=1, needs=(True,)) is NotImplemented
-    masked = dict(n_head=1, attn_mask=mask, needs=(True,))
-    assert kernels.packed_attention(on_device(np.ones((2, 5, 96), F16)), **masked) is NotImplemented
+    qkv = on_device(np.ones((2, 5, 96), F16))
+    for how in (dict(attn_mask=mask), dict(keep=mask.astype(F32))):
+        assert kernels.packed_attention(qkv, n_head=1, **how, needs=(True,)) is NotImplemented
 
 
 # ---- as operations on tensors ----
