@@ -25,7 +25,7 @@ from tests import strict_memory, strict_streams
 DTYPES = {0: np.dtype(np.float32), 2: np.dtype(np.float16), 14: np.dtype(ml_dtypes.bfloat16)}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
 OFFERED = 4  # algorithms for each problem
-UNUSABLE = 1  # the number among them of one that the library says cannot be used
+UNUSABLE = 0  # the number among them of one that the library says cannot be used
 
 # =================================================================================================
 # Names and numbers of the real package
