@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import tensorlite as tl
 from tensorlite.device import keep_freed_memory
 
 
@@ -80,6 +81,13 @@ def print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, MemoryError) and type(error).__module__.startswith("cupy"):
+        return tl.cuda.memory_hint(error)
+    return " ".join(str(error).split()) or "out of memory"
+
+
 def run_program(name: str, work: Callable[[], object]) -> int:
     """Do what a command line asks for; returns the exit status.
 
@@ -95,8 +103,7 @@ def run_program(name: str, work: Callable[[], object]) -> int:
         sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
         return 0
     except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
-        text = " ".join(str(error).split()) or "out of memory"
-        print(f"{name}: error: {text}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

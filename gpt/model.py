@@ -72,6 +72,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, seed: int | None = 1337):
         self.config = config
         self.recompute = False  # True: compute blocks again in backward, keep no activations
+        self.replay = None  # what computes `loss` for evaluation while a GPU trains, if anything
         with nn.uninitialised():
             self.build(config)
         if seed is not None:

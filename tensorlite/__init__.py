@@ -3,8 +3,7 @@
 To read the code, start with tensor.py. This file only collects the public names.
 """
 
-from . import nn, numpy_names, optim
-from .device import cuda
+from . import cuda, nn, numpy_names, optim
 from .erf import erf
 from .functional import (
     attention,

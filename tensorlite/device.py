@@ -19,13 +19,9 @@ import numpy as np
 # =================================================================================================
 
 
-class cuda:
-    """A namespace, for `tl.cuda.is_available()`, which is spelled as in PyTorch."""
-
-    @staticmethod
-    def is_available() -> bool:
-        """Whether CuPy, a GPU and the CUDA libraries are all usable. Never raises."""
-        return _cuda_fault() is None
+def is_available() -> bool:
+    """Whether CuPy, a GPU and the CUDA libraries are all usable. Never raises."""
+    return _cuda_fault() is None
 
 
 @functools.cache
@@ -81,9 +77,18 @@ def add_at(total, index, g) -> None:
         cupy.add.at(total, index, g)  # np.add.at raises for a CuPy array with a tuple as index
 
 
+def is_capturing(array) -> bool:
+    """Whether what is done to the array now is recorded for a CUDA graph (cuda.py)."""
+    if isinstance(array, np.ndarray):
+        return False
+    import cupy
+
+    return cupy.cuda.get_current_stream().is_capturing()
+
+
 def count_gpus() -> int:
     """How many GPUs CuPy can use; 0 without CuPy."""
-    if not cuda.is_available():
+    if not is_available():
         return 0
     import cupy
 

@@ -77,11 +77,19 @@ class Stream:
     def put(self, work: Callable) -> None:
         if self._captured is not None:
             self._captured.append(work)
-        elif self.is_non_blocking:
-            self._queue.append(work)
-            self._given += 1
-        else:
+        elif self.at_once:
             work()
+        else:
+            self._later(work)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether work is done when it is given: nothing is before it, and nobody captures."""
+        return not (self.is_non_blocking or self._queue or self.is_capturing())
+
+    def _later(self, work: Callable) -> None:
+        self._queue.append(work)
+        self._given += 1
 
     def record(self, event=None):
         event = event or Event()
@@ -89,7 +97,10 @@ class Stream:
         return event
 
     def wait_event(self, event) -> None:
-        self.put(event.run)
+        if self.is_capturing():
+            self.refuse()
+        if not event.done:
+            self._later(event.run)
 
     # ---- capture ----
 

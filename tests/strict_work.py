@@ -17,8 +17,7 @@ def execute(name: str, function: Callable, *args, into: np.ndarray | None = None
     its results in memory that is allocated now; to know their shapes, the function is tried on what
     the arrays hold, if only poison. Views of an argument are no work.
     """
-    stream = get_current_stream()
-    if not (stream.is_non_blocking or stream.is_capturing()):
+    if get_current_stream().at_once:
         result = _compute(function, args, kwargs)
         if into is not None or any(not _is_view(r, args, kwargs) for r in _leaves(result)):
             launches[name] += 1

@@ -99,7 +99,7 @@ def _loss(model: GPT, x, y) -> float:
     model.eval()
     try:
         with tl.no_grad():
-            return model.loss(x, y).item()
+            return (model.replay or model.loss)(x, y).item()
     finally:
         model.train(training)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tensorlite import parallel
 from tensorlite.parallel import ALONE, Team
 
-from ..commandline import print_anything
+from ..commandline import one_line, print_anything
 from .output import only_rank_0_prints
 from .settings import RunSettings, Settings
 from .workers import choose_workers
@@ -62,7 +62,7 @@ def run_command(
         FloatingPointError,
         MemoryError,
     ) as error:
-        text = " ".join(str(error).split()) or "out of memory"
+        text = one_line(error)
         team.give_way()
         print(f"{name}: error: {text}", file=sys.stderr)
         return team.end(2)

@@ -12,14 +12,15 @@ numbers, the learning rate. One wait a step reads the loss and the gradient's no
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from tensorlite.kernels.update import Table, adamw, adamw_settings, cast_all, sum_of_squares
 
 import tensorlite as tl
 from tensorlite import nn
-from tensorlite.device import RowRandom
-from tensorlite.kernels import precision, products
+from tensorlite.device import RowRandom, place
+from tensorlite.kernels import cublaslt, precision
+from tensorlite.kernels.update import Table, adamw, adamw_settings, cast_all, sum_of_squares
 from tensorlite.optim import AdamW
 from tensorlite.parallel import ALONE
 
@@ -66,7 +67,11 @@ class GPUStep:
         self.drawn = None, None  # number of a step, and its batches
         several = settings.gradient_accumulation_steps > 1
         self.functions = [self.first, self.more, self.last] if several else [self.whole]
-        self.recorded = False
+        if settings.compile:
+            model.replay = Replays(self.measure)
+        else:
+            self.functions = [_on_device(function) for function in self.functions]
+        self.recorded = not settings.compile
 
     def __call__(self, step: int) -> tuple[float, float] | None:
         """One update: (mean loss before it, the gradient's norm before clipping).
@@ -94,8 +99,8 @@ class GPUStep:
         if self.drawn[0] != step:
             self.drawn = step, self.draw(step)
         _, batches = self.drawn
-        start = np.float32(self.scale.value / len(batches))  # the gradient of the loss
-        if self.settings.compile and not self.recorded:
+        start = np.array(self.scale.value / len(batches), np.float32)  # the loss's gradient
+        if not self.recorded:
             self.record((*batches[0], start), update)
         if len(batches) == 1:
             self.functions[0](*batches[0], start, update)
@@ -105,7 +110,7 @@ class GPUStep:
                 (more if i else first)(*batch, start)
             last(update)
         self.drawn = step + 1, self.draw(step + 1)  # while the GPU is busy
-        loss, square = tl.cuda.read(self.result).tolist()
+        loss, square = self.result.tolist()
         return loss / len(batches), math.sqrt(square) / self.scale.value
 
     def record(self, batch: tuple, update) -> None:
@@ -113,7 +118,7 @@ class GPUStep:
         update = np.full_like(update, math.nan)  # what warms up updates nothing
         given = [batch, batch, (update,)] if len(self.functions) > 1 else [(*batch, update)]
         for i, (function, inputs) in enumerate(zip(self.functions, given)):
-            self.functions[i] = tl.cuda.capture(function, beside=self.functions[0] if i else None)
+            self.functions[i] = tl.cuda.capture(function)
             self.functions[i].record(*inputs)
         self.table.fill(self.gradients)  # which are at their last addresses now
         self.recorded = True
@@ -130,12 +135,13 @@ class GPUStep:
 
     def state(self) -> dict:
         """What a resumed run needs besides weights and optimizer, as numbers and texts."""
-        return {"loss_scale": self.scale.state(), "products": products.chosen()}
+        return {"loss_scale": self.scale.state(), "products": cublaslt.chosen()}
 
     def load_state(self, state: dict) -> None:
         """Go on with a saved state. Raises ValueError for what is none."""
         self.scale.load(state.get("loss_scale"))
-        products.restore(state.get("products"))
+        if not cublaslt.restore(state.get("products")):
+            print("on another card, or with another cuBLAS, the last bits of products may differ")
 
     def update_settings(self, step: int) -> np.ndarray:
         """What the update kernel is told of each group of parameters."""
@@ -161,6 +167,11 @@ class GPUStep:
     def more(self, x, y, key, rows, start):
         self.result[0] += self.add_gradients(x, y, key, rows, start)
 
+    def measure(self, x, y):
+        """The loss on a batch of held-out examples."""
+        with precision.copies(self.copied):
+            return self.model.loss(x, y)
+
     def last(self, update):
         if not self.settings.compile:
             self.table.fill(self.gradients)
@@ -184,3 +195,24 @@ class GPUStep:
             loss = self.task.loss_of(self.model, x, y, rng)
             loss.backward(gradient=start, ready=collect)
         return loss.data
+
+
+class Replays:
+    """A function of arrays: captured for each shape with which it is called twice."""
+
+    def __init__(self, function: Callable):
+        self.function, self.captured = function, {}
+
+    def __call__(self, *inputs):
+        shapes = tuple(a.shape for a in inputs)
+        if shapes not in self.captured:
+            self.captured[shapes] = None
+            return _on_device(self.function)(*inputs)
+        if self.captured[shapes] is None:
+            self.captured[shapes] = tl.cuda.capture(self.function)
+        return self.captured[shapes](*inputs)
+
+
+def _on_device(function: Callable) -> Callable:
+    """`function`, given copies on the GPU of the arrays that the result is given."""
+    return lambda *inputs: function(*(place(a, "cuda") for a in inputs))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from tensorlite import nn
+from tensorlite.device import count_gpus
 from tensorlite.optim import AdamW, cosine_schedule
-from tensorlite.parallel import ALONE, Sharded, Team
+from tensorlite.parallel import ALONE, Replicated, Sharded, Team, has_nccl
 
 from .settings import RunSettings
 
@@ -12,12 +15,15 @@ from .settings import RunSettings
 def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) -> AdamW | Sharded:
     """AdamW for what trains in the model: all parameters that require a gradient.
 
-    Weight decay is on matrices and embeddings, none on biases and norms.
+    Weight decay is on matrices and embeddings, none on biases and norms. Workers divide the update
+    among them, unless each has a GPU of its own.
     """
     params = [p for p in model.parameters() if p.requires_grad]
+    own_gpu = settings.device == "cuda" and team.size > 1 and count_gpus() >= team.local_size
+    kind = functools.partial(Replicated, team=team) if own_gpu and has_nccl() else AdamW
 
     def make(pieces):  # of (a parameter, the piece of it that is updated here)
-        return AdamW(
+        return kind(
             [
                 {"params": [piece for p, piece in pieces if p.ndim >= 2]},
                 {"params": [piece for p, piece in pieces if p.ndim < 2], "weight_decay": 0.0},
@@ -27,7 +33,9 @@ def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) 
             weight_decay=settings.weight_decay,
         )
 
-    return make(list(zip(params, params))) if team.size == 1 else Sharded(params, make, team)
+    if team.size > 1 and kind is AdamW:
+        return Sharded(params, make, team)
+    return make(list(zip(params, params)))
 
 
 def learning_rate(settings: RunSettings, step: int) -> float:

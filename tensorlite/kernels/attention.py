@@ -39,8 +39,10 @@ def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, attn_mask=None, n
     """
     if attn_mask is not None or not has_c_type(qkv):
         return NotImplemented
-    head_size = qkv.shape[-1] // 3 // n_head
-    y, gradient = _causal(qkv, n_head, head_size**-0.5, keep, dropout_p)
+    B, T, C3 = qkv.shape
+    if keep is not None:
+        keep = np.broadcast_to(keep, (B, n_head, T, T))
+    y, gradient = _causal(qkv, n_head, (C3 // 3 // n_head) ** -0.5, keep, dropout_p)
     return y, lambda g: (gradient(g),)
 
 
@@ -88,14 +90,14 @@ def attention(
 def _causal(qkv, n_head: int, scale: float, keep, dropout_p: float):
     """qkv (B, T, 3C) -> y (B, T, C), and the function from its gradient to that of qkv.
 
-    Both have the dtype of qkv, whatever the computation's is. `keep`, if not None, has B * n_head
+    y has the dtype of products, and the gradient that of qkv. `keep`, if not None, has B * n_head
     times (T, T) booleans.
     """
     stored, dtype = qkv.dtype, low(qkv)
     way = _flash if _has_kernels(qkv, n_head, dtype) else _by_products
     keep = keep if keep is None else contiguous(keep)
     y, gradient = way(cast(qkv, dtype), n_head, scale, keep, dropout_p)
-    return cast(y, stored), lambda g: cast(gradient(cast(g, dtype)), stored)
+    return y, lambda g: cast(gradient(cast(g, dtype)), stored)
 
 
 # =================================================================================================
@@ -174,19 +176,21 @@ def _shared_bytes(kernel: str, head_size: int, groups: int | None = None) -> int
 
 
 def _by_products(qkv, n_head: int, scale: float, keep, dropout_p: float):
-    """The same as `_flash` for every dtype and head size, with the weights (B, heads, T, T) kept."""
+    """The same as `_flash` for all dtypes and sizes of heads, keeping the weights."""
     B, T, C3 = qkv.shape
     dtype, head_size = qkv.dtype, C3 // 3 // n_head
     rows = B * n_head
     qkv = np.transpose(qkv.reshape(B, T, 3, n_head, head_size), (2, 0, 3, 1, 4))
-    q, k, v = cast(contiguous(qkv), np.float32).reshape(3, rows, T, head_size)
+    qkv = cast(contiguous(qkv), np.float32).reshape(3, rows, T, head_size)
+    q, k, v = qkv[0], qkv[1], qkv[2]
     keep = keep if keep is None else keep.reshape(rows, T, T)
     p = matmul(q, k, tb=True)  # scores, which become the weights
     weights = causal_softmax(p, scale, keep, dropout_p)
 
-    def merged(x):  # (3 B n_head, T, D) or a third of it -> (B, T, 3C) or (B, T, C)
-        x = np.transpose(x.reshape(-1, B, n_head, T, head_size), (1, 3, 0, 2, 4))
-        return cast(contiguous(x).reshape(B, T, -1), dtype)
+    def merged(x):  # (n, B n_head, T, D) -> (B, T, n C)
+        n = len(x)
+        x = np.transpose(x.reshape(n, B, n_head, T, head_size), (1, 3, 0, 2, 4))
+        return cast(contiguous(x).reshape(B, T, n * C3 // 3), dtype)
 
     def gradient(g):
         g = np.transpose(g.reshape(B, T, n_head, head_size), (0, 2, 1, 3))
@@ -199,4 +203,4 @@ def _by_products(qkv, n_head: int, scale: float, keep, dropout_p: float):
         matmul(weights, g, ta=True, out=g_qkv[2])
         return merged(g_qkv)
 
-    return merged(matmul(weights, v)), gradient
+    return merged(matmul(weights, v)[None]), gradient

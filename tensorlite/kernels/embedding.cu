@@ -1,23 +1,26 @@
-// Rows of a table by their ids, and the gradient of the table: for each id, the sum of a set of rows.
+// Rows of a table by their ids, and the gradient of the table: for each id, the sum of the rows of
+// the gradient at the positions that have this id.
 //
-// The gradient wants the positions of equal ids side by side, in the order in which they stand. So the
-// ids are sorted on the GPU, without waiting for it: `sort_ids` counts for each position how many come
-// before it, comparing every id with every other one. These are N^2 comparisons of integers, 20
-// microseconds for 16,384 ids; arithmetic bounds it. A block has 32 positions, one a lane, and each of
-// its 8 warps counts within an eighth of the ids that are in shared memory at the time.
+// The gradient wants the positions of equal ids side by side. So the ids are sorted on the GPU, and
+// nobody waits for it: `sort_ids` counts for each position how many come before it, comparing every
+// id with every other one. These are N^2 comparisons of integers, and arithmetic bounds it. A block
+// takes 32 positions, one for each lane, and each of its 8 warps compares them with an eighth of
+// the ids that are in shared memory at the time.
 //
-// `embedding_gradient` then has a block for every place of the sorted order. The blocks at which an id
-// begins sum its rows, blockDim.y of them side by side; the others end at once. What bounds it is the
-// memory, and the longest run of equal ids. There are no atomics: the order of the sums is fixed.
+// `embedding_gradient` then has a block for every place of the sorted order. The blocks at which a
+// new id begins sum its rows, blockDim.y of them side by side; the others end at once. What bounds
+// it is the memory, and the longest run of equal ids. There are no atomics: the order of the sums
+// is fixed.
 
 #include "arrays.cuh"
 
 #define NO_ID 0x7fffffffu  // stands for ids outside the table, and comes last
 
-// out (positions, n): the row of weight (vocabulary, n) for each id; NaN for an id outside the table.
-template <class T, class Id, int V>
+// out (positions, n): the row of weight (vocabulary, n) for each id, or NaN for an id outside it.
+// blockDim.y positions a block.
+template <class T, int V>
 __global__ void __launch_bounds__(256)
-gather(const T* weight, const Id* ids, T* out, i64 positions, i64 vocabulary, int n) {
+gather(const T* weight, const i64* ids, T* out, i64 positions, i64 vocabulary, int n) {
     i64 position = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (position >= positions) return;
     i64 id = ids[position];
@@ -32,33 +35,34 @@ gather(const T* weight, const Id* ids, T* out, i64 positions, i64 vocabulary, in
     }
 }
 
-// sorted (count,): the ids in ascending order; order (count,): the position of each, and equal ids in
-// the order of their positions.
-template <class Id>
+// sorted (count,): the ids in ascending order. order (count,): the position of each of them; equal
+// ids stay in the order of their positions.
 __global__ void __launch_bounds__(256)
-sort_ids(const Id* ids, int count, i64 vocabulary, u32* sorted, int* order) {
+sort_ids(const i64* ids, int count, i64 vocabulary, u32* sorted, int* order) {
     constexpr int TILE = 2048, PART = TILE / 8;
-    __shared__ __align__(16) u32 tile[TILE];
+    alignas(16) __shared__ u32 tile[TILE];
     __shared__ int before[8][32];
     int thread = threadIdx.y * 32 + threadIdx.x;
     int position = blockIdx.x * 32 + threadIdx.x, part = threadIdx.y * PART;
-    i64 id = position < count ? (i64)ids[position] : -1;
+    i64 id = position < count ? ids[position] : -1;
     u32 mine = id >= 0 && id < vocabulary ? (u32)id : NO_ID;
     int smaller = 0;
     for (int start = 0; start < count; start += TILE) {
         __syncthreads();
         for (int i = thread; i < TILE; i += 256) {
-            i64 other = start + i < count ? (i64)ids[start + i] : -1;
+            i64 other = start + i < count ? ids[start + i] : -1;
             tile[i] = other >= 0 && other < vocabulary ? (u32)other : NO_ID;
         }
         __syncthreads();
-        if (start <= position && position < start + TILE) {  // equal ids count where they stand earlier
-            for (int i = part; i < part + PART; i++) smaller += tile[i] < mine + (start + i < position);
-        } else {
+        if (start <= position && position < start + TILE) {  // of equal ids, count the earlier ones
+            for (int i = part; i < part + PART; i++)
+                smaller += tile[i] < mine + (start + i < position);
+        } else {  // all of the tile is earlier, or all of it is later
             u32 limit = mine + (start < position);
             for (int i = part; i < part + PART; i += 4) {
                 uint4 four = *reinterpret_cast<const uint4*>(tile + i);
-                smaller += (four.x < limit) + (four.y < limit) + (four.z < limit) + (four.w < limit);
+                smaller += (four.x < limit) + (four.y < limit);
+                smaller += (four.z < limit) + (four.w < limit);
             }
         }
     }
@@ -98,7 +102,8 @@ embedding_gradient(const G* g, const u32* sorted, const int* order, int count, O
             }
 #pragma unroll
             for (int u = 0; u < AT_ONCE; u++)
-                if (row[u] >= 0) bits[u] = *reinterpret_cast<const Bits*>(g + (i64)row[u] * n + c);
+                if (row[u] >= 0)
+                    bits[u] = *reinterpret_cast<const Bits*>(g + (i64)row[u] * n + c);
 #pragma unroll
             for (int u = 0; u < AT_ONCE; u++)
                 if (row[u] >= 0) {

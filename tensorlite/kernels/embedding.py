@@ -1,4 +1,4 @@
-"""The embedding on a GPU: rows of a table by their ids, and the table's gradient, without a wait."""
+"""The embedding on a GPU: rows of a table by their ids, and the gradient of the table."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ def embedding(weight, *, ids):
     if isinstance(ids, np.ndarray):
         if ids.size and not 0 <= ids.min() <= ids.max() < len(weight):
             return NotImplemented  # the ordinary body says which id is wrong
-        ids = np.asarray(ids.astype(np.int64), like=weight)
-    if ids.dtype not in (np.int32, np.int64):
-        ids = ids.astype(np.int64)
-    ids, weight = contiguous(ids), contiguous(weight)
+    ids = contiguous(np.asarray(ids, dtype=np.int64, like=weight))
+    weight = contiguous(weight)
     rows, n = weight.shape
     out = empty((*ids.shape, n), weight.dtype)
     V = vector(n, weight, out)
@@ -33,17 +31,13 @@ def embedding(weight, *, ids):
     side = max(1, 256 // across)
     launch(
         "embedding.cu",
-        f"gather<{c_type(weight.dtype)}, {_id_type(ids)}, {V}>",
+        f"gather<{c_type(weight.dtype)}, {V}>",
         (ceil_div(ids.size, side),),
         (across, side),
         (weight, ids, out, np.int64(ids.size), np.int64(rows), n),
     )
     shape, dtype = weight.shape, weight.dtype
     return out, lambda g: EmbeddingGradient(g, ids, shape, dtype)
-
-
-def _id_type(ids) -> str:
-    return "int" if ids.dtype == np.int32 else "i64"
 
 
 class EmbeddingGradient(Deferred):
@@ -71,7 +65,7 @@ class EmbeddingGradient(Deferred):
         sorted_ids, order = empty((count,), np.uint32), empty((count,), np.int32)
         launch(
             "embedding.cu",
-            f"sort_ids<{_id_type(self.ids)}>",
+            "sort_ids",
             (ceil_div(count, 32),),
             (32, 8),
             (self.ids, count, np.int64(self.shape[0]), sorted_ids, order),

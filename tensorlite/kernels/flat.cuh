@@ -67,8 +67,9 @@ DEV void map(F f, i64 size, Results<Z, OUT> to, From... from) {
 #pragma unroll
     for (int u = 0; u < 2; u++) {
         if (at[u] + V <= size) apply(f, v[u], to, at[u]);
-        else
-            for (i64 i = at[u]; i < size; i++) {  // the end of the arrays, fewer than V
+        else  // the end of the arrays, fewer than V
+#pragma unroll 1
+            for (i64 i = at[u]; i < size; i++) {
                 float one[IN][1];
                 int k = 0;
                 (load_at<1>(from, i, one[k++]), ...);

@@ -43,6 +43,8 @@ def launch(file: str, kernel: str, grid: tuple, block: tuple, args: tuple, share
 def _argument(value):
     if value is None:
         return np.uint64(0)
+    if isinstance(value, np.generic):  # among them float64, which is a float too
+        return value
     if isinstance(value, (bool, int)):
         return np.int32(value)
     return np.float32(value) if isinstance(value, float) else value

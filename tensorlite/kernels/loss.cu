@@ -1,13 +1,15 @@
-// The cross-entropy of rows of logits, -log(softmax(row)[target]), and its gradient, softmax - onehot.
+// The cross-entropy of rows of logits, -log(softmax(row)[target]), and its gradient, which is
+// softmax(row) - onehot(target).
 //
-// A block takes a row. One pass finds the largest logit and the sum of the exponentials: each thread
-// keeps a maximum and a sum, and rescales the sum where the maximum grows (Milakov and Gimelshein,
-// 2018). The gradient needs the logits once more. They are kept in shared memory where a row fits
-// (KEEP), so that a row is read once and written once: the memory's bandwidth is what bounds this.
+// A block takes a row. One pass finds the largest logit and the sum of the exponentials: each
+// thread keeps a maximum and a sum, and rescales the sum where the maximum grows (Milakov and
+// Gimelshein, 2018). The gradient needs the logits once more. They are kept in shared memory where
+// a row fits (KEEP), so that a row is read once and written once: the memory's bandwidth is what
+// bounds this.
 //
 // The target's own exponential stays out of the sum. Where its probability p is nearly 1, p - 1 is
-// then computed from the others without cancellation, and so is the loss (see exp_rows in
-// functional/softmax.py).
+// then computed from the other probabilities without cancellation, and so is the loss (see exp_rows
+// in functional/softmax.py).
 
 #include "arrays.cuh"
 
@@ -16,8 +18,8 @@ DEV int target_of(i64 target, i64 ignored, int classes) {
     return target == ignored || target < 0 || target >= classes ? -1 : (int)target;
 }
 
-// r, the columns c to c + V, with `empty` in those that are no class and `at_target` in the target's.
-// Almost all are neither, so that two comparisons do for all V.
+// r holds the columns c to c + V: writes `empty` to those that are no class, and `at_target` to the
+// target's. Almost all columns are neither, so that two comparisons do for all V.
 template <int V>
 DEV void replace(float* r, int c, int classes, float empty, int target, float at_target) {
     if (c + V > classes)
@@ -30,15 +32,16 @@ DEV void replace(float* r, int c, int classes, float empty, int target, float at
             if (c + j == target) r[j] = at_target;
 }
 
-// logits (rows, pitch), of which the first `classes` columns count; targets (rows,); the block is a row.
-// loss[row] is written, and gradient (rows, pitch), which may be the logits: g softmax - g onehot,
-// 0 in the other columns. A target that is `ignored` or no class has loss and gradient 0.
-// g is the product of share[0] and of upstream[row * upstream_step]. Null pointers: loss and gradient
-// are not wanted, share and upstream are 1.
+// logits (rows, pitch), of which the first `classes` columns count; targets (rows,).
+// Writes loss (rows,) and gradient (rows, pitch), which may be the logits: g (softmax - onehot), and
+// 0 in the other columns. A target that is `ignored` or no class has loss and gradient 0. g is
+// share[0] times upstream[row * upstream_step]; either is 1 where its pointer is null. A null loss
+// or gradient is not wanted.
 template <class T, int V, bool KEEP, int THREADS>
 __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
-cross_entropy(const T* logits, const i64* targets, i64 ignored, const float* share, const float* upstream,
-              int upstream_step, float* loss, T* gradient, int classes, int pitch) {
+cross_entropy(const T* logits, const i64* targets, i64 ignored, const float* share,
+              const float* upstream, int upstream_step, float* loss, T* gradient, int classes,
+              int pitch) {
     typedef typename Stored<T, V>::type Bits;
     constexpr int AT_ONCE = V == 1 ? 2 : 4;  // accesses under way in each thread
     DYNAMIC(memory);
@@ -61,8 +64,10 @@ cross_entropy(const T* logits, const i64* targets, i64 ignored, const float* sha
     for (int start = first; start < classes; start += AT_ONCE * step) {
         Bits bits[AT_ONCE];
 #pragma unroll
-        for (int u = 0; u < AT_ONCE; u++)
-            if (start + u * step < classes) bits[u] = *reinterpret_cast<const Bits*>(x + start + u * step);
+        for (int u = 0; u < AT_ONCE; u++) {
+            int c = start + u * step;
+            if (c < classes) bits[u] = *reinterpret_cast<const Bits*>(x + c);
+        }
 #pragma unroll
         for (int u = 0; u < AT_ONCE; u++) {
             int c = start + u * step;
@@ -99,7 +104,8 @@ cross_entropy(const T* logits, const i64* targets, i64 ignored, const float* sha
     }
 }
 
-// x (size,) times g[0] and share[0], in place; a null share is 1. Nothing is read where the product is 1.
+// x (size,) times g[0] and share[0], in place; a null share is 1. Where the product is 1, x is not
+// even read.
 template <class T, int V>
 __global__ void __launch_bounds__(256)
 multiply(T* x, i64 size, const float* g, const float* share) {

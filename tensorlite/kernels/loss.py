@@ -1,4 +1,4 @@
-"""Cross-entropy on a GPU, of logits and of hidden states: the bodies of functional/loss.py there."""
+"""Cross-entropy of logits and of hidden states on a GPU: the bodies for functional/loss.py."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     counts = count_targets(t, ignore_index, classes) if reduction == "mean" else None
     share = None if counts is None else counts[1:]
     early, late = (None, share) if w.dtype == np.float16 else (share, None)
-    pitch = ceil_div(classes, 16) * 16  # so that each row of logits begins at a multiple of 16 bytes
+    pitch = ceil_div(classes, 16) * 16  # each row of logits begins at a multiple of 16 bytes
     chunks = max(1, ceil_div(rows * pitch * itemsize, CHUNK))
     step = max(1, ceil_div(rows, chunks))
 

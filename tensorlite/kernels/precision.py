@@ -46,9 +46,11 @@ def lowered(x):
 
 
 @contextlib.contextmanager
-def copies(weights: list, low_copies: list):
-    """In the block, `lowered` gives these copies of these weights, which must not change in it."""
-    pairs = zip(weights, low_copies, strict=True)
+def copies(pairs: list):
+    """In the block, `lowered` takes for a weight its copy, from pairs (weight, copy).
+
+    Neither may change in the block.
+    """
     token = _copies.set({w.data.ptr: (w, copy) for w, copy in pairs})
     try:
         yield

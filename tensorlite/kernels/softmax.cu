@@ -1,17 +1,19 @@
-// The softmax of causal attention's scores, and its gradient, where attention is computed by products.
+// The softmax of causal attention's scores, and its gradient, for attention that is computed by
+// matrix products.
 //
-// A warp takes a row: lane i has every 32nd column from i on. One pass finds the largest score and the
-// sum of the exponentials, as in loss.cu, and a second one, which finds the row in the cache, writes the
-// probabilities. A row is read once and written once: the memory's bandwidth bounds it. Row q of T sees
-// the first q + 1 + S - T of S keys, so that the last row sees them all; the rest is not read.
+// A warp takes a row: lane i has every 32nd column from i on. One pass finds the largest score and
+// the sum of the exponentials, as in loss.cu, and a second one, which finds the row in the cache,
+// writes the probabilities. A row is read once and written once: the memory's bandwidth bounds it.
+// Row q of T sees the first q + 1 + S - T of S keys, so that the last row sees them all; the rest
+// is not read.
 
 #include "arrays.cuh"
 
-// scores (rows, S) become the probabilities of `scale` times the scores. With `keep` (rows, S),
-// dropped (rows, S) gets the probabilities where keep is true, times keep_scale, and 0 elsewhere.
+// scores (rows, S) become softmax(scale * scores). With `keep` (rows, S), dropped (rows, S) gets
+// keep_scale times the probabilities where keep is true, and 0 elsewhere.
 __global__ void __launch_bounds__(256)
-causal_softmax(float* scores, float* dropped, const unsigned char* keep, float scale, float keep_scale,
-               i64 rows, int T, int S) {
+causal_softmax(float* scores, float* dropped, const unsigned char* keep, float scale,
+               float keep_scale, i64 rows, int T, int S) {
     i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     float* x = scores + row * S;
@@ -31,8 +33,8 @@ causal_softmax(float* scores, float* dropped, const unsigned char* keep, float s
     }
 }
 
-// gradient (rows, S), that of the probabilities p after dropping, becomes that of the scores:
-// p (g - sum(g p)) scale, where g is the gradient before dropping.
+// gradient (rows, S), that of the probabilities after dropping, becomes that of the scores:
+// scale p (g - sum(g p)), where g is the gradient of the probabilities p before dropping.
 __global__ void __launch_bounds__(256)
 causal_softmax_backward(const float* p, float* gradient, const unsigned char* keep, float scale,
                         float keep_scale, i64 rows, int T, int S) {

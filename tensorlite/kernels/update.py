@@ -101,8 +101,7 @@ def adamw(table: Table, settings, square=None) -> None:
     `square` is the `sum_of_squares` of the gradients, on which clipping depends; without it nothing
     is clipped. If it is not finite, nothing changes. A parameter without a gradient stays.
     """
-    low = table.low
-    kernel = "adamw<bf16, false>" if low is None else f"adamw<{c_type(low)}, true>"
+    kernel = f"adamw<{c_type(table.low or np.float32)}>"
     args = table.entries, table.chunks, CHUNK, settings, square
     launch("update.cu", kernel, (table.count,), (256,), args)
 

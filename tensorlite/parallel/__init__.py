@@ -15,9 +15,10 @@ works for two cores and for many machines:
 If there is not enough room for shared memory, every rank is treated as a machine of its own.
 
 team.py has the communication, sharded.py the divided optimizer, and launch.py starts and ends the
-processes.
+processes. On several GPUs, nccl.py adds the gradients instead.
 """
 
 from .launch import fault, join, launched, mpiexec, physical_cores, start
+from .nccl import Replicated, has_nccl
 from .sharded import Sharded
 from .team import ALONE, MPITeam, Team

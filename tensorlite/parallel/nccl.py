@@ -1,0 +1,61 @@
+"""Workers on several GPUs: NCCL adds their gradients up, from GPU to GPU.
+
+Each rank has all parameters and the optimizer's whole state on its own GPU, and updates all of
+them. The sums are the same bits on all ranks, so the parameters stay the same too.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from ..kernels.launch import contiguous
+from ..optim import AdamW
+from ..tensor import Tensor
+from .team import MPITeam
+
+
+def has_nccl() -> bool:
+    """Whether CuPy finds NCCL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns where the library is missing
+        try:
+            from cupy.cuda import nccl
+        except ImportError:
+            return False
+    return bool(nccl.available)
+
+
+class Replicated(AdamW):
+    """AdamW on a GPU of each rank of `team`, for the sum of the gradients of all ranks.
+
+    Has the interface of `Sharded`. Raises ImportError if CuPy was built without NCCL.
+    """
+
+    def __init__(self, params_or_groups, team: MPITeam, **options):
+        super().__init__(params_or_groups, **options)
+        from cupy.cuda import nccl
+
+        name = team.same(nccl.get_unique_id() if team.rank == 0 else None)
+        self.communicator = nccl.NcclCommunicator(team.size, name, team.rank)
+        self.sum_type = nccl.NCCL_FLOAT32, nccl.NCCL_SUM
+
+    def clip_grad_norm(self, max_norm: float = math.inf):
+        """Add up the gradients of all ranks, and clip the sum; returns its norm.
+
+        All ranks call this once a step, before `step`. A parameter without a gradient on this rank
+        counts as one with zeros.
+        """
+        import cupy
+
+        stream = cupy.cuda.get_current_stream().ptr
+        for p in self.params:
+            g = np.zeros_like(p.data) if p.grad is None else contiguous(p.grad.data)
+            self.communicator.allReduce(g.data.ptr, g.data.ptr, g.size, *self.sum_type, stream)
+            p.grad = Tensor(g)
+        return super().clip_grad_norm(max_norm)
+
+    def gather(self) -> None:
+        """Nothing: each rank has the whole state."""

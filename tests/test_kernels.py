@@ -1,0 +1,51 @@
+"""Compiling and launching kernels, and the fixture with which other tests execute them."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.kernels import launch
+from tests import emulator, emulator_blas, strict
+
+HAS_GPU = tl.cuda.is_available()
+if not HAS_GPU and emulator.compiler() is None:
+    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device():
+    """Where there is no GPU, `cupy` is the strict device, whose kernels the emulator executes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not HAS_GPU:
+            patch.setattr("tensorlite.device._cuda_fault", lambda: None)
+            patch.setitem(sys.modules, "cupy", strict.stand_in())
+            emulator_blas.install(patch)
+        yield
+
+
+def test_an_included_file_is_in_its_place_once():
+    text = launch.source("norm.cu")
+    assert "#include" not in text
+    for name in ("device.cuh", "arrays.cuh"):
+        assert text.count(f"// ---- {name}\n") == text.count(f"// ---- end of {name}\n") == 1
+
+
+def test_no_block_is_no_launch():
+    launch.launch("norm.cu", "no kernel", (0, 1), (32,), ())
+
+
+def test_a_kernel_that_does_not_compile_is_named():
+    with pytest.raises(launch.CannotCompile, match="no_such_kernel<float> of norm.cu"):
+        launch.launch("norm.cu", "no_such_kernel<float>", (1,), (32,), ())
+
+
+def test_how_many_neighbours_are_read_at_once():
+    def array(n, dtype):
+        return launch.empty(n, dtype)
+
+    assert launch.vector(16, array(16, np.float32)) == 4
+    assert launch.vector(16, array(16, np.float32), array(16, np.float16), None) == 8
+    assert launch.vector(12, array(12, np.float16)) == 1  # rows of 24 bytes
+    assert launch.vector(16, array(17, np.float32)[1:]) == 1
