@@ -10,6 +10,7 @@ past an array or at an address that an algorithm does not take.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import math
 import sys
@@ -350,4 +351,4 @@ def install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "nvmath", package)
     monkeypatch.setitem(sys.modules, "nvmath.bindings", bindings)
     monkeypatch.setitem(sys.modules, "nvmath.bindings.cublasLt", bindings.cublasLt)
-    cublaslt.load.cache_clear()
+    monkeypatch.setattr(cublaslt, "load", functools.cache(cublaslt.load.__wrapped__))
