@@ -73,6 +73,15 @@ def test_shapes_that_do_not_fit_are_named(shape):
         tl.linear(leaf(numbers((2, 3), "float32")), weight, bias)
 
 
+def test_operands_that_are_numbers_or_on_the_cpu_are_refused_in_words():
+    a, host = leaf(numbers((3, 4), "float32")), numbers((4, 4), "float32")
+    for function in (tl.matmul, tl.linear):
+        with pytest.raises(TypeError, match="on the cpu and on cuda"):
+            function(a, host)
+    with pytest.raises(ValueError, match="do not fit"):
+        tl.matmul(a, 2.0)
+
+
 def test_float64_is_computed_by_the_ordinary_operation():
     x, w = np.ones((2, 3)), np.ones((3, 4))
     assert tl.linear(leaf(x), leaf(w)).data.dtype == np.float64
