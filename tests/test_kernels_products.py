@@ -296,6 +296,18 @@ def test_without_a_choice_the_first_algorithm_is_taken_and_nothing_waits():
 
 
 @no_gpu
+def test_what_ran_before_there_was_a_choice_is_timed_later(monkeypatch):
+    times = prefer(monkeypatch, 2)
+    a, b = pair()
+    matmul(a, b)
+    cublaslt.choose(True)
+    for _ in range(2):
+        matmul(a, b)
+    assert len(times) == emulator_blas.OFFERED - 1 and len(cublaslt.chosen()["algorithms"]) == 1
+    assert cublaslt.choose(False) and not cublaslt.choose(False)
+
+
+@no_gpu
 def test_restoring_forgets_what_was_planned_before(monkeypatch):
     cublaslt.choose(True)
     prefer(monkeypatch, 2)
