@@ -5,7 +5,6 @@ Where there is a GPU, the same tests run on it, those of the strict arrays thems
 
 import contextlib
 import importlib.util
-import sys
 
 import numpy as np
 import pytest
@@ -32,10 +31,8 @@ HAS_GPU = tl.cuda.is_available()
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
     """device="cuda" is the strict device, unless there is a real one."""
-    strict.waits.clear()
     if not HAS_GPU:
-        monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
-        monkeypatch.setitem(sys.modules, "cupy", strict.stand_in())
+        strict.install(monkeypatch)
 
 
 # ---- the strict array itself ----

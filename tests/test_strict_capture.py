@@ -1,7 +1,5 @@
 """tl.cuda.capture, and the streams and graphs of the strict device that it is tested on."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -16,10 +14,7 @@ strict_only = pytest.mark.skipif(HAS_GPU, reason="about the stand-in")
 def cupy(monkeypatch):
     """The module, of which the strict device takes the place unless there is a GPU."""
     if not HAS_GPU:
-        strict.waits.clear()
-        strict.launches.clear()
-        monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
-        monkeypatch.setitem(sys.modules, "cupy", strict.stand_in())
+        strict.install(monkeypatch)
     import cupy
 
     return cupy

@@ -23,6 +23,7 @@ import functools
 import importlib
 import warnings
 
+from ..arraylike import on_gpu
 from .launch import CannotCompile
 
 
@@ -35,8 +36,12 @@ _warned = set()
 
 
 def run(module: str, name: str, values: list, static: dict):
-    """What the GPU body `name` returns; NotImplemented also where its kernels do not compile."""
-    if name in _warned:
+    """What the GPU body `name` returns.
+
+    NotImplemented also where its kernels do not compile, and for operands that are numbers or on
+    the CPU.
+    """
+    if name in _warned or not all(v is None or on_gpu((v,)) for v in values):
         return NotImplemented
     try:
         return _body(module, name)(*values, **static)
