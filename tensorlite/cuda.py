@@ -130,22 +130,43 @@ class Captured:
                 for array, copy in zip(arrays, saved, strict=True):
                     array[...] = copy
             self.stream.synchronize()
-            self.stream.begin_capture()
             try:
-                result = self.fn(*self._inputs.arrays)
-            except Exception as error:
-                self._give_up()
-                raise RuntimeError(_cannot_capture(self.fn, error)) from error
-            try:
-                return self.stream.end_capture(), result
+                with _recording(self.stream) as graph:
+                    result = self.fn(*self._inputs.arrays)
             except Exception as error:
                 raise RuntimeError(_cannot_capture(self.fn, error)) from error
+            return graph[0], result
 
-    def _give_up(self) -> None:
-        try:
-            self.stream.end_capture()
-        except Exception:  # the capture was lost already
-            pass
+
+@contextlib.contextmanager
+def _recording(stream):
+    """Give a list to which, at the end, the graph of what was launched within is appended.
+
+    CuPy copies memory of the host to the GPU by way of pinned memory that it uses again for other
+    things: a graph would copy those. So it is given no pinned memory here.
+    """
+    import cupy
+
+    graph = []
+    cupy.cuda.set_pinned_memory_allocator(_refuse_pinned_memory)
+    stream.begin_capture()
+    try:
+        yield graph
+        graph.append(stream.end_capture())
+    except BaseException:
+        with contextlib.suppress(Exception):  # raises where the error has spoilt the capture
+            stream.end_capture()
+        raise
+    finally:
+        cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
+
+
+class _HostMemory(RuntimeError):
+    """Memory of the host would be copied to the GPU while a graph is recorded."""
+
+
+def _refuse_pinned_memory(size: int):
+    raise _HostMemory(f"{size} bytes of the host are copied to the GPU")
 
 
 class Inputs:
@@ -231,23 +252,17 @@ def _cannot_capture(fn: Callable, error: Exception) -> str:
             "it computes a product or random numbers by a library that CuPy does not let capture; "
             "products need cuBLASLt (pip install nvmath-python, or 'tensorlite[cuda12]')"
         )
-    elif "capturing" not in str(error) and "Capture" not in str(error):
+    elif isinstance(error, _HostMemory):
+        reason = "it copies memory of the host to the GPU; do so before, or make it an argument"
+    elif "captur" not in str(error).lower():
         reason = "it raised an error that it did not raise before"
     elif names & READING:
         reason = (
             "it reads a value back (item, float, if, print), which the host would have to wait for;"
             " return the array instead"
         )
-    elif "place" in names or "asarray" in names or "array" in names:
-        reason = (
-            "it copies memory of the host to the GPU; do so before, or make it an argument, since "
-            "a graph would copy the same memory each time"
-        )
     else:
-        reason = (
-            "it asks for what is not possible while a graph is recorded: to wait for the GPU, to "
-            "copy memory of the host to it, or to compile a kernel that did not run before"
-        )
+        reason = "it asks for what is not possible while a graph is recorded"
     return f"{_name(fn)} cannot be captured: {reason}{_line(frames)} ({error})"
 
 

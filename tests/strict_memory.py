@@ -14,6 +14,7 @@ from tests.strict_streams import (
     enqueue,
     get_current_stream,
     is_capturing,
+    refuse_while_capturing,
 )
 
 TOTAL = 80 << 30
@@ -158,6 +159,24 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(allocate(size, np.uint8))
 
 
+def alloc_pinned_memory(size: int) -> PinnedMemory:
+    return _pinned[0](size)
+
+
+def set_pinned_memory_allocator(allocator=None) -> None:
+    _pinned[0] = allocator or PinnedMemory
+
+
+def upload(size: int) -> None:
+    """What CuPy does with memory of the host before it copies it to the device.
+
+    It goes through pinned memory, which is used for other things afterwards: a graph would copy
+    those. CuPy says nothing.
+    """
+    alloc_pinned_memory(size)
+    refuse_while_capturing()
+
+
 class PinnedMemory(bytearray):
     """What cupy.cuda.alloc_pinned_memory gives: host memory, for np.frombuffer."""
 
@@ -167,3 +186,6 @@ class PinnedMemory(bytearray):
 
     def size(self) -> int:
         return len(self)
+
+
+_pinned = [PinnedMemory]  # who gives pinned memory

@@ -85,7 +85,7 @@ class Stream:
     @property
     def at_once(self) -> bool:
         """Whether work is done when it is given: nothing is before it, and nobody captures."""
-        return not (self.is_non_blocking or self._queue or self.is_capturing())
+        return not (self.is_non_blocking or self._queue or self._captured is not None)
 
     def _later(self, work: Callable) -> None:
         self._queue.append(work)
@@ -123,6 +123,10 @@ class Stream:
         return Graph(captured)
 
     def is_capturing(self) -> bool:
+        if self._broken and self._captured is not None:
+            raise RuntimeError(
+                "the stream was capturing, but an error has invalidated the capture sequence"
+            )
         return self._captured is not None
 
     def refuse(self, words: str | None = None):
@@ -145,7 +149,7 @@ def get_current_stream(device_id=-1) -> Stream:
 
 
 def is_capturing() -> bool:
-    return _current[-1].is_capturing()
+    return _current[-1]._captured is not None
 
 
 def refuse_while_capturing() -> None:

@@ -101,6 +101,7 @@ FORBIDDEN = [
     ("x[[0]]", RuntimeError),
     ("np.take(x, np.array([0]))", RuntimeError),
     ("cupy.asarray(np.ones(2))", RuntimeError),
+    ("np.concatenate(9 * [x])", RuntimeError),
     ("np.asarray([1.0, 2.0], like=x)", RuntimeError),
     ("stream.synchronize()", RuntimeError),
     ("stream.begin_capture()", RuntimeError),
@@ -304,6 +305,14 @@ def uploads(x):
     return (tl.tensor(x) * tl.tensor([1.0, 2.0], device="cuda")).data
 
 
+def indexes(x):
+    return x[np.array([1, 0])]
+
+
+def joins_many(x):
+    return np.stack([x] * 9)
+
+
 def multiplies(x):
     return np.exp(x) @ x
 
@@ -324,6 +333,8 @@ def fails_later(x):
         (reads_back, ["reads a value back", "if x.sum().item() > 0 else x"]),
         (branches, ["reads a value back", "if tl.tensor(x).sum() > 0:"]),
         (uploads, ["copies memory of the host", "tl.tensor([1.0, 2.0], device="]),
+        (indexes, ["copies memory of the host", "return x[np.array([1, 0])]"]),
+        (joins_many, ["copies memory of the host", "return np.stack([x] * 9)"]),
         (multiplies, ["cuBLASLt", "nvmath-python", "return np.exp(x) @ x"]),
         (fails_later, ["raised an error", 'raise KeyError("the third call")']),
     ],
