@@ -256,6 +256,8 @@ def _cannot_capture(fn: Callable, error: Exception) -> str:
         reason = "it copies memory of the host to the GPU; do so before, or make it an argument"
     elif "captur" not in str(error).lower():
         reason = "it raised an error that it did not raise before"
+    elif "has not run before" in str(error):
+        reason = "it launches what it did not launch while it warmed up"
     elif names & READING:
         reason = (
             "it reads a value back (item, float, if, print), which the host would have to wait for;"

@@ -34,7 +34,7 @@ class MemoryPool:
     """cupy.cuda.MemoryPool, of which only the number of bytes is kept."""
 
     def __init__(self):
-        self.alive = self.most = 0
+        self._alive = self._most = 0
         _all_pools.add(self)
 
     def malloc(self, size: int) -> MemoryPointer:
@@ -42,13 +42,13 @@ class MemoryPool:
             return alloc(size)
 
     def used_bytes(self) -> int:
-        return self.alive
+        return self._alive
 
     def total_bytes(self) -> int:
-        return self.most
+        return self._most
 
-    def free_all_blocks(self) -> None:
-        self.most = self.alive
+    def free_all_blocks(self, stream=None) -> None:
+        self._most = self._alive
 
 
 _all_pools: weakref.WeakSet[MemoryPool] = weakref.WeakSet()
@@ -70,7 +70,7 @@ def using_allocator(allocator=None):
 
 def alive() -> int:
     """Bytes of the device that arrays hold."""
-    return sum(pool.alive for pool in _all_pools)
+    return sum(pool._alive for pool in _all_pools)
 
 
 def allocate(shape, dtype) -> np.ndarray:
@@ -107,13 +107,13 @@ def hold(array: np.ndarray, size: int | None = None, address: int | None = None)
         raise OutOfMemoryError(size, alive())
     address = array.ctypes.data if address is None else address
     _known[id(array)] = address, size, weakref.ref(array)
-    pool.alive += size
-    pool.most = max(pool.most, pool.alive)
+    pool._alive += size
+    pool._most = max(pool._most, pool._alive)
     weakref.finalize(array, _release, id(array), pool)
 
 
 def _release(number: int, pool: MemoryPool) -> None:
-    pool.alive -= _known.pop(number)[1]
+    pool._alive -= _known.pop(number)[1]
 
 
 def memory(address: int, size: int) -> np.ndarray:
@@ -136,14 +136,14 @@ class MemoryPointer:
         self._array = array  # keeps it alive
         self.ptr = array.ctypes.data
 
-    def copy_from_host_async(self, address, size: int, stream=None) -> None:
-        copy(self.ptr, _address(address), size, stream)
+    def copy_from_host_async(self, mem, size: int, stream=None) -> None:
+        copy(self.ptr, _address(mem), size, stream)
 
-    def copy_to_host_async(self, address, size: int, stream=None) -> None:
-        copy(_address(address), self.ptr, size, stream)
+    def copy_to_host_async(self, mem, size: int, stream=None) -> None:
+        copy(_address(mem), self.ptr, size, stream)
 
-    def copy_from_device_async(self, source: MemoryPointer, size: int, stream=None) -> None:
-        copy(self.ptr, source.ptr, size, stream)
+    def copy_from_device_async(self, src: MemoryPointer, size: int, stream=None) -> None:
+        copy(self.ptr, src.ptr, size, stream)
 
 
 def _address(value) -> int:
