@@ -79,13 +79,12 @@ class Captured:
         self.restore = restore
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()  # nobody else is given the memory of the graph
-        self._before, self._after = cupy.cuda.Event(), cupy.cuda.Event()
+        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
         self._graph = self._result = self._inputs = None
 
     def __call__(self, *inputs):
         if self._graph is None:
             self.record(*inputs)
-        _check_arrays(inputs)
         with self._ordered():
             self._inputs.copy(inputs)
             self._graph.launch(self.stream)
@@ -179,6 +178,7 @@ class Inputs:
         import cupy
 
         self.stream = stream
+        self._kinds = [(a.shape, a.dtype) for a in inputs]
         sizes = [-(-a.nbytes // 256) * 256 for a in inputs]  # each begins at a multiple of 256
         ends = list(itertools.accumulate(sizes))
         self._parts = [slice(end - size, end) for size, end in zip(sizes, ends)]
@@ -192,7 +192,7 @@ class Inputs:
         size = self._memory.nbytes
         pinned = (cupy.cuda.alloc_pinned_memory(size) for _ in range(2))
         self._pinned = [np.frombuffer(memory, np.uint8, size) for memory in pinned]
-        self._copied = [cupy.cuda.Event() for _ in range(2)]
+        self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._turn = 0
 
     def copy(self, inputs: Sequence) -> None:
@@ -201,24 +201,26 @@ class Inputs:
         Raises ValueError for another number of arrays, and for other shapes or dtypes.
         """
         _check_arrays(inputs)
-        given, expected = _described(inputs), _described(self.arrays)
-        if given != expected:
+        if [(a.shape, a.dtype) for a in inputs] != self._kinds:
             raise ValueError(
-                f"a captured function takes what it was captured with: {expected}; given {given}. "
-                "Capture the function again for arrays of other shapes or dtypes"
+                f"a captured function takes what it was captured with: {_described(self.arrays)}; "
+                f"given {_described(inputs)}. Capture the function again for other arrays"
             )
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
-        pinned = self._pinned[self._turn]
-        for part, value in zip(self._parts, inputs):
+        pinned, on_gpu = self._pinned[self._turn], []
+        for part, array, value in zip(self._parts, self.arrays, inputs):
             if isinstance(value, (np.ndarray, np.generic)):
                 raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
                 pinned[part][: raw.size] = raw
-        self._memory.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
-        for array, value in zip(self.arrays, inputs):
-            if not isinstance(value, (np.ndarray, np.generic)):
-                with self.stream:
-                    array[...] = value
+            else:
+                on_gpu.append((array, value))
+        if len(on_gpu) < len(inputs):
+            address = pinned.ctypes.data
+            self._memory.data.copy_from_host_async(address, pinned.nbytes, self.stream)
+        with self.stream:
+            for array, value in on_gpu:
+                array[...] = value
         self._copied[self._turn].record(self.stream)
 
 

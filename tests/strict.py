@@ -408,8 +408,8 @@ def install(monkeypatch) -> None:
     """Let device="cuda" be the strict device for a test, with products by cuBLASLt's stand-in."""
     from tests import emulator_blas
 
-    # Where CuPy is installed, its part `cupyx` is loaded when somebody first looks at it; hypothesis
-    # does, at a time when the module `cupy` is not the real one.
+    # Where CuPy is installed, its part `cupyx` is loaded when somebody first looks at it, and that
+    # fails while the module `cupy` is another. Hypothesis does.
     getattr(sys.modules.get("cupyx"), "__file__", None)
     monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
     monkeypatch.setitem(sys.modules, "cupy", stand_in())

@@ -418,6 +418,18 @@ def test_empty_and_zero_dimensional_arrays():
         assert float(total) == i and twice.shape == (0, 3)
 
 
+def test_arrays_of_the_host_and_of_the_gpu_side_by_side(cupy):
+    step = tl.cuda.capture(lambda *arrays: [a * 2 for a in arrays])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        arrays = [rng.integers(0, 9, shape) for shape in [(3,), (70, 5), (), (2, 1)]]
+        arrays[1] = arrays[1].astype(np.float64).T  # columns first
+        given = [cupy.asarray(a) if i % 2 else a for i, a in enumerate(arrays)]
+        for result, array in zip(step(*given), arrays, strict=True):
+            assert result.dtype == array.dtype and result.data.ptr % 8 == 0
+            np.testing.assert_array_equal(result.get(), array * 2)
+
+
 @strict_only
 def test_without_a_gpu(monkeypatch):
     monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: "the driver sees no GPU")
