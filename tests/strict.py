@@ -20,13 +20,12 @@ import numpy as np
 
 from tests import strict_cuda
 from tests.strict_api import API, SIGNATURES, check, check_types, keywords, parse
-from tests.strict_memory import MemoryPointer, allocate, default_pool, hold
+from tests.strict_memory import MemoryPointer, PinnedMemory, allocate, default_pool, hold, upload
 from tests.strict_streams import (  # noqa: F401 - also for tests of what runs here
     enqueue,
     get_current_stream,
     is_capturing,
     launches,
-    refuse_while_capturing,
     wait,
     waits,
 )
@@ -43,7 +42,7 @@ def to_device(array, dtype=None):
         return array if dtype in (None, array.dtype) else array.astype(dtype)
     host = np.array(_plain(array, host=True), dtype=dtype)
     if host.ndim:  # a number travels with the kernel that fills the array
-        refuse_while_capturing()
+        upload(host.nbytes)
     return _wrap(execute("asarray", np.copy, host))
 
 
@@ -85,8 +84,8 @@ def _index(index):
 def _uploaded(index):
     """An index array of the host as it is now; CuPy copies it to the device."""
     if isinstance(index, (np.ndarray, list)):
-        refuse_while_capturing()
-        return np.array(index)
+        index = np.array(index)
+        upload(index.nbytes)
     return index
 
 
@@ -101,6 +100,7 @@ ADD_AT = "ilILefd"  # the dtypes whose atomic additions CuPy has
 # Functions and methods that write to their first argument.
 WRITING = {"copyto", "put_along_axis", "fill_diagonal", "place", "put", "putmask"}
 WRITING |= {"fill", "sort", "partition"}
+JOINING = {"concatenate", "concat", "stack", "hstack", "vstack", "dstack", "column_stack"}
 # Products go to cuBLAS, which CuPy does not let capture.
 PRODUCTS = {"matmul", "dot", "vdot", "inner", "einsum", "tensordot", "linalg.matmul"}
 
@@ -176,6 +176,8 @@ class StrictArray:
         if name in ("take", "take_along_axis"):  # index arrays may live on the host
             args = (args[0], _plain(_uploaded(args[1]), host=True), *args[2:])
             return _wrap(execute(name, function, _plain(args[0]), args[1], *args[2:], **kwargs))
+        if name in JOINING and len(args[0]) > 8:
+            upload(8 * len(args[0]))  # the addresses of the arrays
         out = kwargs.get("out")
         kwargs = {key: _plain(value) for key, value in kwargs.items()}
         args = _plain(args)
@@ -398,6 +400,7 @@ def stand_in() -> SimpleNamespace:
         cuda=strict_cuda.namespace(),
         RawModule=strict_cuda.RawModule,
         get_default_memory_pool=lambda: default_pool,
+        get_default_pinned_memory_pool=lambda: SimpleNamespace(malloc=PinnedMemory),
     )
 
 
@@ -405,6 +408,9 @@ def install(monkeypatch) -> None:
     """Let device="cuda" be the strict device for a test, with products by cuBLASLt's stand-in."""
     from tests import emulator_blas
 
+    # Where CuPy is installed, its part `cupyx` is loaded when somebody first looks at it, and that
+    # fails while the module `cupy` is another. Hypothesis does.
+    getattr(sys.modules.get("cupyx"), "__file__", None)
     monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
     monkeypatch.setitem(sys.modules, "cupy", stand_in())
     emulator_blas.install(monkeypatch)

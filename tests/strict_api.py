@@ -56,6 +56,12 @@ def check_types(name: str, values) -> None:
     """Raise TypeError unless a loop of CuPy's ufunc takes the dtypes of all arrays."""
     dtypes = [(i, v.dtype) for i, v in enumerate(values) if hasattr(v, "dtype")]
     for loop in API["ufuncs"][name].split():
-        if all(np.can_cast(dtype, loop[i]) for i, dtype in dtypes):
+        if all(_casts(dtype, loop[i]) for i, dtype in dtypes):
             return
     raise TypeError(f"cupy.{name} has no loop for {[str(dtype) for _, dtype in dtypes]}")
+
+
+def _casts(dtype, char: str) -> bool:
+    if char == "E":  # bfloat16, which NumPy does not know by its character
+        return dtype.name == "bfloat16"
+    return np.can_cast(dtype, char)
