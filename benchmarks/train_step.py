@@ -104,7 +104,7 @@ def torch_gpt(c: GPTConfig):
             self.ln_f = nn.LayerNorm(c.n_embd, bias=c.bias)
 
         def logits(self, idx):
-            x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1]))
+            x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1], device=idx.device))
             for block in self.h:
                 x = block(x)
             return self.ln_f(x) @ self.wte.weight.T

@@ -104,10 +104,10 @@ class Llama(GPT):
 
     def build(self, config: LlamaConfig) -> None:
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.frequencies = {}  # of the rotations, for each device
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
-        self.kept_frequencies = None, 1.0  # once they are known, beside the weights
         if not config.tied:
             self.lm_head = nn.Embedding(config.vocab_size, config.n_embd)
 
@@ -145,14 +145,13 @@ class Llama(GPT):
     def angles(self, places):
         """The cosines and sines of rotary positions at these places, float32."""
         c = self.config
+        length = int(places.max()) + 1 if c.rope_parameters["rope_type"] == "dynamic" else 0
+        frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
         weight = self.embed_tokens.weight.data  # the ids, and so the places, may be on the CPU
-        dynamic = c.rope_parameters["rope_type"] == "dynamic"
-        if dynamic or type(self.kept_frequencies[0]) is not type(weight):
-            length = int(places.max()) + 1 if dynamic else 0
-            frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
-            self.kept_frequencies = np.asarray(frequency, like=weight), scale
-        frequency, scale = self.kept_frequencies
-        places = np.asarray(places, like=weight)
+        places, kept = np.asarray(places, like=weight), (length, type(weight))
+        if kept not in self.frequencies:  # to copy it to a GPU each time would take longer
+            self.frequencies[kept] = np.asarray(frequency, like=weight)
+        frequency = self.frequencies[kept]
         angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
         angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads
         return np.cos(angle) * scale, np.sin(angle) * scale
