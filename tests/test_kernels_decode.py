@@ -104,7 +104,7 @@ def test_attention_of_one_new_position(dtype, B, heads, shared, size, head_size,
 
 
 def test_attention_that_there_is_no_kernel_for():
-    q, cache = on_device(numbers((1, 24), "float32")), on_device(numbers((1, 1, 8, 24), "float32"))
+    q, cache = on_device(numbers((1, 12), "float32")), on_device(numbers((1, 1, 8, 12), "float32"))
     at = on_device(np.zeros(1, np.int32))
     assert decode.attend(q, q, q, cache, cache, at, at, 1) is NotImplemented
     assert not decode.takes_few_rows(9, 64, [])
