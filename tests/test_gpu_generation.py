@@ -75,6 +75,12 @@ def test_tokens_are_those_of_the_cpu(how):
     assert HAS_GPU or strict.launches["graph"]
 
 
+def test_a_text_alone_beyond_the_context():
+    model = make(block_size=8)
+    on_cpu, on_gpu = both(lambda: generate_ids(model, [[1, 2]], 20, 1.0, seed=1), model)
+    assert on_gpu == on_cpu
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_models_own_pass_is_recorded_for_many_texts(tied):
     model = make(tied=tied, bias=False)
