@@ -36,7 +36,7 @@ def attend(q, k, v, keys, values, slot, begin, n_head: int, window: int | None =
 
 
 def takes_heads(head_size: int, dtype) -> bool:
-    """Whether there is a kernel for heads of this size: multiples of 8 that a warp holds at once."""
+    """Whether there is a kernel for heads of this size: multiples of 8 that a warp can hold."""
     return (
         dtype.name in gpu.C_TYPES
         and head_size % 8 == 0
