@@ -210,6 +210,8 @@ class Inputs:
                 f"a captured function takes what it was captured with: {_described(self.arrays)}; "
                 f"given {_described(inputs)}. Capture the function again for other arrays"
             )
+        if not inputs:
+            return  # and wait for nothing
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
         pinned, on_gpu = self._pinned[self._turn], []
