@@ -7,6 +7,8 @@ Python runs then, and the GPU goes from kernel to kernel without waiting for it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,7 +32,7 @@ def capture(fn: Callable, *, warmup: int = 2, restore: Sequence = ()) -> Capture
     >>> def step(x, y):
     ...     loss = model.loss(x, y)
     ...     loss.backward()
-    ...     optimizer.step()
+    ...     optimizer.step()  # of an SGD: its learning rate stays as it is now
     ...     optimizer.zero_grad()
     ...     return loss
     >>> step = tl.cuda.capture(step)
@@ -42,8 +44,10 @@ def capture(fn: Callable, *, warmup: int = 2, restore: Sequence = ()) -> Capture
     launches, and launches that. Later calls copy the arguments into the arrays which `fn` was
     given, and launch it again: **the Python code of `fn` does not run again**, so that its numbers
     and its choices stay as they were. Whatever is to change from call to call is an argument, or is
-    changed on the GPU. A call returns at once; what `fn` returned is the result of every call, and
-    each call overwrites it. Its arrays are read as all others are, after they are computed.
+    changed on the GPU. (AdamW counts its steps in Python, and so refuses to be captured; see
+    kernels/update.py for an update that is told the count by an argument.) A call returns at once;
+    what `fn` returned is the result of every call, and each call overwrites it. Its arrays are read
+    as all others are, after they are computed.
 
     Warming up runs `fn` in earnest. If it changes arrays that matter, such as parameters and the
     state of an optimizer, give them as `restore`, tensors or arrays: they are put back afterwards.
@@ -78,30 +82,38 @@ class Captured:
         self._graph = self._result = self._inputs = None
 
     def __call__(self, *inputs):
-        import cupy
-
         if self._graph is None:
             self.record(*inputs)
         _check_arrays(inputs)
-        caller = cupy.cuda.get_current_stream()
-        self._before.record(caller)
-        self.stream.wait_event(self._before)  # what the caller has begun is done first
-        self._inputs.copy(inputs)
-        self._graph.launch(self.stream)
-        self._after.record(self.stream)
-        caller.wait_event(self._after)  # what the caller begins from now on comes after
+        with self._ordered():
+            self._inputs.copy(inputs)
+            self._graph.launch(self.stream)
         return self._result
 
     def record(self, *inputs) -> None:
-        """Warm up and record, as the first call does by itself, and launch nothing."""
+        """Warm up and record, as the first call would, without a launch. See `capture`."""
+        _check_arrays(inputs)
+        with self._ordered():
+            self._inputs = Inputs(inputs, self.stream)
+            self._inputs.copy(inputs)
+            self._graph, self._result = self._record()
+
+    @contextlib.contextmanager
+    def _ordered(self):
+        """Work for `stream` comes after what the caller began, and before what the caller begins.
+
+        The stream is a non-blocking one: CUDA itself would put the two in no order.
+        """
         import cupy
 
-        _check_arrays(inputs)
-        self._before.record(cupy.cuda.get_current_stream())
+        caller = cupy.cuda.get_current_stream()
+        self._before.record(caller)
         self.stream.wait_event(self._before)
-        self._inputs = Inputs(inputs, self.stream)
-        self._inputs.copy(inputs)
-        self._graph, self._result = self._record()
+        try:
+            yield
+        finally:
+            self._after.record(self.stream)
+            caller.wait_event(self._after)
 
     def _record(self):
         """The graph, and what `fn` returned while it was recorded."""
@@ -136,16 +148,28 @@ class Captured:
 
 
 class Inputs:
-    """The arrays on the GPU that a captured function is given, and the way into them."""
+    """The arrays on the GPU that a captured function is given, and the way into them.
+
+    They lie in one piece of memory, which one copy fills.
+    """
 
     def __init__(self, inputs: Sequence, stream):
         import cupy
 
         self.stream = stream
-        self.arrays = [cupy.empty(a.shape, a.dtype) for a in inputs]
-        # The GPU reads a copy's host memory after the call has returned, so that there are two for
-        # each array, used in turn. Only from pinned memory is the copy made without waiting.
-        self._pinned = [[_pinned_like(a) for a in inputs] for _ in range(2)]
+        sizes = [-(-a.nbytes // 256) * 256 for a in inputs]  # each begins at a multiple of 256
+        ends = list(itertools.accumulate(sizes))
+        self._parts = [slice(end - size, end) for size, end in zip(sizes, ends)]
+        self._memory = cupy.empty(max([256, *ends]), np.uint8)
+        self.arrays = [
+            self._memory[part][: a.nbytes].view(a.dtype).reshape(a.shape)
+            for part, a in zip(self._parts, inputs)
+        ]
+        # The GPU reads a copy's host memory after the call has returned, so that there are two,
+        # used in turn. Only from pinned memory is the copy made without waiting.
+        size = self._memory.nbytes
+        pinned = (cupy.cuda.alloc_pinned_memory(size) for _ in range(2))
+        self._pinned = [np.frombuffer(memory, np.uint8, size) for memory in pinned]
         self._copied = [cupy.cuda.Event() for _ in range(2)]
         self._turn = 0
 
@@ -154,6 +178,7 @@ class Inputs:
 
         Raises ValueError for another number of arrays, and for other shapes or dtypes.
         """
+        _check_arrays(inputs)
         given, expected = _described(inputs), _described(self.arrays)
         if given != expected:
             raise ValueError(
@@ -162,21 +187,17 @@ class Inputs:
             )
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
-        for array, pinned, value in zip(self.arrays, self._pinned[self._turn], inputs, strict=True):
-            if not isinstance(value, np.ndarray):
+        pinned = self._pinned[self._turn]
+        for part, value in zip(self._parts, inputs):
+            if isinstance(value, (np.ndarray, np.generic)):
+                raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+                pinned[part][: raw.size] = raw
+        self._memory.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
+        for array, value in zip(self.arrays, inputs):
+            if not isinstance(value, (np.ndarray, np.generic)):
                 with self.stream:
                     array[...] = value
-            elif value.size:
-                pinned[...] = value
-                array.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
         self._copied[self._turn].record(self.stream)
-
-
-def _pinned_like(array) -> np.ndarray:
-    import cupy
-
-    memory = cupy.cuda.alloc_pinned_memory(max(1, array.nbytes))
-    return np.frombuffer(memory, np.uint8, array.nbytes).view(array.dtype).reshape(array.shape)
 
 
 def _described(arrays: Sequence) -> str:
@@ -243,14 +264,6 @@ def _line(frames) -> str:
         if frame.line and not name.startswith(folders) and "site-packages" not in name:
             return f". The line: {frame.line} ({Path(name).name}, line {frame.lineno})"
     return ""
-
-
-def device_name() -> str:
-    """The name of the GPU in use, such as "NVIDIA H100 80GB HBM3"."""
-    import cupy
-
-    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
-    return name.decode() if isinstance(name, bytes) else name
 
 
 def memory_hint(error: MemoryError) -> str:

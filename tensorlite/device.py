@@ -77,6 +77,15 @@ def add_at(total, index, g) -> None:
         cupy.add.at(total, index, g)  # np.add.at raises for a CuPy array with a tuple as index
 
 
+def is_capturing(array) -> bool:
+    """Whether what is done to the array now is recorded for a CUDA graph (cuda.py)."""
+    if isinstance(array, np.ndarray):
+        return False
+    import cupy
+
+    return cupy.cuda.get_current_stream().is_capturing()
+
+
 def count_gpus() -> int:
     """How many GPUs CuPy can use; 0 without CuPy."""
     if not is_available():

@@ -9,7 +9,7 @@ from numbers import Real
 
 import numpy as np
 
-from .device import row_blocks
+from .device import is_capturing, row_blocks
 from .tensor import Tensor
 from .writing import check_writeable, fitting
 
@@ -28,6 +28,7 @@ class Optimizer(ABC):
     for options out of range.
     """
 
+    counts = False  # whether an update depends on how many came before
     slots: tuple[str, ...] = ()  # the names of the arrays that are kept for each parameter
 
     def __init__(self, params_or_groups: Iterable, **options):
@@ -101,6 +102,11 @@ class Optimizer(ABC):
         a parameter, its gradient and its state differ in shape or device, and for options out of
         range.
         """
+        if self.counts and is_capturing(self.params[0].data):
+            raise RuntimeError(
+                f"a step of {type(self).__name__} cannot be captured: it counts in Python, and the "
+                "graph would repeat the same count"
+            )
         ready, i = [], 0
         for group in self.groups:
             self.check_options(group)
@@ -286,6 +292,7 @@ class AdamW(Optimizer):
     lr * weight_decay * p is subtracted from the parameter directly and does not enter m and v.
     """
 
+    counts = True
     slots = ("m", "v")
 
     def __init__(self, params_or_groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):

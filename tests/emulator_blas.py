@@ -24,7 +24,8 @@ from tests import strict_memory, strict_streams
 
 DTYPES = {0: np.dtype(np.float32), 2: np.dtype(np.float16), 14: np.dtype(ml_dtypes.bfloat16)}
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
-OFFERED = 3  # algorithms for each problem
+OFFERED = 4  # algorithms for each problem
+UNUSABLE = 1  # the number among them of one that the library says cannot be used
 
 # =================================================================================================
 # Names and numbers of the real package
@@ -205,7 +206,7 @@ def matmul_algo_get_heuristic(
     for i in range(n):
         needed = [min(16, getattr(wishes, f"MIN_ALIGNMENT_{side}_BYTES")) for side in "ABCD"]
         results[i]["algo"]["data_"][:] = [66 + i, *needed, wishes.MAX_WORKSPACE_BYTES, 0, i]
-        results[i]["state"] = 0
+        results[i]["state"] = 15 if i == UNUSABLE else 0
     np.frombuffer(_host(return_algo_count, 4), np.int32)[0] = n
 
 
@@ -276,7 +277,8 @@ def matmul(
     _check(operation, *layouts)
     algorithm = np.frombuffer(_host(algo, 64), np.uint64)
     number, *needed, most = map(int, algorithm[:6])
-    _require(66 <= number < 66 + OFFERED, f"{number} is no algorithm")
+    _require(0 <= number - 66 < OFFERED, f"{number} is no algorithm")
+    _require(number - 66 != UNUSABLE, f"algorithm {number} cannot be used")
     _require(workspace_size_in_bytes >= most, "the workspace is too small for the algorithm")
     strict_memory.memory(workspace, workspace_size_in_bytes)
     for address, alignment in zip((a, b, c, d), needed, strict=True):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.kernels.linear import Product
+from tensorlite.kernels.products import matmul as product
 from tests import strict
 from tests.test_kernels_products import HAS_GPU, agree, gelu_and_slope, no_gpu, numbers, on_device
 from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
@@ -76,6 +77,18 @@ def test_float64_is_computed_by_the_ordinary_operation():
     assert tl.linear(leaf(x), leaf(w)).data.dtype == np.float64
 
 
+def test_a_backward_pass_is_as_precise_as_its_forward_pass():
+    x, w = numbers((9, 40), "float32"), numbers((40, 8), "float32")
+    a, b = leaf(x), leaf(w)
+    with tl.autocast("tf32"):
+        y = tl.linear(a, b)
+    y.backward(tl.Tensor(on_device(x[:, :8])))
+    g, x, w = (on_device(v) for v in (x[:, :8], x, w))
+    assert np.array_equal(y.numpy(), product(x, w, tf32=True).get())
+    assert np.array_equal(a.grad.numpy(), product(g, w, tb=True, tf32=True).get())
+    assert np.array_equal(b.grad.numpy(), product(x, g, ta=True, tf32=True).get())
+
+
 # ---- the gradient that is a product still to be computed ----
 
 
@@ -87,22 +100,22 @@ def waiting_product(dtype="float32", shape=(2, 3, 8)):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_product_is_added_to_what_is_there(dtype):
-    product, expected = waiting_product(dtype)
+    waiting, expected = waiting_product(dtype)
     total = numbers((2, 3, 8), "float32", 2)
-    agree(product.array(), expected)
+    agree(waiting.array(), expected)
     given_total = on_device(total)
-    new = product.plus(given_total)
+    new = waiting.plus(given_total)
     agree(new, total + expected)
     assert np.array_equal(given_total.get(), total)
-    assert product.plus(given_total, out=given_total) is given_total
+    assert waiting.plus(given_total, out=given_total) is given_total
     assert np.array_equal(given_total.get(), new.get())
 
 
 def test_a_total_that_is_not_in_order_is_added_to_as_well():
-    product, expected = waiting_product()
+    waiting, expected = waiting_product()
     total = on_device(numbers((8, 3, 2), "float32", 2)).transpose(2, 1, 0)
     before = total.get().copy()
-    assert product.plus(total, out=total) is total
+    assert waiting.plus(total, out=total) is total
     agree(total, before + expected)
 
 
@@ -176,6 +189,14 @@ def test_matmul_and_its_gradients(shapes, swapped, precision):
     agree(a.grad.data, on_cpu[0].grad.data)
     of_b = on_cpu[1].grad.data
     agree(b.grad.data, of_b.swapaxes(-1, -2) if swapped and y.ndim > 1 else of_b)
+
+
+def test_matmul_of_two_dtypes_has_the_wider_one():
+    x, y = numbers((4, 8), "bfloat16"), numbers((8, 4), "float32")
+    for pair in ((x, y), (y.T.copy(), x.T.copy())):
+        z = tl.matmul(*map(leaf, pair))
+        assert z.data.dtype == np.float32
+        agree(z.data, pair[0].astype(np.float64) @ pair[1].astype(np.float64))
 
 
 @no_gpu

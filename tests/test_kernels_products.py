@@ -58,9 +58,10 @@ def agree(result, expected, dtype=None):
 
 def lay(x, layout: str):
     """`x` on the device, in rows that are apart, by columns, or in neither way."""
-    if layout == "apart":
+    if layout in ("apart", "shifted"):
         wide = np.concatenate([x, np.full_like(x, np.nan)], axis=-1)
-        return on_device(wide)[..., : x.shape[-1]]
+        shift = 1 if layout == "shifted" else 0  # from an address that few algorithms would take
+        return on_device(np.roll(wide, shift, axis=-1))[..., shift : shift + x.shape[-1]]
     if layout == "columns":
         return on_device(np.ascontiguousarray(x.swapaxes(-1, -2))).swapaxes(-1, -2)
     if layout == "every other":
@@ -70,7 +71,7 @@ def lay(x, layout: str):
     return on_device(x)
 
 
-layouts = st.sampled_from(["whole", "apart", "columns", "every other", "repeated"])
+layouts = st.sampled_from(["whole", "apart", "shifted", "columns", "every other", "repeated"])
 sizes = st.integers(1, 20)
 
 
@@ -85,10 +86,11 @@ sizes = st.integers(1, 20)
     st.booleans(),
     layouts,
     layouts,
+    st.sampled_from(["apart", "shifted"]),
 )
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_product_equals_numpys(
-    shape, batch, ta, tb, dtype, wide, added, biased, layout_a, layout_b
+    shape, batch, ta, tb, dtype, wide, added, biased, layout_a, layout_b, layout_c
 ):
     M, N, K = shape
     front = () if batch is None else (batch,)
@@ -103,7 +105,7 @@ def test_a_product_equals_numpys(
     arrays = {}
     if added:
         expected += c
-        arrays["add"] = lay(c, "apart")
+        arrays["add"] = lay(c, layout_c)
     if added == "out":
         arrays["out"] = arrays["add"]
     if bias is not None:
@@ -147,16 +149,31 @@ def test_dgelu_multiplies_by_the_slope(dtype):
 
 
 @no_gpu
-def test_all_that_follows_a_product_is_in_its_launch():
-    a, b = on_device(numbers((5, 7), "bfloat16")), on_device(numbers((7, 16), "bfloat16"))
-    c, aux, bias = (
-        b[:5],
-        on_device(numbers((5, 16), "bfloat16")),
-        on_device(numbers((16,), "bfloat16")),
-    )
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_all_that_follows_a_product_is_in_its_launch(dtype):
+    shapes = (5, 7), (7, 16), (5, 16), (5, 16)
+    a, b, c, aux = (on_device(numbers(s, "bfloat16")) for s in shapes)
+    bias = on_device(numbers((16,), dtype))
     before = strict.launches.copy()
     matmul(a, b, add=c, bias=bias, epilogue="gelu", aux=aux)
-    assert strict.launches - before == {"cublasLt": 1}
+    launches = strict.launches - before
+    assert launches.pop("cublasLt") == 1
+    assert launches.total() == (dtype == "float32")  # the cast of the bias, nothing else
+
+
+def test_each_call_has_its_own_bias_and_aux():
+    a, b = on_device(numbers((5, 8), "float32")), on_device(numbers((8, 16), "float32"))
+    for seed in range(2):
+        bias, aux = numbers((16,), "float32", seed), on_device(numbers((5, 16), "float32"))
+        y = matmul(a, b, bias=on_device(bias), epilogue="gelu", aux=aux)
+        x = a.get().astype(np.float64) @ b.get() + bias
+        agree(aux, x)
+        agree(y, gelu_and_slope(x)[0])
+
+
+def test_rows_that_overlap_are_multiplied_too():
+    row, b = numbers((1, 8), "float32"), numbers((8, 16), "float32")
+    agree(matmul(np.broadcast_to(on_device(row), (5, 8)), on_device(b)), np.repeat(row, 5, 0) @ b)
 
 
 @pytest.mark.parametrize("epilogue", ["gelu", "dgelu"])
@@ -181,6 +198,9 @@ def test_tf32_rounds_what_is_multiplied():
     assert np.array_equal(by_mode, by_name)
     assert 1e-5 < np.abs(by_name - exact).max() < 2e-2
     agree(matmul(on_device(a), on_device(b)), exact)
+    low = on_device(numbers((9, 40), "bfloat16"))
+    with tl.autocast("tf32"):  # which is about float32 alone
+        agree(matmul(low, low, tb=True), low.get().astype(np.float64) @ low.get().T)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2), (3, 0, 2), (3, 2, 0), (0, 0, 0)])
@@ -229,7 +249,8 @@ def prefer(monkeypatch, number: int):
     times = []
 
     def elapsed(start, end):
-        times.append(5.0 if len(times) % emulator_blas.OFFERED != number else 1.0)
+        usable = [i for i in range(emulator_blas.OFFERED) if i != emulator_blas.UNUSABLE]
+        times.append(1.0 if usable[len(times) % len(usable)] == number else 5.0)
         return times[-1]
 
     monkeypatch.setattr(sys.modules["cupy"].cuda, "get_elapsed_time", elapsed)
@@ -250,7 +271,7 @@ def test_the_fastest_algorithm_is_chosen_once_and_taken_again(monkeypatch):
     for n in (1, 2):
         matmul(a, b, add=total, out=total)
         agree(total, 1 + n * expected, "float32")  # though timing ran it more often
-    assert len(times) == emulator_blas.OFFERED
+    assert len(times) == emulator_blas.OFFERED - 1
     saved = json.loads(json.dumps(cublaslt.chosen()))
     (algorithm,) = saved["algorithms"].values()
     assert int(algorithm[:2], 16) == 66 + 2
@@ -369,6 +390,45 @@ def test_without_nvmath_products_are_cupys_and_one_line_says_so(monkeypatch, dty
         agree(y, product[0], dtype)  # CuPy rounds it first
     assert cublaslt.chosen() == {} and not cublaslt.restore({})
     cublaslt.choose(True)
+
+
+@no_gpu
+def test_the_stand_in_refuses_what_the_library_or_a_gpu_would(monkeypatch):
+    a, b = pair()
+
+    def refused(words, error=emulator_blas.cuBLASLtError, **change):
+        cublaslt.load.cache_clear()
+        original = cublaslt.Library.__dict__[name := next(iter(change))]
+        with monkeypatch.context() as patch:
+            patch.setattr(cublaslt.Library, name, functools.partialmethod(change[name], original))
+            with pytest.raises(error, match=words):
+                matmul(a, b)
+
+    def longer(self, original, matrix, shape, batch):
+        return original(self, matrix, (shape[0] + 1, shape[1]), batch)
+
+    def narrower(self, original, matrix, shape, batch):
+        return original(self, matrix._replace(row=4), shape, batch)
+
+    def further(self, original, matrix, shape, batch):
+        return original(self, matrix._replace(row=matrix.row + 8), shape, batch)
+
+    def shifted(self, original, plan, algorithm, operands, out, stream):
+        return original(self, plan, algorithm, operands, out + 2, stream)
+
+    def unknown(self, original, plan, algorithm, operands, out, stream):
+        return original(self, plan, algorithm + 100, operands, out, stream)
+
+    def freed(self, original, plan, *rest):
+        self.lt.matrix_layout_destroy(plan.a)
+        return original(self, plan, *rest)
+
+    refused("shapes", _layout=longer)
+    refused("leading dimension", _layout=narrower)
+    refused("illegal memory", RuntimeError, _layout=further)
+    refused("more aligned address", _run=shifted)
+    refused("no algorithm", _run=unknown)
+    refused("no handle", _run=freed)
 
 
 def test_the_stand_in_has_the_names_and_numbers_of_the_real_package():

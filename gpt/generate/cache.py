@@ -26,8 +26,9 @@ class Cache:
         heads, head_size = config.kv_shape
         shape = (config.n_layer, rows, heads, size, head_size)
         like = model.parameters()[0].data
-        self.keys = np.empty_like(like, shape=shape)
-        self.values = np.empty_like(like, shape=shape)
+        dtype = dtype_beside(like)
+        self.keys = np.empty_like(like, dtype, shape=shape)
+        self.values = np.empty_like(like, dtype, shape=shape)
         self.size, self.length = size, 0
         self.set_pads(pads)
 
@@ -60,6 +61,15 @@ class Cache:
 
     def __getitem__(self, layer: int) -> Past:
         return Past(self, layer)
+
+
+def dtype_beside(weight) -> np.dtype:
+    """The dtype that keys and values have where the model's weights are like this one."""
+    if isinstance(weight, np.ndarray):
+        return weight.dtype
+    from tensorlite.kernels.precision import low
+
+    return low(weight)
 
 
 class Past:

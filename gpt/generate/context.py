@@ -64,8 +64,10 @@ class Context:
         length = max(map(len, rows))
         pads = np.array([length - len(row) for row in rows])
         start = self._known(rows, pads, length, last)
-        if start == 0:
+        if self.cache is None or len(self.cache.pads) != len(rows):
             self.cache = Cache(self.model, len(rows), self.size, pads)
+        elif start == 0:
+            self.cache.set_pads(pads)
         cache = self.cache
         cache.length = start
         new = np.array([[0] * (length - len(row)) + row for row in rows])[:, start:]  # (B, T)

@@ -29,6 +29,8 @@ class Writer:
     logprobs  the logarithm of the model's probability of each new token, where `logprobs` is True
     """
 
+    constraint = None  # what the text must be, for writers that are told
+
     def __init__(
         self,
         prompt: Sequence[int],
@@ -65,6 +67,21 @@ class Writer:
             z = model_logits.astype(np.float64)
             z -= z.max()
             self.logprobs.append(float(z[new] - np.log(np.exp(z).sum())))
+        self.add(new)
+
+    def take_drawn(self, new: int, logprob: float) -> bool:
+        """Take a token that was drawn as `take` does it; False, and nothing else, if it cannot be.
+
+        `new` is -1 where none could be drawn.
+        """
+        if new < 0 or not self.accept(new):
+            return False
+        if self.logprobs is not None:
+            self.logprobs.append(logprob)
+        self.add(new)
+        return True
+
+    def add(self, new: int) -> None:
         if new in self.eos:
             self.finish, self.end_id = "eos", new
         else:
@@ -99,6 +116,11 @@ def write(
     with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
         context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
         ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
+        recorded = None
+        if not isinstance(model.parameters()[0].data, np.ndarray):
+            from .gpu import recorded_steps
+
+            recorded = recorded_steps(context, active, draft)
         while active:
             if ahead is not None:
                 guess(context, ahead, active[0])
@@ -106,6 +128,10 @@ def write(
                 logits = context.read([writer.ids for writer in active])[:, -1]  # (B, V)
                 for writer, row in zip(active, logits):
                     writer.take(row)
+            if recorded is not None:
+                yield
+                for _ in recorded.run(active):
+                    yield
             growing = [i for i, writer in enumerate(active) if writer.finish is None]
             context.keep(growing)
             active = [active[i] for i in growing]

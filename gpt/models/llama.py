@@ -104,6 +104,7 @@ class Llama(GPT):
 
     def build(self, config: LlamaConfig) -> None:
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.frequencies = {}  # of the rotations, for each device
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
@@ -147,7 +148,10 @@ class Llama(GPT):
         length = int(places.max()) + 1 if c.rope_parameters["rope_type"] == "dynamic" else 0
         frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
         weight = self.embed_tokens.weight.data  # the ids, and so the places, may be on the CPU
-        frequency, places = (np.asarray(a, like=weight) for a in (frequency, places))
+        places, kept = np.asarray(places, like=weight), (length, type(weight))
+        if kept not in self.frequencies:  # to copy it to a GPU each time would take longer
+            self.frequencies[kept] = np.asarray(frequency, like=weight)
+        frequency = self.frequencies[kept]
         angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
         angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads
         return np.cos(angle) * scale, np.sin(angle) * scale

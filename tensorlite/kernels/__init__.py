@@ -4,8 +4,9 @@ On a CPU nothing of this folder is imported. Each idea has a .cu file, whose hea
 .py file, which launches it:
 
 - launch.py compiles and launches; device.cuh and arrays.cuh are what the .cu files share.
-- precision.py says in which dtype products are computed; products.py are the matrix products, by
-  cuBLASLt, and linear.py is the layer made of one.
+- precision.py says in which dtype products are computed. products.py are the matrix products,
+  layouts.py says how their matrices lie in memory, cublaslt.py asks NVIDIA's library for them, and
+  linear.py is the layer made of one.
 - attention, norm, activations, rope, loss, softmax and embedding are the operations of those names;
   elementwise adds, converts and drops; random draws the masks of dropout.
 - update.py updates all parameters in one launch; decode.py generates text.

@@ -17,9 +17,10 @@ struct Gelu {
 };
 
 template <class F, class T> DEV float value(float x) {
-    return x * rcp(1.f + Exp<T>::of(fminf(-F::inner(x), 80.f)));  // e^80 is still a number
+    return x * rcp(1.f + Exp<T>::of(-F::inner(x)));  // where e^x is infinite, sigmoid is 0
 }
 template <class F, class T> DEV float slope(float x) {
+    x = x < -80.f ? -80.f : x > 80.f ? 80.f : x;  // the slope is 0 or 1 there, and e^80 is still a number
     float e = Exp<T>::of(fminf(-F::inner(x), 80.f)), s = rcp(1.f + e);
     return s + x * s * (e * s) * F::inner_slope(x);  // e * s is 1 - s, exact also where s is near 1
 }

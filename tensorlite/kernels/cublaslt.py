@@ -286,13 +286,17 @@ def load(device: int) -> Library | None:
         return None
 
 
-def choose(timing: bool) -> None:
-    """Whether the algorithms of a product are timed when it first occurs, on this device.
+def choose(timing: bool) -> bool:
+    """Whether the algorithms of a product are timed when it first occurs; returns what held before.
 
     Timing waits for the GPU, so it is for programs that compute the same products again and again.
+    It is off at first, and is set for the current device.
     """
-    if found := library():
-        found.timing = timing
+    found = library()
+    if found is None:
+        return False
+    before, found.timing = found.timing, timing
+    return before
 
 
 def chosen() -> dict:

@@ -165,7 +165,7 @@ template <int Z>
 __global__ void __launch_bounds__(THREADS)
 embed(const int* token, const int* slot, const int* begin, const float* tokens,
       const float* places, float* stream, int C) {
-    i64 b = blockIdx.x, id = max(token[b], 0), place = slot[b] - begin[b];
+    i64 b = blockIdx.x, id = token[b], place = slot[b] - begin[b];
     for (int c = threadIdx.x; c < C; c += THREADS)
         stream[b * C + c] = tokens[id * C + c] + places[place * C + c];
 }

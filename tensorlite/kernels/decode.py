@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from . import launch as gpu
 from .launch import ceil_div, launch
 
@@ -34,11 +36,17 @@ def attend(q, k, v, keys, values, slot, begin, n_head: int, window: int | None =
     return y
 
 
-def takes_few_rows(rows: int, *weights) -> bool:
-    """Whether `few_rows` multiplies so many rows with these weights (K, N)."""
-    return 1 <= rows <= MOST_ROWS and all(
-        gpu.vector(w.shape[1], w) > 1 and 4 * rows * w.shape[0] <= gpu.shared_limit() - 24 * 1024
-        for w in weights
+def takes_few_rows(rows: int, head_size: int, weights: list) -> bool:
+    """Whether there are kernels for so many rows, for heads of this size and these weights (K, N).
+
+    The weights are contiguous, and have the dtype of products.
+    """
+    return (
+        1 <= rows <= MOST_ROWS
+        and head_size in HEAD_SIZES
+        and gpu.has_c_type(*weights)
+        and all(gpu.vector(math.gcd(*w.shape), w) > 1 for w in weights)
+        and 4 * rows * max(len(w) for w in weights) <= gpu.shared_limit() - 24 * 1024
     )
 
 

@@ -94,7 +94,7 @@ struct Ids {
 // logits (B, V) float32, of which the first `n` ids may be drawn; bias (n,) or null. The random
 // number of a text is `uniform` (steps, B) at its `step`, a fraction of 2^64. The token goes to
 // `token`, and to `tokens` (steps, B); its log-probability, before bias and filters, to `logprobs`.
-// `slot` and `step` (B,) move on by one. The token is -1 where the largest logit is not finite.
+// `slot` and `step` (B,) move on by one. Where the largest logit is not finite, `tokens` has -1.
 template <int Z>
 __global__ void __launch_bounds__(THREADS, 1)
 draw(const float* logits, const float* bias, int V, int n, float temperature, int top_k,
@@ -178,7 +178,8 @@ draw(const float* logits, const float* bias, int V, int n, float temperature, in
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-        token[text] = tokens[(i64)step[text] * gridDim.x + text] = finite ? chosen : -1;
+        token[text] = finite ? chosen : 0;
+        tokens[(i64)step[text] * gridDim.x + text] = finite ? chosen : -1;
         step[text]++;
         slot[text] = min(slot[text] + 1, size - 1);
     }

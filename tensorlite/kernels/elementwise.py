@@ -37,7 +37,8 @@ def _is_ours(x) -> bool:
 
 def _repeats(x, y) -> bool:
     """Whether y is repeated along the first axes of x, or has x's shape."""
-    return x.shape == y.shape or y.size > 0 and x.shape[x.ndim - y.ndim :] == y.shape
+    beyond = x.ndim - y.ndim
+    return x.shape == y.shape or y.size > 0 and beyond >= 0 and x.shape[beyond:] == y.shape
 
 
 def _gradient(g, shape: tuple, dtype):
@@ -53,7 +54,7 @@ def plus(x, y, out=None):
 
     Shapes are equal, or that of one is the last axes of the other's.
     """
-    if x.size < y.size:
+    if x.ndim < y.ndim:
         x, y = y, x
     x, y = contiguous(x), contiguous(y)
     if out is None:

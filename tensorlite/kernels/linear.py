@@ -71,11 +71,10 @@ def linear(x, weight, bias=None, *, needs):
     x2, w = x2 if needs[1] else None, w if needs[0] else None
 
     def vjp(g):
-        g = np.reshape(contiguous(g), (rows, m))
-        low_g = cast(g, dtype)
+        g = cast(np.reshape(contiguous(g), (rows, m)), dtype)
         return (
-            Product(low_g, w, shape, of_x, rounded) if needs[0] else None,
-            product(x2, low_g, ta=True, dtype=of_weight, tf32=rounded) if needs[1] else None,
+            Product(g, w, shape, of_x, rounded) if needs[0] else None,
+            product(x2, g, ta=True, dtype=of_weight, tf32=rounded) if needs[1] else None,
             column_sums(g) if needs[2] else None,
         )
 

@@ -125,8 +125,6 @@ def _product(a, b, ta: bool, tb: bool):
     """op(a) @ op(b) by CuPy."""
     a = np.swapaxes(a, -1, -2) if ta else a
     b = np.swapaxes(b, -1, -2) if tb else b
-    if not a.shape[-1]:
-        return np.zeros((*a.shape[:-1], b.shape[-1]), np.float32, like=a)
     if a.ndim == 3 and a.dtype.name == "bfloat16":  # which CuPy multiplies with two axes only
         a, b = a.astype(np.float32), b.astype(np.float32)
     return np.matmul(a, b)

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 
+from ..kernels.launch import contiguous
 from ..optim import AdamW
 from ..tensor import Tensor
 from .team import MPITeam
@@ -51,7 +52,7 @@ class Replicated(AdamW):
 
         stream = cupy.cuda.get_current_stream().ptr
         for p in self.params:
-            g = np.zeros_like(p.data) if p.grad is None else np.ascontiguousarray(p.grad.data)
+            g = np.zeros_like(p.data) if p.grad is None else contiguous(p.grad.data)
             self.communicator.allReduce(g.data.ptr, g.data.ptr, g.size, *self.sum_type, stream)
             p.grad = Tensor(g)
         return super().clip_grad_norm(max_norm)

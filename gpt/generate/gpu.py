@@ -1,0 +1,134 @@
+"""Writing text on a GPU: Python is told what was drawn while the GPU writes on.
+
+In the loop of ids.py, a step launches hundreds of small kernels from Python and waits for logits.
+Here a step (gpu_step.py) is recorded once, and each token is one launch of the recording: all that
+changes from step to step lies in the GPU's memory. Nothing waits for a token; they are copied back
+a few at a time, while the next few are computed.
+
+The tokens are those that the loop of ids.py would draw, up to rounding: the random numbers are the
+same, and the kernel that draws goes by the rules of sampling.py. Where a writer does not take a
+token, its own draw decides, and the recorded steps begin again behind it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tensorlite.kernels.draw import MOST_IDS, fractions
+
+from .context import Context, window_start
+from .gpu_step import AHEAD, Step
+
+
+def recorded_steps(context: Context, writers: Sequence, draft=None) -> Recorded | None:
+    """What lets these texts grow by recorded steps; None, with a warning, where that cannot be."""
+    reason = _why_not(context, writers, draft) if writers else "no text"
+    if reason:
+        if writers:
+            warn_unrecorded(reason)
+        return None
+    return Recorded(context)
+
+
+def _why_not(context: Context, writers: Sequence, draft) -> str:
+    vocab_size = context.model.config.vocab_size
+    first, zeros = writers[0], np.zeros(vocab_size, np.float32)
+    s = first.sampling
+    if draft is not None:
+        return "a draft"
+    if not context.use_cache:
+        return "reading without a cache"
+    if s.repetition_penalty != 1 or s.presence_penalty or s.frequency_penalty:
+        return "a penalty for tokens that the text has"
+    if any(w.constraint is not None for w in writers):
+        return "a constraint"
+    possible = first.possible(zeros)
+    if any(w.sampling != s or not np.array_equal(w.possible(zeros), possible) for w in writers):
+        return "drawing the texts of a batch in different ways"
+    return f"a vocabulary of more than {MOST_IDS} ids" if vocab_size > MOST_IDS else ""
+
+
+def warn_unrecorded(reason: str) -> None:
+    """Say, once for each reason, why tokens are drawn one by one."""
+    warnings.warn(
+        f"{reason} is no part of a recorded step: Python waits for the GPU at each token",
+        stacklevel=2,
+    )
+
+
+class Recorded:
+    """Lets the texts that a `Context` reads grow by recorded steps, while its cache has room."""
+
+    def __init__(self, context: Context):
+        self.context = context
+        self.step: Step | None = None
+        self.usable = True
+
+    def run(self, writers: Sequence) -> Iterator[None]:
+        """Let the writers' texts grow; yields whenever each has been told of a token.
+
+        The context has read all of the texts but their last tokens. Ends when there is no more room
+        in the cache, when half of the texts are finished (until then, those take part in vain), and
+        when a writer did not take its token but drew another.
+        """
+        context, cache = self.context, self.context.cache
+        left = max((w.end - len(w.ids) for w in writers if w.finish is None), default=0)
+        n = min(left, cache.size - cache.length) if cache is not None and self.usable else 0
+        if n < 1 or not self._recorded(writers):
+            return
+        texts = [[*w.ids] for w in writers]
+        for tokens, logprobs in self._ahead(writers, n):  # (B,), (B,)
+            refused = [
+                i
+                for i, w in enumerate(writers)
+                if w.finish is None and not w.take_drawn(tokens[i], logprobs[i])
+            ]
+            cache.length += 1
+            if refused:
+                logits = context.read(texts)[:, -1]  # (B, V)
+                for i in refused:
+                    writers[i].take(logits[i])
+            else:
+                for text, token in zip(texts, tokens):
+                    text.append(token)
+                block_size = context.model.config.block_size
+                context.rows = [text[window_start(len(text), block_size) :] for text in texts]
+            yield
+            if refused or 2 * sum(w.finish is None for w in writers) <= len(writers):
+                return
+
+    def _recorded(self, writers: Sequence) -> bool:
+        """Whether there is a recorded step for these texts and this cache."""
+        cache = self.context.cache
+        if self.step is None or self.step.cache is not cache or self.step.keys is not cache.keys:
+            try:
+                self.step = Step(self.context.model, cache, writers[0])
+            except RuntimeError as error:
+                warn_unrecorded(f"this model ({error})")
+                self.usable = False
+        return self.usable
+
+    def _ahead(self, writers: Sequence, n: int) -> Iterator[tuple[list[int], list[float]]]:
+        """The tokens and log-probabilities that n steps draw: (B,) and (B,) for each."""
+        greedy = writers[0].sampling.temperature == 0
+        places = [len(w.ids) for w in writers]
+        self.step.begin([w.ids[-1] for w in writers])
+        reading = None
+        for first in range(0, n, AHEAD):
+            steps = range(first, min(first + AHEAD, n))
+            numbers = (
+                None
+                if greedy
+                else [
+                    fractions(w.random(place + i).random() for w, place in zip(writers, places))
+                    for i in steps
+                ]
+            )
+            launched = self.step.launch(len(steps), numbers)
+            if reading is not None:
+                yield from reading()
+            reading = launched
+        yield from reading()
