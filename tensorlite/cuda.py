@@ -29,15 +29,16 @@ __all__ = ["Captured", "capture", "is_available", "memory_hint"]
 def capture(fn: Callable, *, warmup: int = 2, restore: Sequence = ()) -> Captured:
     """A function that computes what `fn` does, by one launch of a CUDA graph.
 
-    >>> def step(x, y):
-    ...     loss = model.loss(x, y)
-    ...     loss.backward()
-    ...     optimizer.step()  # of an SGD: its learning rate stays as it is now
-    ...     optimizer.zero_grad()
-    ...     return loss
-    >>> step = tl.cuda.capture(step)
-    >>> for x, y in batches:
-    ...     loss = step(x, y)
+        def step(x, y):
+            loss = model.loss(x, y)
+            loss.backward()
+            optimizer.step()  # of an SGD: its learning rate stays as it is now
+            optimizer.zero_grad()
+            return loss
+
+        step = tl.cuda.capture(step)
+        for x, y in batches:
+            loss = step(x, y)
 
     The arguments are arrays of NumPy or CuPy, and `fn` is given CuPy arrays. The first call runs
     `fn` `warmup` times, which compiles kernels and chooses how to compute products, records what it

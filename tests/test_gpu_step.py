@@ -97,7 +97,7 @@ def test_a_step_of_config_a_has_few_launches_and_one_wait():
             alive.append(strict_memory.alive())
     assert strict.launches == {"copy": 1, "graph": 1}
     assert [wait.kind for wait in strict.waits] == ["tolist"]
-    assert len(step.functions[0]._graph._work) <= 150
+    assert len(step.recorded[0]._graph._work) <= 150
     assert alive[0] >= alive[1] == alive[2]
 
 

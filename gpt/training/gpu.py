@@ -12,6 +12,7 @@ numbers, the learning rate. One wait a step reads the loss and the gradient's no
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -67,11 +68,10 @@ class GPUStep:
         self.drawn = None, None  # number of a step, and its batches
         several = settings.gradient_accumulation_steps > 1
         self.functions = [self.first, self.more, self.last] if several else [self.whole]
-        if settings.compile:
+        self.compiled = settings.compile and cublaslt.library() is not None
+        self.recorded = None  # the functions as they are called, once it is known how
+        if self.compiled:
             model.replay = Replays(self.measure)
-        else:
-            self.functions = [_on_device(function) for function in self.functions]
-        self.recorded = not settings.compile
 
     def __call__(self, step: int) -> tuple[float, float] | None:
         """One update: (mean loss before it, the gradient's norm before clipping).
@@ -100,12 +100,12 @@ class GPUStep:
             self.drawn = step, self.draw(step)
         _, batches = self.drawn
         start = np.array(self.scale.value / len(batches), np.float32)  # the loss's gradient
-        if not self.recorded:
+        if self.recorded is None:
             self.record((*batches[0], start), update)
         if len(batches) == 1:
-            self.functions[0](*batches[0], start, update)
+            self.recorded[0](*batches[0], start, update)
         else:
-            first, more, last = self.functions
+            first, more, last = self.recorded
             for i, batch in enumerate(batches):
                 (more if i else first)(*batch, start)
             last(update)
@@ -114,14 +114,22 @@ class GPUStep:
         return loss / len(batches), math.sqrt(square) / self.scale.value
 
     def record(self, batch: tuple, update) -> None:
-        """Let CUDA record what each function launches; the functions become replays."""
-        update = np.full_like(update, math.nan)  # what warms up updates nothing
-        given = [batch, batch, (update,)] if len(self.functions) > 1 else [(*batch, update)]
-        for i, (function, inputs) in enumerate(zip(self.functions, given)):
-            self.functions[i] = tl.cuda.capture(function)
-            self.functions[i].record(*inputs)
-        self.table.fill(self.gradients)  # which are at their last addresses now
-        self.recorded = True
+        """Let CUDA record what each function launches, where that is possible and wanted."""
+        cublaslt.choose(True)  # the fastest way to compute each product is found while warming up
+        if self.compiled:
+            update = np.full_like(update, math.nan)  # what warms up updates nothing
+            given = [batch, batch, (update,)] if len(self.functions) > 1 else [(*batch, update)]
+            self.recorded = [tl.cuda.capture(function) for function in self.functions]
+            try:
+                for function, inputs in zip(self.recorded, given):
+                    function.record(*inputs)
+            except RuntimeError as error:
+                self.compiled, self.model.replay = False, None
+                warnings.warn(f"each kernel is launched by Python: {error}", stacklevel=1)
+        if self.compiled:
+            self.table.fill(self.gradients)  # which are at their last addresses now
+        else:
+            self.recorded = [_on_device(function) for function in self.functions]
 
     def draw(self, step: int) -> list[tuple[np.ndarray, ...]]:
         """The batches of a step, each as the arrays that the GPU needs of it."""
@@ -173,7 +181,7 @@ class GPUStep:
             return self.model.loss(x, y)
 
     def last(self, update):
-        if not self.settings.compile:
+        if not self.compiled:
             self.table.fill(self.gradients)
         square = sum_of_squares(self.table)
         self.result[1:] = square
