@@ -19,7 +19,7 @@ import numpy as np
 from .device import is_available, place
 from .tensor import Tensor
 
-__all__ = ["Captured", "capture", "is_available", "memory_hint"]
+__all__ = ["Captured", "capture", "device_name", "is_available", "memory_hint"]
 
 # =================================================================================================
 # Capture
@@ -119,13 +119,17 @@ class Captured:
         """The graph, and what `fn` returned while it was recorded."""
         import cupy
 
+        from .kernels import cublaslt
+
         with cupy.cuda.using_allocator(self._pool.malloc), self.stream:
             arrays = [a.data if isinstance(a, Tensor) else a for a in self.restore]
             saved = [a.copy() for a in arrays]
+            timing = cublaslt.choose(True)
             try:
                 for _ in range(self.warmup):
                     self.fn(*self._inputs.arrays)
             finally:
+                cublaslt.choose(timing)
                 for array, copy in zip(arrays, saved, strict=True):
                     array[...] = copy
             self.stream.synchronize()
@@ -206,6 +210,8 @@ class Inputs:
                 f"a captured function takes what it was captured with: {_described(self.arrays)}; "
                 f"given {_described(inputs)}. Capture the function again for other arrays"
             )
+        if not inputs:
+            return  # and wait for nothing
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
         pinned, on_gpu = self._pinned[self._turn], []
@@ -284,6 +290,14 @@ def _line(frames) -> str:
         if frame.line and not name.startswith(folders) and "site-packages" not in name:
             return f". The line: {frame.line} ({Path(name).name}, line {frame.lineno})"
     return ""
+
+
+def device_name() -> str:
+    """The name of the GPU in use, such as "NVIDIA H100 80GB HBM3"."""
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def memory_hint(error: MemoryError) -> str:

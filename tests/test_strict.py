@@ -344,8 +344,8 @@ def test_sampling(arguments):
     tokenizer, model = CharTokenizer.train("abcdefghi\n"), GPT(CONFIG)
     expected = generate.generate(model, tokenizer, "ab", 12, seed=1, **arguments)
     assert generate.generate(model.to("cuda"), tokenizer, "ab", 12, seed=1, **arguments) == expected
-    if not HAS_GPU:  # one wait for each token: its logits
-        assert [w.kind for w in strict.waits] == ["get"] * 12
+    if not HAS_GPU:  # a wait for logits each time that a text is read again; steps are recorded
+        assert [w.kind for w in strict.waits].count("get") == 3
 
 
 def test_checkpoints(tmp_path):

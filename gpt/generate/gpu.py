@@ -19,7 +19,7 @@ import numpy as np
 
 from tensorlite.kernels.draw import MOST_IDS, fractions
 
-from .context import Context, window_start
+from .context import Context
 from .gpu_step import AHEAD, Step
 
 
@@ -80,6 +80,7 @@ class Recorded:
         if n < 1 or not self._recorded(writers):
             return
         texts = [[*w.ids] for w in writers]
+        rows = [[*row, w.ids[-1]] for row, w in zip(context.rows, writers)]  # in the cache
         for tokens, logprobs in self._ahead(writers, n):  # (B,), (B,)
             refused = [
                 i
@@ -92,10 +93,10 @@ class Recorded:
                 for i in refused:
                     writers[i].take(logits[i])
             else:
-                for text, token in zip(texts, tokens):
+                for text, row, token in zip(texts, rows, tokens):
                     text.append(token)
-                block_size = context.model.config.block_size
-                context.rows = [text[window_start(len(text), block_size) :] for text in texts]
+                    row.append(token)
+                context.rows = rows
             yield
             if refused or 2 * sum(w.finish is None for w in writers) <= len(writers):
                 return

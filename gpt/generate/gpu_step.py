@@ -32,6 +32,9 @@ SPARE = 16  # steps that are launched to find the faster way
 FASTER = 0.9  # of the time: how much faster the second way has to be to be taken
 
 
+_chosen = {}  # the way that was faster, by the shape of the step: taken again in this process
+
+
 class Step:
     """The recorded step for the texts of a cache, drawn as `writer` says.
 
@@ -45,7 +48,7 @@ class Step:
         self.state.uniform[...] = 0
         self.logits, self.stream = (empty((rows, n), np.float32) for n in (V, model.config.n_embd))
         self.logprobs = empty((cache.size + SPARE, rows), np.float32)
-        self.sampling = writer.sampling
+        self.sampling, self.tells_logprobs = writer.sampling, writer.logprobs is not None
         bias = writer.sampling.logits(writer.possible(np.zeros(V, np.float32)))  # (n_ids,)
         self.bias = np.asarray(bias.astype(np.float32), like=self.logits)
         if len(bias) == V and not bias.any():
@@ -60,16 +63,26 @@ class Step:
         self.recorded = self.record()
 
     def record(self) -> Callable:
-        """The faster way, recorded."""
-        s = self.state
+        """The way that is faster, recorded; where only one can be recorded, that."""
+        s, config = self.state, self.model.config
+        key = *self.logits.shape, config.n_layer, config.n_embd, self.keys.dtype.name
         ways = [self.forward_few_rows] if self.takes_few_rows() else []
         ways.append(self.forward)
-        ways = [tl.cuda.capture(way, restore=(s.token, s.slot, s.step)) for way in ways]
-        for way in ways:
-            way.record()
-        if len(ways) > 1 and milliseconds(ways[1]) < FASTER * milliseconds(ways[0]):
-            ways.reverse()
-        return ways[0]
+        chosen = [way for way in ways if way.__name__ == _chosen.get(key)]
+        recorded, errors = [], []
+        for way in chosen or ways:
+            step = tl.cuda.capture(way, restore=(s.token, s.slot, s.step))
+            try:
+                step.record()
+                recorded.append(step)
+            except RuntimeError as error:
+                errors.append(error)
+        if not recorded:
+            raise errors[-1]
+        if len(recorded) > 1 and milliseconds(recorded[1]) < FASTER * milliseconds(recorded[0]):
+            recorded.reverse()
+        _chosen[key] = recorded[0].fn.__name__
+        return recorded[0]
 
     # ---- the host's side -------------------------------------------------------------------------
 
@@ -83,9 +96,11 @@ class Step:
         self.n_launched = 0
 
     def launch(self, n: int, numbers: list[np.ndarray] | None) -> Callable:
-        """Let n more steps begin; returns a function that waits for them and gives their results.
+        """Let n more steps begin; returns a function that waits for them.
 
-        `numbers` are their random numbers, (B,) for each step, as fractions of 2^64.
+        That gives for each step the tokens and their log-probabilities, (B,) and (B,); the latter
+        mean nothing where the writer does not keep them. `numbers` are the random numbers, (B,) for
+        each step, as fractions of 2^64.
         """
         s, first = self.state, self.n_launched
         if numbers is not None:
@@ -130,7 +145,8 @@ class Step:
     def draw(self) -> None:
         s = self.sampling
         filters = s.temperature, s.top_k, s.top_p, s.min_p
-        draw(self.logits, self.state, self.bias, *filters, self.logprobs)
+        logprobs = self.logprobs if self.tells_logprobs else None
+        draw(self.logits, self.state, self.bias, *filters, logprobs)
 
     def takes_few_rows(self) -> bool:
         """Whether this is a plain GPT-2 of a shape that decode.cu has kernels for."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tensorlite.arraylike import on_gpu
 from tensorlite.device import random
 
 from .beam import beam_search
@@ -117,7 +118,7 @@ def write(
         context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
         ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
         recorded = None
-        if not isinstance(model.parameters()[0].data, np.ndarray):
+        if on_gpu([p.data for p in getattr(model, "parameters", list)()[:1]]):
             from .gpu import recorded_steps
 
             recorded = recorded_steps(context, active, draft)

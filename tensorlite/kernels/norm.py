@@ -153,7 +153,8 @@ class _InputGradient(Deferred):
         return gx
 
     def plus(self, total, out=None):
-        if self.backward.done or total.dtype != self.dtype:
+        scattered = out is not None and not out.flags.c_contiguous
+        if self.backward.done or scattered or total.dtype != self.dtype:
             return plus(total, self.array(), out)
         total = contiguous(total)
         out = empty(self.shape, self.dtype) if out is None else out

@@ -14,9 +14,9 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-// Variables of the block. In a section of their own, which the emulator finds and looks at; its
-// threads all run in one thread of the system.
-#define __shared__ static thread_local
+// Variables of the block, in a section of their own that the emulator finds and looks at: its threads
+// all run in one thread of the system. `used`: others than the compiler sees may write to them.
+#define __shared__ __attribute__((used)) static thread_local
 
 struct uint3 { unsigned x, y, z; };
 struct alignas(8) int2 { int x, y; };
@@ -48,6 +48,7 @@ void emulator_copy_commit();
 void emulator_copy_wait();
 void emulator_shared4(float* to, unsigned address);
 unsigned emulator_shared_address(const void* pointer);
+void emulator_atomic(void* address, int size);
 }
 extern unsigned char emulator_dynamic[];
 
@@ -85,6 +86,19 @@ template <class T> static inline T __shfl_sync(unsigned mask, T value, int sourc
     return emulator_shuffled(mask, value, lane / width * width + (source & (width - 1)));
 }
 
+// ---- atomic operations on whole numbers
+
+template <class T, class F>
+__attribute__((no_sanitize("thread"))) static T emulator_atomically(T* p, F f) {
+    emulator_atomic(p, sizeof(T));
+    T old = *p;
+    *p = f(old);
+    return old;
+}
+template <class T> static inline T atomicAdd(T* p, T x) { return emulator_atomically(p, [=](T y) { return y + x; }); }
+template <class T> static inline T atomicMin(T* p, T x) { return emulator_atomically(p, [=](T y) { return y < x ? y : x; }); }
+template <class T> static inline T atomicMax(T* p, T x) { return emulator_atomically(p, [=](T y) { return x < y ? y : x; }); }
+
 // ---- arithmetic
 
 static inline float __int_as_float(int x) { return float_of_bits(x); }
@@ -93,13 +107,7 @@ static inline unsigned __float_as_uint(float x) { return bits_of_float(x); }
 static inline int __float_as_int(float x) { return bits_of_float(x); }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-// The emulator's threads take turns, so that nothing comes between the reading and the writing.
-__attribute__((no_sanitize("thread"), noinline)) static int atomicAdd(int* p, int v) {
-    int old = *p;
-    *p = old + v;
-    return old;
-}
-static inline uint64_t __umul64hi(uint64_t x, uint64_t y) { return (unsigned __int128)x * y >> 64; }
+static inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) { return (unsigned __int128)x * y >> 64; }
 static inline unsigned __umulhi(unsigned x, unsigned y) { return (uint64_t)x * y >> 32; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }

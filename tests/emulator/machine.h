@@ -15,6 +15,7 @@ struct uint3 { u32 x, y, z; };
 
 const int WARP = 32;
 const int MOST_THREADS = 1024;                // of a block
+const size_t STACK = 256 * 1024;              // bytes of a thread's stack
 const u32 DYNAMIC_BYTES = 227 * 1024;         // the most dynamic shared memory of a block
 const u32 STATIC_BYTES = 48 * 1024;           // the most static shared memory
 const u32 STATIC_ADDRESS = 1 << 20;           // dynamic shared memory begins at address 0
@@ -31,6 +32,8 @@ struct Offer {
 };
 
 struct Copy { u32 to; const unsigned char* from; u32 size, read; };  // one cp.async
+
+enum Access { READ, WRITE, ATOMIC };
 
 enum State { READY, AT_WARP, AT_BLOCK, DONE };
 
@@ -60,4 +63,4 @@ void do_together(int first, u32 lanes, Meeting meeting);
 // memory.cpp
 void begin_block();
 unsigned char* shared_memory(u32 address, u32 size, const void* where);
-void note_shared(u32 address, u32 size, bool write, int thread, const void* where);
+void note_shared(u32 address, u32 size, Access access, int thread, const void* where);

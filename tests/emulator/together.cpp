@@ -35,7 +35,7 @@ static void load_matrices(int first, bool transposed) {
         u32 address = offer(first, i).words[0];
         const void* where = threads[first + i].where;
         row[i] = (const u16*)shared_memory(address, 16, where);
-        note_shared(address, 16, false, first + i, where);
+        note_shared(address, 16, READ, first + i, where);
     }
     // The memory is in 32 banks of 4 bytes; the 8 rows of a matrix are read at once.
     for (int matrix = 0; matrix < 4; matrix++) {
