@@ -3,8 +3,10 @@
 On the strict device, whose kernels the emulator executes, or on a GPU where there is one.
 """
 
+import gc
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -153,6 +155,39 @@ def test_nothing_waits_for_a_token():
     assert waits[1] - waits[0] <= 16 / AHEAD
 
 
+@no_gpu
+def test_a_recording_is_used_again_with_the_weights_as_they_are_then():
+    model = make().to("cuda")
+    how = dict(temperature=1.0, seed=1)
+    with tl.autocast("bfloat16"):
+        first = generate_ids(model, PROMPTS, 8, **how)
+        strict.waits.clear()
+        assert generate_ids(model, PROMPTS, 8, **how) == first
+        assert "synchronize" not in {w.kind for w in strict.waits}  # a recording begins with it
+        for p in model.parameters():
+            p.data[...] = p.data * 0.8
+        again = generate_ids(model, PROMPTS, 8, **how)
+        anew = make()
+        for p in anew.parameters():
+            p.data[...] = p.data * np.float32(0.8)
+        assert again == generate_ids(anew.to("cuda"), PROMPTS, 8, **how) != first
+        strict.waits.clear()
+        generate_ids(model, PROMPTS, 8, temperature=0.5)
+        assert "synchronize" in {w.kind for w in strict.waits}
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None  # a recording that is kept keeps no model
+
+
+def test_two_texts_of_a_model_that_are_written_in_turns():
+    tokenizer, model = CharTokenizer("\n abcdefghijklmnopqrstuvwxyz."), make()
+    model.to("cuda")
+    alone = [list(stream(model, tokenizer, p, 8, 1.0, seed=2)) for p in ("ab", "cde")]
+    pairs = zip(*(stream(model, tokenizer, p, 8, 1.0, seed=2) for p in ("ab", "cde")), strict=True)
+    assert list(pairs) == list(zip(*alone, strict=True))
+
+
 def test_texts_that_end_early_make_room():
     """When half of the texts have ended, the others go on alone."""
     model, prompts = make(), [[1], [2], [3], [4]]
@@ -189,6 +224,7 @@ def test_a_text_streams():
         (dict(presence_penalty=0.5), "a penalty"),
         (dict(constraint=Grammar.regex("[abc]{6}")), "a constraint"),
         (dict(draft="ngrams"), "a draft"),
+        (dict(num_beams=2), "a beam search"),
         (dict(use_cache=False), "without a cache"),
     ],
 )

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tensorlite.arraylike import on_gpu
 from tensorlite.device import random
 
 from .beam import beam_search
@@ -114,14 +113,10 @@ def write(
     active = [writer for writer in writers if writer.finish is None]
     if draft is not None and len(writers) > 1:
         raise ValueError(f"a draft helps one text at a time, not {len(writers)} together")
-    with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
-        context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
-        ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
-        recorded = None
-        if on_gpu([p.data for p in getattr(model, "parameters", list)()[:1]]):
-            from .gpu import recorded_steps
-
-            recorded = recorded_steps(context, active, draft)
+    context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
+    ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
+    models = (m for m in (model, draft) if hasattr(m, "eval"))
+    with evaluating(*models), recording(context, active, draft) as recorded:
         while active:
             if ahead is not None:
                 guess(context, ahead, active[0])
@@ -137,6 +132,15 @@ def write(
             context.keep(growing)
             active = [active[i] for i in growing]
             yield
+
+
+def recording(context: Context, writers: Sequence[Writer], draft):
+    """A block with what lets texts grow on a GPU (gpu.py); on a CPU it is None."""
+    if not context.on_gpu:
+        return contextlib.nullcontext()
+    from .gpu import recorded_steps
+
+    return recorded_steps(context, writers, draft)
 
 
 @contextlib.contextmanager

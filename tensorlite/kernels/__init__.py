@@ -10,7 +10,8 @@ On a CPU nothing of this folder is imported. Each idea has a .cu file, whose hea
 - attention, norm, activations, rope, loss and embedding are the operations of those names; softmax
   is a part of attention in float32; elementwise adds, converts and drops; random draws the masks
   of dropout; total sums what is left of a sum.
-- update.py updates all parameters in one launch; decode.py generates text.
+- update.py updates all parameters in one launch; decode.py reads a token of each of
+  a few texts, draw.py draws the next.
 
 An operation that is declared with `gpu="norm"` has a body of its own name in norm.py, with the
 parameters and the results of its ordinary body. It returns NotImplemented for what it leaves to the

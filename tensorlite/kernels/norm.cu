@@ -129,7 +129,7 @@ norm_backward(const G* g, const X* x, const W* weight, const float* means, const
                 load<V>(x + row * n + c, z[k]);
             } else {
                 fill<V>(h[k], 0.f);
-                fill<V>(z[k], mean);
+                fill<V>(z[k], 0.f);
             }
         }
 #pragma unroll
