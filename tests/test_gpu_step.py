@@ -1,7 +1,5 @@
 """Training on a GPU: the strict device, whose kernels an emulator executes, or a real one."""
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from gpt.training.optimizer import make_optimizer
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
 from tensorlite.device import random
-from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
 from tests import emulator, strict, strict_memory
 
@@ -27,10 +24,8 @@ SMALL |= dict(max_iters=100, warmup_iters=5, learning_rate=3e-3, seed=1)
 
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
-    strict.waits.clear()
     if not HAS_GPU:
         strict.install(monkeypatch)
-    monkeypatch.setattr(cublaslt, "load", functools.cache(cublaslt.load.__wrapped__))
 
 
 def beginning(**changes):

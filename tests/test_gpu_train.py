@@ -1,10 +1,8 @@
 """train.py on a GPU from the command line to the files: on the strict device, or on a real one."""
 
-import functools
 import json
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ import sample
 import tensorlite as tl
 import train
 from gpt.training import gpu
-from tensorlite.kernels import cublaslt
-from tests import emulator, emulator_blas, strict
+from tests import emulator, strict
 
 HAS_GPU = tl.cuda.is_available()
 if not HAS_GPU and emulator.compiler() is None:
@@ -28,10 +25,7 @@ TINY += " --lr_decay_iters 6 --workers 1"
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
     if not HAS_GPU:
-        monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
-        monkeypatch.setitem(sys.modules, "cupy", strict.stand_in())
-        emulator_blas.install(monkeypatch)
-    monkeypatch.setattr(cublaslt, "load", functools.cache(cublaslt.load.__wrapped__))
+        strict.install(monkeypatch)
     monkeypatch.setattr(train, "generate", lambda *args, **kwargs: "")  # slow in the emulator
 
 

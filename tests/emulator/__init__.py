@@ -106,7 +106,7 @@ def _is_array(value) -> bool:
 
 
 def _bytes(name: str, parameter: str, value) -> np.ndarray:
-    """The argument as the kernel reads it. Raises TypeError for what the parameter does not take."""
+    """The argument as the kernel reads it. Raises TypeError unless the parameter takes it."""
     if _is_array(value):
         dtype = value.dtype.name.replace("bool", "uint8")
         wanted = parameter.replace("bool", "uint8").removesuffix("*")
