@@ -33,6 +33,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import tensorlite as tl
 import tokenizer as tokenizers
 from gpt import load
 from gpt.checkpoint import local_folder
@@ -50,6 +51,7 @@ from gpt.generate import (
 from gpt.training.output import only_rank_0_prints
 from tensorlite import parallel
 from tensorlite.device import keep_freed_memory
+from tensorlite.modes import PRECISIONS
 from tokenizer.texts import read_text
 
 
@@ -66,10 +68,11 @@ def main(argv: list[str] | None = None) -> int:
             if fault := parallel.fault():
                 raise ValueError(f"--workers {options.workers} does not work here: {fault}")
             return parallel.start(options.workers, [__file__, *argv])
-        if team.size == 1:
-            return run(options, team)
-        with only_rank_0_prints(team):
-            return run(options, team)
+        with tl.autocast(precision(options)):
+            if team.size == 1:
+                return run(options, team)
+            with only_rank_0_prints(team):
+                return run(options, team)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone (| head): nothing to say, nobody to say it to
         return team.end(0)
@@ -138,11 +141,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="NAME",
         help="gpt2, or a path: for a model trained on .bin files",
     )
-    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if usable")
+    add("--dtype", choices=("auto", *PRECISIONS), default="auto", help="of products on a GPU")
     # nanoGPT's command lines
     add("--init_from", type=os.path.expanduser, default="resume", help=argparse.SUPPRESS)
-    for ignored in ("--dtype", "--compile"):
-        add(ignored, nargs="?", help=argparse.SUPPRESS)
+    add("--compile", nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     for name in ("num_samples", "batch_size", "workers", "num_beams"):
         if getattr(options, name) < 1:
@@ -172,6 +175,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.draft and options.batch:
         parser.error("--draft is for one text at a time, not for a --batch")
     return options
+
+
+def precision(options: argparse.Namespace) -> str:
+    """The precision of products. Raises ValueError for one that the GPU does not have."""
+    if options.device == "auto":
+        options.device = "cuda" if tl.cuda.is_available() else "cpu"
+    if options.device == "cpu" or not tl.cuda.is_available():  # which `to` has the words for
+        return "float32"
+    from tensorlite.kernels.precision import usable
+
+    return usable(None if options.dtype == "auto" else options.dtype)
 
 
 def run(options: argparse.Namespace, team: parallel.Team) -> int:

@@ -64,7 +64,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--strict", action="store_true", help="on the strict device, without times")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"), metavar="FOLDER")
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=CONFIGS)
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
     parser.add_argument(
         "--compiled",
         choices=("none", *PRECISIONS),
@@ -73,7 +73,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--turns", type=int, default=5, help="of each side, of 0.2 s each (5)")
     parser.add_argument("--part", help=argparse.SUPPRESS)  # run this one in this process
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.precisions = options.precisions or PRECISIONS[: 1 if options.strict else None]
+    return options
 
 
 def chosen(options) -> list[str]:

@@ -121,7 +121,7 @@ def milliseconds(run: Callable, calls: int = 1, repeats: int = 15) -> float:
 
     run()
     times = []
-    for _ in range(repeats):
+    for _ in range(1 if is_strict() else repeats):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         run()
@@ -134,11 +134,13 @@ def milliseconds(run: Callable, calls: int = 1, repeats: int = 15) -> float:
 def captured_milliseconds(function: Callable) -> float:
     """The time of one call of `function` without its Python: of a graph that has ten of them."""
 
+    calls = 1 if is_strict() else CALLS
+
     def several():
-        for _ in range(CALLS):
+        for _ in range(calls):
             function()
 
-    return milliseconds(tl.cuda.capture(several), CALLS)
+    return milliseconds(tl.cuda.capture(several), calls)
 
 
 def queued_milliseconds(function: Callable) -> float:
@@ -177,6 +179,15 @@ class CountLaunches:
         result = self.function(*inputs)
         self.number = _strict_launches() - before if is_strict() else _nodes_of_capture()
         return result
+
+
+def waits_of(function: Callable) -> int:
+    """How often a call of `function` waits for the strict device. A card does not tell."""
+    from tests import strict
+
+    before = len(strict.waits)
+    function()
+    return len(strict.waits) - before
 
 
 def _strict_launches() -> int:

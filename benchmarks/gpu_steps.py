@@ -30,6 +30,7 @@ from benchmarks.gpu_card import (
     is_strict,
     torch_and_device,
     used_memory,
+    waits_of,
 )
 from benchmarks.train_step import CONFIGS as ON_CPU
 from benchmarks.train_step import prepare, twin
@@ -47,7 +48,7 @@ CONFIGS = {
     "C2": ON_CPU["C"],
     "C16": (ON_CPU["C"][0], 16),
     "D8": (GPTConfig(50304, 1024, 24, 16, 1024, bias=False), 8),
-    "tiny": (GPTConfig(65, 16, 2, 2, 64, bias=False), 2),
+    "tiny": (GPTConfig(65, 16, 1, 1, 64, bias=False), 2),
 }
 LOSSES = 6  # steps whose losses are compared
 ON_THE_CPU = 5000  # tokens in a batch for which the CPU computes the expected losses
@@ -84,11 +85,11 @@ def compare(name: str, precision: str, options, compiled: bool) -> dict:
         makers["compiled"] = torch_step, mode
     if torch_and_device()[0] is None:
         makers = {side: made for side, made in makers.items() if made[0] is our_step}
-    losses = {}
+    losses, first = {}, range(2 if is_strict() else LOSSES)
     for side, (make, how) in makers.items():
         before = used_memory()
         step = attempt(make, config, batch, precision, how)
-        losses[side] = step and attempt(lambda step=step: [step(i) for i in range(LOSSES)])
+        losses[side] = step and attempt(lambda step=step: [step(i) for i in first])
         if losses[side]:
             sides[side] = Side(step, used_memory() - before, [])
     take_turns(sides, turns=1 if options.strict else options.turns)
@@ -102,12 +103,14 @@ def compare(name: str, precision: str, options, compiled: bool) -> dict:
             row[f"{side} / ours"] = times[side] / times["ours"] if side in times else None
     row["tokens/s"] = round(batch * config.block_size / times["ours"] * 1e3)
     row["launches"] = sides["ours"].step.launches.number
+    if is_strict():
+        row["waits"] = waits_of(lambda: sides["ours"].step(LOSSES))
     for side in makers:
         row[f"{side}, GB"] = sides[side].bytes / 1e9 if side in sides else None
     sides.clear()
     release()
     on_cpu = batch * config.block_size <= ON_THE_CPU
-    expected = expected_losses(config, batch, "cpu" if on_cpu else "cuda")
+    expected = expected_losses(config, batch, "cpu" if on_cpu else "cuda", first)
     off = max(abs(a - b) for a, b in zip(losses["ours"], expected) if not math.isnan(a))
     row["loss off by"] = off
     row["of float32 on"] = "CPU" if on_cpu else "GPU"
@@ -163,14 +166,14 @@ def our_step(config: GPTConfig, batch: int, precision: str, captured: bool) -> C
     return step
 
 
-def expected_losses(config: GPTConfig, batch: int, device: str) -> list[float]:
-    """The losses of the first steps in float32, without a captured graph."""
+def expected_losses(config: GPTConfig, batch: int, device: str, steps: range) -> list[float]:
+    """The losses of these steps in float32, without a captured graph."""
     settings, tokens = prepare(config, batch)
     settings = dataclasses.replace(settings, device=device, dtype="float32")
     model = GPT(config).to(device)
     optimizer = make_optimizer(model, settings)
     task = Pretraining(settings, tokens, tokens)
-    return [train_step(model, optimizer, task, settings, i)[0] for i in range(LOSSES)]
+    return [train_step(model, optimizer, task, settings, i)[0] for i in steps]
 
 
 def torch_step(config: GPTConfig, batch: int, precision: str, compiled: str | None) -> Callable:

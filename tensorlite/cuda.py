@@ -19,7 +19,7 @@ import numpy as np
 from .device import is_available, place
 from .tensor import Tensor
 
-__all__ = ["Captured", "capture", "is_available", "memory_hint"]
+__all__ = ["Captured", "capture", "device_name", "is_available", "memory_hint"]
 
 # =================================================================================================
 # Capture
@@ -79,13 +79,12 @@ class Captured:
         self.restore = restore
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()  # nobody else is given the memory of the graph
-        self._before, self._after = cupy.cuda.Event(), cupy.cuda.Event()
+        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
         self._graph = self._result = self._inputs = None
 
     def __call__(self, *inputs):
         if self._graph is None:
             self.record(*inputs)
-        _check_arrays(inputs)
         with self._ordered():
             self._inputs.copy(inputs)
             self._graph.launch(self.stream)
@@ -120,32 +119,57 @@ class Captured:
         """The graph, and what `fn` returned while it was recorded."""
         import cupy
 
+        from .kernels import cublaslt
+
         with cupy.cuda.using_allocator(self._pool.malloc), self.stream:
             arrays = [a.data if isinstance(a, Tensor) else a for a in self.restore]
             saved = [a.copy() for a in arrays]
+            timing = cublaslt.choose(True)
             try:
                 for _ in range(self.warmup):
                     self.fn(*self._inputs.arrays)
             finally:
+                cublaslt.choose(timing)
                 for array, copy in zip(arrays, saved, strict=True):
                     array[...] = copy
             self.stream.synchronize()
-            self.stream.begin_capture()
             try:
-                result = self.fn(*self._inputs.arrays)
-            except Exception as error:
-                self._give_up()
-                raise RuntimeError(_cannot_capture(self.fn, error)) from error
-            try:
-                return self.stream.end_capture(), result
+                with _recording(self.stream) as graph:
+                    result = self.fn(*self._inputs.arrays)
             except Exception as error:
                 raise RuntimeError(_cannot_capture(self.fn, error)) from error
+            return graph[0], result
 
-    def _give_up(self) -> None:
-        try:
-            self.stream.end_capture()
-        except Exception:  # the capture was lost already
-            pass
+
+@contextlib.contextmanager
+def _recording(stream):
+    """Give a list to which, at the end, the graph of what was launched within is appended.
+
+    CuPy copies memory of the host to the GPU by way of pinned memory that it uses again for other
+    things: a graph would copy those. So it is given no pinned memory here.
+    """
+    import cupy
+
+    graph = []
+    cupy.cuda.set_pinned_memory_allocator(_refuse_pinned_memory)
+    stream.begin_capture()
+    try:
+        yield graph
+        graph.append(stream.end_capture())
+    except BaseException:
+        with contextlib.suppress(Exception):  # raises where the error has spoilt the capture
+            stream.end_capture()
+        raise
+    finally:
+        cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
+
+
+class _HostMemory(RuntimeError):
+    """Memory of the host would be copied to the GPU while a graph is recorded."""
+
+
+def _refuse_pinned_memory(size: int):
+    raise _HostMemory(f"{size} bytes of the host are copied to the GPU")
 
 
 class Inputs:
@@ -158,6 +182,7 @@ class Inputs:
         import cupy
 
         self.stream = stream
+        self._kinds = [(a.shape, a.dtype) for a in inputs]
         sizes = [-(-a.nbytes // 256) * 256 for a in inputs]  # each begins at a multiple of 256
         ends = list(itertools.accumulate(sizes))
         self._parts = [slice(end - size, end) for size, end in zip(sizes, ends)]
@@ -171,7 +196,7 @@ class Inputs:
         size = self._memory.nbytes
         pinned = (cupy.cuda.alloc_pinned_memory(size) for _ in range(2))
         self._pinned = [np.frombuffer(memory, np.uint8, size) for memory in pinned]
-        self._copied = [cupy.cuda.Event() for _ in range(2)]
+        self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._turn = 0
 
     def copy(self, inputs: Sequence) -> None:
@@ -180,24 +205,28 @@ class Inputs:
         Raises ValueError for another number of arrays, and for other shapes or dtypes.
         """
         _check_arrays(inputs)
-        given, expected = _described(inputs), _described(self.arrays)
-        if given != expected:
+        if [(a.shape, a.dtype) for a in inputs] != self._kinds:
             raise ValueError(
-                f"a captured function takes what it was captured with: {expected}; given {given}. "
-                "Capture the function again for arrays of other shapes or dtypes"
+                f"a captured function takes what it was captured with: {_described(self.arrays)}; "
+                f"given {_described(inputs)}. Capture the function again for other arrays"
             )
+        if not inputs:
+            return  # and wait for nothing
         self._turn ^= 1
         self._copied[self._turn].synchronize()  # the copy of the call before the last
-        pinned = self._pinned[self._turn]
-        for part, value in zip(self._parts, inputs):
+        pinned, on_gpu = self._pinned[self._turn], []
+        for part, array, value in zip(self._parts, self.arrays, inputs):
             if isinstance(value, (np.ndarray, np.generic)):
                 raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
                 pinned[part][: raw.size] = raw
-        self._memory.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes, self.stream)
-        for array, value in zip(self.arrays, inputs):
-            if not isinstance(value, (np.ndarray, np.generic)):
-                with self.stream:
-                    array[...] = value
+            else:
+                on_gpu.append((array, value))
+        if len(on_gpu) < len(inputs):
+            address = pinned.ctypes.data
+            self._memory.data.copy_from_host_async(address, pinned.nbytes, self.stream)
+        with self.stream:
+            for array, value in on_gpu:
+                array[...] = value
         self._copied[self._turn].record(self.stream)
 
 
@@ -231,23 +260,19 @@ def _cannot_capture(fn: Callable, error: Exception) -> str:
             "it computes a product or random numbers by a library that CuPy does not let capture; "
             "products need cuBLASLt (pip install nvmath-python, or 'tensorlite[cuda12]')"
         )
-    elif "capturing" not in str(error) and "Capture" not in str(error):
+    elif isinstance(error, _HostMemory):
+        reason = "it copies memory of the host to the GPU; do so before, or make it an argument"
+    elif "captur" not in str(error).lower():
         reason = "it raised an error that it did not raise before"
+    elif "has not run before" in str(error):
+        reason = "it launches what it did not launch while it warmed up"
     elif names & READING:
         reason = (
             "it reads a value back (item, float, if, print), which the host would have to wait for;"
             " return the array instead"
         )
-    elif "place" in names or "asarray" in names or "array" in names:
-        reason = (
-            "it copies memory of the host to the GPU; do so before, or make it an argument, since "
-            "a graph would copy the same memory each time"
-        )
     else:
-        reason = (
-            "it asks for what is not possible while a graph is recorded: to wait for the GPU, to "
-            "copy memory of the host to it, or to compile a kernel that did not run before"
-        )
+        reason = "it asks for what is not possible while a graph is recorded"
     return f"{_name(fn)} cannot be captured: {reason}{_line(frames)} ({error})"
 
 
@@ -265,6 +290,14 @@ def _line(frames) -> str:
         if frame.line and not name.startswith(folders) and "site-packages" not in name:
             return f". The line: {frame.line} ({Path(name).name}, line {frame.lineno})"
     return ""
+
+
+def device_name() -> str:
+    """The name of the GPU in use, such as "NVIDIA H100 80GB HBM3"."""
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def memory_hint(error: MemoryError) -> str:

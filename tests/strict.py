@@ -5,34 +5,31 @@ without `.get()`, operands that are NumPy arrays, functions, keywords and dtypes
 (cupy_api.json, written by benchmarks/cupy_api.py from the real package). It raises where CuPy is
 silently wrong: index arrays out of range, writing to a `broadcast_to` view; memory from `empty` is
 poisoned. And it notes in `waits` whatever would make the program wait for the GPU, and in
-`launches` what is given to the GPU to do. What else there is of CUDA (streams,
-graphs, memory) is in the other files that begin with strict_.
+`launches` what is given to the GPU to do. `install` puts it in the place of CuPy. The other files
+that begin with strict_ have what else there is of CUDA: streams, graphs, memory, kernels.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 import operator
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from tests import strict_cuda
-from tests.strict_memory import MemoryPointer, allocate, default_pool, hold
+from tests.strict_api import API, SIGNATURES, check, check_types, keywords, parse
+from tests.strict_memory import MemoryPointer, PinnedMemory, allocate, default_pool, hold, upload
 from tests.strict_streams import (  # noqa: F401 - also for tests of what runs here
     enqueue,
     get_current_stream,
     is_capturing,
     launches,
-    refuse_while_capturing,
     wait,
     waits,
 )
 from tests.strict_work import execute
-
-API = json.loads(Path(__file__).with_name("cupy_api.json").read_text())
 
 # =================================================================================================
 # Into the array and out of it
@@ -45,7 +42,7 @@ def to_device(array, dtype=None):
         return array if dtype in (None, array.dtype) else array.astype(dtype)
     host = np.array(_plain(array, host=True), dtype=dtype)
     if host.ndim:  # a number travels with the kernel that fills the array
-        refuse_while_capturing()
+        upload(host.nbytes)
     return _wrap(execute("asarray", np.copy, host))
 
 
@@ -68,31 +65,6 @@ def _wrap(value):
     return type(value)(map(_wrap, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _signature(text: str | None):
-    """What binds arguments as the function of these parameters would; None: any."""
-    if text is None:
-        return None
-    text = "".join(
-        f"{part}None, " if part.endswith("=") else f"{part}, " for part in text.split(", ") if part
-    )
-    return inspect.signature(eval(f"lambda {text}: None"))
-
-
-SIGNATURES = {name: _signature(text) for name, text in API["functions"].items()}
-
-
-def _check(name: str, signature, args, kwargs) -> None:
-    if signature is not None:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"cupy.{name}{signature}: {error}") from None
-    if name.endswith("sort") and kwargs.get("kind") not in (None, "stable"):
-        raise ValueError(f"cupy.{name} takes kind None or 'stable', not {kwargs['kind']!r}")
-    if name == "astype" and kwargs.get("casting") is not None:
-        raise TypeError("casting is not supported yet")
-
-
 def _index(index):
     """An index as NumPy takes it; index arrays may live on the host."""
 
@@ -112,8 +84,8 @@ def _index(index):
 def _uploaded(index):
     """An index array of the host as it is now; CuPy copies it to the device."""
     if isinstance(index, (np.ndarray, list)):
-        refuse_while_capturing()
-        return np.array(index)
+        index = np.array(index)
+        upload(index.nbytes)
     return index
 
 
@@ -128,6 +100,7 @@ ADD_AT = "ilILefd"  # the dtypes whose atomic additions CuPy has
 # Functions and methods that write to their first argument.
 WRITING = {"copyto", "put_along_axis", "fill_diagonal", "place", "put", "putmask"}
 WRITING |= {"fill", "sort", "partition"}
+JOINING = {"concatenate", "concat", "stack", "hstack", "vstack", "dstack", "column_stack"}
 # Products go to cuBLAS, which CuPy does not let capture.
 PRODUCTS = {"matmul", "dot", "vdot", "inner", "einsum", "tensordot", "linalg.matmul"}
 
@@ -152,16 +125,16 @@ class StrictArray:
             return NotImplemented
         name = ufunc.__name__
         if name in API["functions"]:  # matmul and its like
-            _check(name, SIGNATURES[name], inputs, kwargs)
+            check(name, SIGNATURES[name], inputs, kwargs)
         elif name not in API["ufuncs"]:
             raise TypeError(f"there is no cupy.{name}")
-        elif unknown := kwargs.keys() - _keywords(name, method):
+        elif unknown := kwargs.keys() - keywords(name, method):
             raise TypeError(f"cupy.{name} does not take {sorted(unknown)} ({method})")
         if method == "at":
             return self._at(ufunc, *inputs)
         values = _plain(inputs)
         if method == "__call__" and name in API["ufuncs"]:
-            _check_types(name, values)
+            check_types(name, values)
         if out is not None:
             (out,) = out if isinstance(out, tuple) else (out,)
             if not isinstance(out, StrictArray):
@@ -185,7 +158,7 @@ class StrictArray:
         name = f"{module}.{function.__name__}" if module else function.__name__
         if name not in SIGNATURES:
             raise TypeError(f"there is no cupy.{name}")
-        _check(name, SIGNATURES[name], args, kwargs)
+        check(name, SIGNATURES[name], args, kwargs)
         if name in ("array", "asarray", "asanyarray", "ascontiguousarray"):
             return to_device(*args, **kwargs)
         if name == "where":
@@ -203,6 +176,8 @@ class StrictArray:
         if name in ("take", "take_along_axis"):  # index arrays may live on the host
             args = (args[0], _plain(_uploaded(args[1]), host=True), *args[2:])
             return _wrap(execute(name, function, _plain(args[0]), args[1], *args[2:], **kwargs))
+        if name in JOINING and len(args[0]) > 8:
+            upload(8 * len(args[0]))  # the addresses of the arrays
         out = kwargs.get("out")
         kwargs = {key: _plain(value) for key, value in kwargs.items()}
         args = _plain(args)
@@ -325,28 +300,6 @@ def _foreign(value) -> bool:
     return hasattr(value, "__array_ufunc__") and not isinstance(value, known)
 
 
-def _keywords(name: str, method: str) -> set[str]:
-    """What the method of a ufunc takes; sum, product and their like exist for few."""
-    if method in ("reduce", "accumulate") and name in ("add", "multiply"):
-        return {"axis", "dtype"} | ({"keepdims"} if method == "reduce" else set())
-    if method == "reduceat" and name == "add":
-        return {"axis", "dtype"}
-    if method == "__call__":
-        return {"dtype", "casting"}
-    if method in ("outer", "at"):
-        return set()
-    raise TypeError(f"cupy.{name}.{method} is not supported yet")
-
-
-def _check_types(name: str, values) -> None:
-    """Raise TypeError unless a loop of CuPy's ufunc takes the dtypes of all arrays."""
-    dtypes = [(i, v.dtype) for i, v in enumerate(values) if hasattr(v, "dtype")]
-    for loop in API["ufuncs"][name].split():
-        if all(np.can_cast(dtype, loop[i]) for i, dtype in dtypes):
-            return
-    raise TypeError(f"cupy.{name} has no loop for {[str(dtype) for _, dtype in dtypes]}")
-
-
 def _operator(ufunc, reflected=False, in_place=False):
     def binary(x, y):
         return ufunc(y, x) if reflected else ufunc(x, y, out=x) if in_place else ufunc(x, y)
@@ -355,10 +308,10 @@ def _operator(ufunc, reflected=False, in_place=False):
 
 
 def _method(name: str):
-    signature, numpys = _signature(API["ndarray"][name]), getattr(np.ndarray, name)
+    signature, numpys = parse(API["ndarray"][name]), getattr(np.ndarray, name)
 
     def method(self, *args, **kwargs):
-        _check(name, signature, args, kwargs)
+        check(name, signature, args, kwargs)
         if name in ("tolist", "tobytes", "nonzero", "compress", "dump", "dumps", "tofile"):
             wait(name)
         if name == "repeat" and isinstance(args[0], StrictArray):
@@ -447,4 +400,19 @@ def stand_in() -> SimpleNamespace:
         cuda=strict_cuda.namespace(),
         RawModule=strict_cuda.RawModule,
         get_default_memory_pool=lambda: default_pool,
+        get_default_pinned_memory_pool=lambda: SimpleNamespace(malloc=PinnedMemory),
     )
+
+
+def install(monkeypatch) -> None:
+    """Let device="cuda" be the strict device for a test, with products by cuBLASLt's stand-in."""
+    from tests import emulator_blas
+
+    # Where CuPy is installed, its part `cupyx` is loaded when somebody first looks at it, and that
+    # fails while the module `cupy` is another. Hypothesis does.
+    getattr(sys.modules.get("cupyx"), "__file__", None)
+    monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", stand_in())
+    emulator_blas.install(monkeypatch)
+    waits.clear()
+    launches.clear()

@@ -12,11 +12,12 @@ from tests.strict_memory import (
     MemoryPointer,
     MemoryPool,
     OutOfMemoryError,
-    PinnedMemory,
     alive,
     alloc,
+    alloc_pinned_memory,
     copy,
     limit,
+    set_pinned_memory_allocator,
     using_allocator,
 )
 from tests.strict_streams import (
@@ -89,7 +90,8 @@ def namespace() -> SimpleNamespace:
         MemoryPool=MemoryPool,
         MemoryPointer=MemoryPointer,
         alloc=alloc,
-        alloc_pinned_memory=PinnedMemory,
+        alloc_pinned_memory=alloc_pinned_memory,
+        set_pinned_memory_allocator=set_pinned_memory_allocator,
         get_current_stream=get_current_stream,
         get_elapsed_time=get_elapsed_time,
         is_available=lambda: True,

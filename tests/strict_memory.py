@@ -14,6 +14,7 @@ from tests.strict_streams import (
     enqueue,
     get_current_stream,
     is_capturing,
+    refuse_while_capturing,
 )
 
 TOTAL = 80 << 30
@@ -33,7 +34,7 @@ class MemoryPool:
     """cupy.cuda.MemoryPool, of which only the number of bytes is kept."""
 
     def __init__(self):
-        self.alive = self.most = 0
+        self._alive = self._most = 0
         _all_pools.add(self)
 
     def malloc(self, size: int) -> MemoryPointer:
@@ -41,13 +42,13 @@ class MemoryPool:
             return alloc(size)
 
     def used_bytes(self) -> int:
-        return self.alive
+        return self._alive
 
     def total_bytes(self) -> int:
-        return self.most
+        return self._most
 
-    def free_all_blocks(self) -> None:
-        self.most = self.alive
+    def free_all_blocks(self, stream=None) -> None:
+        self._most = self._alive
 
 
 _all_pools: weakref.WeakSet[MemoryPool] = weakref.WeakSet()
@@ -69,7 +70,7 @@ def using_allocator(allocator=None):
 
 def alive() -> int:
     """Bytes of the device that arrays hold."""
-    return sum(pool.alive for pool in _all_pools)
+    return sum(pool._alive for pool in _all_pools)
 
 
 def allocate(shape, dtype) -> np.ndarray:
@@ -106,13 +107,13 @@ def hold(array: np.ndarray, size: int | None = None, address: int | None = None)
         raise OutOfMemoryError(size, alive())
     address = array.ctypes.data if address is None else address
     _known[id(array)] = address, size, weakref.ref(array)
-    pool.alive += size
-    pool.most = max(pool.most, pool.alive)
+    pool._alive += size
+    pool._most = max(pool._most, pool._alive)
     weakref.finalize(array, _release, id(array), pool)
 
 
 def _release(number: int, pool: MemoryPool) -> None:
-    pool.alive -= _known.pop(number)[1]
+    pool._alive -= _known.pop(number)[1]
 
 
 def memory(address: int, size: int) -> np.ndarray:
@@ -135,14 +136,14 @@ class MemoryPointer:
         self._array = array  # keeps it alive
         self.ptr = array.ctypes.data
 
-    def copy_from_host_async(self, address, size: int, stream=None) -> None:
-        copy(self.ptr, _address(address), size, stream)
+    def copy_from_host_async(self, mem, size: int, stream=None) -> None:
+        copy(self.ptr, _address(mem), size, stream)
 
-    def copy_to_host_async(self, address, size: int, stream=None) -> None:
-        copy(_address(address), self.ptr, size, stream)
+    def copy_to_host_async(self, mem, size: int, stream=None) -> None:
+        copy(_address(mem), self.ptr, size, stream)
 
-    def copy_from_device_async(self, source: MemoryPointer, size: int, stream=None) -> None:
-        copy(self.ptr, source.ptr, size, stream)
+    def copy_from_device_async(self, src: MemoryPointer, size: int, stream=None) -> None:
+        copy(self.ptr, src.ptr, size, stream)
 
 
 def _address(value) -> int:
@@ -158,6 +159,24 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(allocate(size, np.uint8))
 
 
+def alloc_pinned_memory(size: int) -> PinnedMemory:
+    return _pinned[0](size)
+
+
+def set_pinned_memory_allocator(allocator=None) -> None:
+    _pinned[0] = allocator or PinnedMemory
+
+
+def upload(size: int) -> None:
+    """What CuPy does with memory of the host before it copies it to the device.
+
+    It goes through pinned memory, which is used for other things afterwards: a graph would copy
+    those. CuPy says nothing.
+    """
+    alloc_pinned_memory(size)
+    refuse_while_capturing()
+
+
 class PinnedMemory(bytearray):
     """What cupy.cuda.alloc_pinned_memory gives: host memory, for np.frombuffer."""
 
@@ -167,3 +186,6 @@ class PinnedMemory(bytearray):
 
     def size(self) -> int:
         return len(self)
+
+
+_pinned = [PinnedMemory]  # who gives pinned memory

@@ -63,29 +63,29 @@ class Stream:
 
     def synchronize(self) -> None:
         if self._captured is not None:
-            self.refuse()
+            self._refuse()
         if self._queue:
             note_wait("synchronize")
-            self.run()
+            self._run()
 
-    def run(self, until: int | None = None) -> None:
+    def _run(self, until: int | None = None) -> None:
         """Do the work in the queue, all of it or what was given before number `until`."""
         until = self._given if until is None else until
         while self._given - len(self._queue) < until:
             self._queue.popleft()()
 
-    def put(self, work: Callable) -> None:
+    def _put(self, work: Callable) -> None:
         if self._captured is not None:
             self._captured.append(work)
-        elif self.at_once:
+        elif self._at_once:
             work()
         else:
             self._later(work)
 
     @property
-    def at_once(self) -> bool:
+    def _at_once(self) -> bool:
         """Whether work is done when it is given: nothing is before it, and nobody captures."""
-        return not (self.is_non_blocking or self._queue or self.is_capturing())
+        return not (self.is_non_blocking or self._queue or self._captured is not None)
 
     def _later(self, work: Callable) -> None:
         self._queue.append(work)
@@ -98,9 +98,9 @@ class Stream:
 
     def wait_event(self, event) -> None:
         if self.is_capturing():
-            self.refuse()
+            self._refuse()
         if not event.done:
-            self._later(event.run)
+            self._later(event._run)
 
     # ---- capture ----
 
@@ -108,7 +108,7 @@ class Stream:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         if self._captured is not None:
-            self.refuse("cudaErrorIllegalState: the stream is capturing already")
+            self._refuse("cudaErrorIllegalState: the stream is capturing already")
         self._captured, self._broken = [], False
 
     def end_capture(self) -> Graph:
@@ -123,9 +123,13 @@ class Stream:
         return Graph(captured)
 
     def is_capturing(self) -> bool:
+        if self._broken and self._captured is not None:
+            raise RuntimeError(
+                "the stream was capturing, but an error has invalidated the capture sequence"
+            )
         return self._captured is not None
 
-    def refuse(self, words: str | None = None):
+    def _refuse(self, words: str | None = None):
         """Raise for what is not allowed while this stream captures; the capture is lost."""
         self._broken = True
         raise CUDARuntimeError(
@@ -145,19 +149,24 @@ def get_current_stream(device_id=-1) -> Stream:
 
 
 def is_capturing() -> bool:
-    return _current[-1].is_capturing()
+    return _current[-1]._captured is not None
+
+
+def at_once() -> bool:
+    """Whether work for the current stream is done when it is given."""
+    return _current[-1]._at_once
 
 
 def refuse_while_capturing() -> None:
     """Raise where CUDA does: for host memory that is read, and for reading a value back."""
     if is_capturing():
-        _current[-1].refuse()
+        _current[-1]._refuse()
 
 
 def enqueue(work: Callable[[], object], name: str) -> None:
     """Give work to the current stream: do it at once, later, or whenever a graph is launched."""
     launches[name] += 1
-    _current[-1].put(work)
+    _current[-1]._put(work)
 
 
 class Graph:
@@ -165,15 +174,15 @@ class Graph:
 
     def __init__(self, work: list[Callable]):
         self._work = work
-        self.ptr = self.graph = next(_numbers)
+        self.graph = next(_numbers)
 
     def launch(self, stream: Stream | None = None) -> None:
         stream = _current[-1] if stream is None else stream
         if stream.is_capturing():
-            stream.refuse()
+            stream._refuse()
         launches["graph"] += 1
         for work in self._work:
-            stream.put(work)
+            stream._put(work)
 
     def upload(self, stream: Stream | None = None) -> None:
         """Prepares the graph for its launch; here there is nothing to prepare."""
@@ -188,21 +197,21 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         stream = _current[-1] if stream is None else stream
         if stream.is_capturing():
-            stream.refuse()
+            stream._refuse()
         self._stream, self._until = stream, stream._given
 
     @property
     def done(self) -> bool:
         return self._stream._given - len(self._stream._queue) >= self._until
 
-    def run(self) -> None:
+    def _run(self) -> None:
         if not self.done:
-            self._stream.run(self._until)
+            self._stream._run(self._until)
 
     def synchronize(self) -> None:
         if not self.done:
             note_wait("event")
-            self.run()
+            self._run()
 
 
 def get_elapsed_time(start: Event, end: Event) -> float:
@@ -244,4 +253,4 @@ def wait(kind: str) -> None:
     """Wait for the current stream, as a value that the host must know makes the program do."""
     refuse_while_capturing()
     note_wait(kind)
-    _current[-1].run()
+    _current[-1]._run()

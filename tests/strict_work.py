@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tests.strict_memory import allocate
-from tests.strict_streams import enqueue, get_current_stream, launches
+from tests.strict_streams import at_once, enqueue, launches
 
 
 def execute(name: str, function: Callable, *args, into: np.ndarray | None = None, **kwargs):
@@ -17,7 +17,7 @@ def execute(name: str, function: Callable, *args, into: np.ndarray | None = None
     its results in memory that is allocated now; to know their shapes, the function is tried on what
     the arrays hold, if only poison. Views of an argument are no work.
     """
-    if get_current_stream().at_once:
+    if at_once():
         result = _compute(function, args, kwargs)
         if into is not None or any(not _is_view(r, args, kwargs) for r in _leaves(result)):
             launches[name] += 1

@@ -1,8 +1,5 @@
 """Training on a GPU: the strict device, whose kernels an emulator executes, or a real one."""
 
-import functools
-import sys
-
 import numpy as np
 import pytest
 
@@ -14,9 +11,8 @@ from gpt.training.optimizer import make_optimizer
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
 from tensorlite.device import random
-from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
-from tests import emulator, emulator_blas, strict, strict_memory
+from tests import emulator, strict, strict_memory
 
 HAS_GPU = tl.cuda.is_available()
 if not HAS_GPU and emulator.compiler() is None:
@@ -28,12 +24,8 @@ SMALL |= dict(max_iters=100, warmup_iters=5, learning_rate=3e-3, seed=1)
 
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
-    strict.waits.clear()
     if not HAS_GPU:
-        monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
-        monkeypatch.setitem(sys.modules, "cupy", strict.stand_in())
-        emulator_blas.install(monkeypatch)
-    monkeypatch.setattr(cublaslt, "load", functools.cache(cublaslt.load.__wrapped__))
+        strict.install(monkeypatch)
 
 
 def beginning(**changes):

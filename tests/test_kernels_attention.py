@@ -1,7 +1,5 @@
 """Causal attention on a GPU, or on the emulator of its kernels, against NumPy in float64."""
 
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,25 +8,11 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.functional.attention import packed_attention
 from tensorlite.kernels import attention as kernels
-from tests import emulator, emulator_blas, strict
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+from tests.test_kernels import device  # noqa: F401 (the fixture)
 
 BF16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
 F16, F32 = np.dtype(np.float16), np.dtype(np.float32)
 TOLERANCE = {BF16: 1e-2, F16: 1e-3, F32: 3e-6}  # of the largest element
-
-
-@pytest.fixture(autouse=True, scope="module")
-def gpu():
-    with pytest.MonkeyPatch.context() as patch:
-        if not HAS_GPU:
-            patch.setattr("tensorlite.device._cuda_fault", lambda: None)
-            patch.setitem(sys.modules, "cupy", strict.stand_in())
-            emulator_blas.install(patch)
-        yield
 
 
 def on_device(x):
@@ -202,6 +186,8 @@ def test_what_is_left_to_the_ordinary_body():
         dict(is_causal=True, window=4),
         dict(is_causal=True, offset=1),
         dict(is_causal=True, scale=-1.0),
+        dict(is_causal=True, keep=np.ones((5, 5), bool)),  # on the host
+        dict(is_causal=True, keep=mask.astype(F32)),
     ]
     for how in refused:
         assert kernels.attention(q, q, q, **how, needs=(True,) * 3) is NotImplemented
@@ -209,8 +195,9 @@ def test_what_is_left_to_the_ordinary_body():
         assert kernels.attention(q, k, q, is_causal=True, needs=(True,) * 3) is NotImplemented
     doubles = on_device(np.ones((2, 5, 96), np.float64))
     assert kernels.packed_attention(doubles, n_head=1, needs=(True,)) is NotImplemented
-    masked = dict(n_head=1, attn_mask=mask, needs=(True,))
-    assert kernels.packed_attention(on_device(np.ones((2, 5, 96), F16)), **masked) is NotImplemented
+    qkv = on_device(np.ones((2, 5, 96), F16))
+    for how in (dict(attn_mask=mask), dict(keep=mask.astype(F32))):
+        assert kernels.packed_attention(qkv, n_head=1, **how, needs=(True,)) is NotImplemented
 
 
 # ---- as operations on tensors ----
@@ -231,3 +218,21 @@ def test_tensors(precision):
         bound = TOLERANCE[z.dtype] * np.max(np.abs(right))
         np.testing.assert_allclose(x.get().astype(F32), right, rtol=0, atol=bound)
     assert there.grad.dtype == F32
+
+
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_captured(dtype):
+    """A captured forward and backward pass gives the same bits as one that is launched."""
+    qkv, g, keep = draw(7, dtype, 1, 2, 9, 64, 0.3)
+
+    def step(qkv, g, keep):
+        how = dict(dropout_p=0.3, keep=keep)
+        y, vjp = kernels.packed_attention(qkv, n_head=2, **how, needs=(True,))
+        parts = [qkv[:, None, :, 64 * i : 64 * (i + 1)] for i in range(3)]
+        z, apart_vjp = kernels.attention(*parts, is_causal=True, **how, needs=(True,) * 3)
+        return y, *vjp(g), z, *apart_vjp(z)
+
+    launched = step(*map(on_device, (qkv, g, keep)))
+    captured = tl.cuda.capture(step)
+    for x, same in zip(captured(qkv, g, keep), launched, strict=True):
+        np.testing.assert_array_equal(x.get(), same.get())

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
+from tensorlite.kernels import precision
 from tensorlite.kernels.linear import Product
 from tensorlite.kernels.products import matmul as product
 from tests import strict
@@ -72,6 +73,15 @@ def test_shapes_that_do_not_fit_are_named(shape):
         tl.linear(leaf(numbers((2, 3), "float32")), weight, bias)
 
 
+def test_operands_that_are_numbers_or_on_the_cpu_are_refused_in_words():
+    a, host = leaf(numbers((3, 4), "float32")), numbers((4, 4), "float32")
+    for function in (tl.matmul, tl.linear):
+        with pytest.raises(TypeError, match="on the cpu and on cuda"):
+            function(a, host)
+    with pytest.raises(ValueError, match="do not fit"):
+        tl.matmul(a, 2.0)
+
+
 def test_float64_is_computed_by_the_ordinary_operation():
     x, w = np.ones((2, 3)), np.ones((3, 4))
     assert tl.linear(leaf(x), leaf(w)).data.dtype == np.float64
@@ -87,6 +97,17 @@ def test_a_backward_pass_is_as_precise_as_its_forward_pass():
     assert np.array_equal(y.numpy(), product(x, w, tf32=True).get())
     assert np.array_equal(a.grad.numpy(), product(g, w, tb=True, tf32=True).get())
     assert np.array_equal(b.grad.numpy(), product(x, g, ta=True, tf32=True).get())
+
+
+@no_gpu
+def test_the_low_copies_of_weights_that_a_step_has_made_are_used():
+    x, w, b = (leaf(numbers(s, "float32")) for s in [(4, 8), (8, 16), (16,)])
+    copies = [(t.data, on_device(t.data.get().astype(np.float16))) for t in (w, b)]
+    before = strict.launches.copy()
+    with tl.autocast("float16"), precision.copies(copies):
+        tl.linear(x, w, b)
+    launches = strict.launches - before
+    assert launches["cublasLt"] == 1 and launches.total() == 2  # and the cast of x
 
 
 # ---- the gradient that is a product still to be computed ----

@@ -1,25 +1,27 @@
 """tl.cuda.capture, and the streams and graphs of the strict device that it is tested on."""
 
-import sys
+import inspect
 
 import numpy as np
 import pytest
 
 import tensorlite as tl
-from tests import strict, strict_memory
+from benchmarks.cupy_api import CLASSES
+from tensorlite.kernels import launch
+from tests import emulator, strict, strict_cuda, strict_memory
 
 HAS_GPU = tl.cuda.is_available()
 strict_only = pytest.mark.skipif(HAS_GPU, reason="about the stand-in")
+needs_kernels = pytest.mark.skipif(
+    not HAS_GPU and emulator.compiler() is None, reason="no g++ to emulate kernels with"
+)
 
 
 @pytest.fixture(autouse=True)
 def cupy(monkeypatch):
     """The module, of which the strict device takes the place unless there is a GPU."""
     if not HAS_GPU:
-        strict.waits.clear()
-        strict.launches.clear()
-        monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: None)
-        monkeypatch.setitem(sys.modules, "cupy", strict.stand_in())
+        strict.install(monkeypatch)
     import cupy
 
     return cupy
@@ -106,6 +108,7 @@ FORBIDDEN = [
     ("x[[0]]", RuntimeError),
     ("np.take(x, np.array([0]))", RuntimeError),
     ("cupy.asarray(np.ones(2))", RuntimeError),
+    ("np.concatenate(9 * [x])", RuntimeError),
     ("np.asarray([1.0, 2.0], like=x)", RuntimeError),
     ("stream.synchronize()", RuntimeError),
     ("stream.begin_capture()", RuntimeError),
@@ -167,6 +170,22 @@ def test_memory_is_counted_aligned_and_limited(cupy, monkeypatch):
     assert "0.00 GB were asked for" in hint and "batch size" in hint
 
 
+def test_the_stand_in_for_cuda_has_nothing_that_cupy_lacks():
+    def members(space, prefix=""):
+        for name, value in vars(space).items():
+            if not name.startswith("_"):
+                yield prefix + name, value
+                if hasattr(value, "__dict__") and prefix + name in ("runtime", "memory", *CLASSES):
+                    yield from members(value, f"{prefix}{name}.")
+
+    listed = strict.API["cuda"]
+    for name, value in members(strict_cuda.namespace()):
+        assert name in listed or name in ("runtime", "memory")
+        if listed.get(name) is not None:
+            own = [p for p in inspect.signature(value).parameters if p != "self"]
+            assert own == [p.rstrip("=") for p in listed[name].split(", ") if p], name
+
+
 @strict_only
 def test_bfloat16_is_kept_and_lost_as_in_cupy(cupy):
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
@@ -226,21 +245,19 @@ def test_it_keeps_the_order_of_the_callers_stream(cupy):
 
 
 class Network:
-    """Two layers with a loss and AdamW, whose products are sums: CuPy's cannot be captured."""
+    """Two layers and the mean squared error, trained by gradient descent."""
 
     def __init__(self, device):
         rng = np.random.default_rng(0)
-        shapes = [(4, 8), (8, 1)]
         self.weights = [
             tl.tensor(rng.normal(size=s).astype(np.float32), device=device, requires_grad=True)
-            for s in shapes
+            for s in [(4, 8), (8,), (8, 1), (1,)]
         ]
 
     def loss(self, x, y):
-        x = tl.tensor(x)
-        for w in self.weights:
-            x = tl.tanh((x[:, :, None] * w).sum(axis=1))  # (B, n) -> (B, m)
-        return ((x[:, 0] - y) ** 2).mean()
+        w1, b1, w2, b2 = self.weights
+        h = tl.gelu(tl.linear(tl.tensor(x), w1, b1), approximate="tanh")  # (B, 4) -> (B, 8)
+        return ((tl.linear(h, w2, b2)[:, 0] - y) ** 2).mean()
 
     def step(self, x, y):
         loss = self.loss(x, y)
@@ -257,6 +274,7 @@ def batches(n=6):
         yield rng.random((5, 4), dtype=np.float32), rng.random(5, dtype=np.float32)
 
 
+@needs_kernels
 def test_a_training_step_captured_is_the_uncaptured_one_bit_for_bit():
     results = []
     for captured in (False, True):
@@ -276,6 +294,7 @@ def test_a_training_step_captured_is_the_uncaptured_one_bit_for_bit():
 
 
 @strict_only
+@needs_kernels
 def test_a_step_is_one_launch_and_one_wait_and_memory_does_not_grow():
     net = Network("cuda")
     step, held = tl.cuda.capture(net.step, restore=net.weights), []
@@ -309,11 +328,24 @@ def uploads(x):
     return (tl.tensor(x) * tl.tensor([1.0, 2.0], device="cuda")).data
 
 
-def multiplies(x):
-    return np.exp(x) @ x
+def indexes(x):
+    return x[np.array([1, 0])]
+
+
+def joins_many(x):
+    return np.stack([x] * 9)
 
 
 calls = []
+
+
+def launches_another_kernel(x):
+    calls.append(x)
+    return tl.gelu(tl.tensor(x)) if len(calls) % 3 == 0 else x
+
+
+def multiplies(x):
+    return np.exp(x) @ x
 
 
 def fails_later(x):
@@ -329,12 +361,21 @@ def fails_later(x):
         (reads_back, ["reads a value back", "if x.sum().item() > 0 else x"]),
         (branches, ["reads a value back", "if tl.tensor(x).sum() > 0:"]),
         (uploads, ["copies memory of the host", "tl.tensor([1.0, 2.0], device="]),
+        (indexes, ["copies memory of the host", "return x[np.array([1, 0])]"]),
+        (joins_many, ["copies memory of the host", "return np.stack([x] * 9)"]),
         (multiplies, ["cuBLASLt", "nvmath-python", "return np.exp(x) @ x"]),
+        pytest.param(
+            launches_another_kernel,
+            ["has not run before", "return tl.gelu(tl.tensor(x)) if"],
+            marks=needs_kernels,
+        ),
         (fails_later, ["raised an error", 'raise KeyError("the third call")']),
     ],
 )
-def test_errors_name_what_cannot_be_captured_and_the_line(fn, words):
+def test_errors_name_what_cannot_be_captured_and_the_line(fn, words, monkeypatch):
     x = np.ones(2, np.float32)
+    calls.clear()
+    monkeypatch.setattr(launch, "compiled", {})
     for _ in range(2):  # also after a failure
         with pytest.raises(RuntimeError) as caught:
             tl.cuda.capture(fn)(x)
@@ -375,6 +416,18 @@ def test_empty_and_zero_dimensional_arrays():
     for i in range(3):
         total, twice = step(np.empty((0, 3), np.float32), np.array(i, np.float32))
         assert float(total) == i and twice.shape == (0, 3)
+
+
+def test_arrays_of_the_host_and_of_the_gpu_side_by_side(cupy):
+    step = tl.cuda.capture(lambda *arrays: [a * 2 for a in arrays])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        arrays = [rng.integers(0, 9, shape) for shape in [(3,), (70, 5), (), (2, 1)]]
+        arrays[1] = arrays[1].astype(np.float64).T  # columns first
+        given = [cupy.asarray(a) if i % 2 else a for i, a in enumerate(arrays)]
+        for result, array in zip(step(*given), arrays, strict=True):
+            assert result.dtype == array.dtype and result.data.ptr % 8 == 0
+            np.testing.assert_array_equal(result.get(), array * 2)
 
 
 @strict_only

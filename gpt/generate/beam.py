@@ -47,6 +47,10 @@ def beam_search(
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is at least 0, not {max_new_tokens}")
     context = Context(model, len(prompt) + max_new_tokens, use_cache)
+    if context.on_gpu:
+        from .gpu import warn_unrecorded
+
+        warn_unrecorded("a beam search")
     beams, scores = [list(prompt)], np.zeros(1)  # n texts that grow, and their scores (n,)
     finished: list[tuple[float, list[int]]] = []  # the best num_beams (score, ids), best first
     # Of the candidates that are looked at, num_beams end with no end token.

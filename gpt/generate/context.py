@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 import tensorlite as tl
+from tensorlite.arraylike import on_gpu
 
 from .cache import Cache
 
+LEAST = 256  # positions for which there is room on a GPU
 CHUNK = 2048  # positions, of all texts together, that are read in one pass
 
 
@@ -41,6 +43,9 @@ class Context:
 
     def __init__(self, model, length: int, use_cache: bool = True, chunk: int = CHUNK):
         self.model, self.use_cache, self.chunk = model, use_cache, chunk
+        self.on_gpu = on_gpu([p.data for p in getattr(model, "parameters", list)()[:1]])
+        if self.on_gpu:  # few different sizes, so that what was recorded for one fits again
+            length = max(LEAST, 2 ** (length - 1).bit_length())
         self.size = min(model.config.cache_size, length)
         self.cache, self.rows = None, []  # what the cache holds: the windows of the texts
 

@@ -12,25 +12,41 @@ token, its own draw decides, and the recorded steps begin again behind it.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tensorlite.kernels.draw import MOST_IDS, fractions
 
-from .context import Context, window_start
+from .context import Context
 from .gpu_step import AHEAD, Step
 
+# The last recorded step of a model, with its memory, for the next texts. It is nobody's while texts
+# are written with it, so that other texts of the same model, written meanwhile, record their own.
+_kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-def recorded_steps(context: Context, writers: Sequence, draft=None) -> Recorded | None:
+
+@contextlib.contextmanager
+def recorded_steps(context: Context, writers: Sequence, draft=None) -> Iterator[Recorded | None]:
     """What lets these texts grow by recorded steps; None, with a warning, where that cannot be."""
-    reason = _why_not(context, writers, draft) if writers else "no text"
+    reason = _why_not(context, writers, draft) if writers else ""
     if reason:
-        if writers:
-            warn_unrecorded(reason)
-        return None
-    return Recorded(context)
+        warn_unrecorded(reason)
+    if reason or not writers:
+        yield None
+        return
+    model, recorded = context.model, Recorded(context)
+    kept = _kept.pop(model, None)
+    if kept is not None and kept.fits(model, context.size, writers):
+        recorded.step, context.cache = kept, kept.prepare()
+    try:
+        yield recorded
+    finally:
+        if recorded.largest is not None:
+            _kept[model] = recorded.largest
 
 
 def _why_not(context: Context, writers: Sequence, draft) -> str:
@@ -63,9 +79,9 @@ class Recorded:
     """Lets the texts that a `Context` reads grow by recorded steps, while its cache has room."""
 
     def __init__(self, context: Context):
-        self.context = context
-        self.step: Step | None = None
-        self.usable = True
+        self.context, self.usable = context, True
+        self.step: Step | None = None  # for the texts that are left
+        self.largest: Step | None = None  # for all of them
 
     def run(self, writers: Sequence) -> Iterator[None]:
         """Let the writers' texts grow; yields whenever each has been told of a token.
@@ -80,6 +96,7 @@ class Recorded:
         if n < 1 or not self._recorded(writers):
             return
         texts = [[*w.ids] for w in writers]
+        rows = [[*row, w.ids[-1]] for row, w in zip(context.rows, writers)]  # in the cache
         for tokens, logprobs in self._ahead(writers, n):  # (B,), (B,)
             refused = [
                 i
@@ -92,10 +109,10 @@ class Recorded:
                 for i in refused:
                     writers[i].take(logits[i])
             else:
-                for text, token in zip(texts, tokens):
+                for text, row, token in zip(texts, rows, tokens):
                     text.append(token)
-                block_size = context.model.config.block_size
-                context.rows = [text[window_start(len(text), block_size) :] for text in texts]
+                    row.append(token)
+                context.rows = rows
             yield
             if refused or 2 * sum(w.finish is None for w in writers) <= len(writers):
                 return
@@ -103,12 +120,13 @@ class Recorded:
     def _recorded(self, writers: Sequence) -> bool:
         """Whether there is a recorded step for these texts and this cache."""
         cache = self.context.cache
-        if self.step is None or self.step.cache is not cache or self.step.keys is not cache.keys:
+        if self.step is None or self.step.keys is not cache.keys:
             try:
-                self.step = Step(self.context.model, cache, writers[0])
+                self.step = Step(self.context.model, cache, writers)
             except RuntimeError as error:
                 warn_unrecorded(f"this model ({error})")
                 self.usable = False
+        self.largest = self.largest or self.step
         return self.usable
 
     def _ahead(self, writers: Sequence, n: int) -> Iterator[tuple[list[int], list[float]]]:

@@ -9,7 +9,9 @@ B texts, C = n_embd, nh heads of size hs, V = vocab_size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,35 +24,41 @@ from tensorlite.kernels.elementwise import cast
 from tensorlite.kernels.launch import contiguous, empty
 from tensorlite.kernels.precision import copies, low
 from tensorlite.kernels.products import matmul
+from tensorlite.modes import mode
 
 from ..attention import CausalSelfAttention
 from ..model import GPT, MLP, Block
 from .cache import Cache
+from .sampling import Sampling
 
 AHEAD = 4  # steps that are launched together, and whose tokens are copied to the host together
 SPARE = 16  # steps that are launched to find the faster way
 FASTER = 0.9  # of the time: how much faster the second way has to be to be taken
 
 
-class Step:
-    """The recorded step for the texts of a cache, drawn as `writer` says.
+_chosen = {}  # the way that was faster, by the shape of the step: taken again in this process
 
+
+class Step:
+    """The recorded step for the texts of a cache, drawn as all `writers` say.
+
+    It may be used again for other texts (`fits`, `prepare`), also after the weights were updated.
     Raises RuntimeError for a model whose forward pass cannot be recorded.
     """
 
-    def __init__(self, model, cache: Cache, writer):
-        self.model, self.cache, self.keys = model, cache, cache.keys
-        rows, V = len(cache.pads), model.config.vocab_size
+    def __init__(self, model, cache: Cache, writers: Sequence):
+        self._model = weakref.ref(model)  # so that a step that is kept keeps no model
+        self.cache, self.keys, self.values = cache, cache.keys, cache.values
+        self.how = how(model, cache.size, writers)
+        rows, V = len(writers), model.config.vocab_size
         self.state = State(empty, rows, cache.size + SPARE, cache.size)
         self.state.uniform[...] = 0
         self.logits, self.stream = (empty((rows, n), np.float32) for n in (V, model.config.n_embd))
         self.logprobs = empty((cache.size + SPARE, rows), np.float32)
-        self.sampling = writer.sampling
-        bias = writer.sampling.logits(writer.possible(np.zeros(V, np.float32)))  # (n_ids,)
-        self.bias = np.asarray(bias.astype(np.float32), like=self.logits)
-        if len(bias) == V and not bias.any():
-            self.bias = None
-        matrices = [p.data for p in model.parameters() if p.ndim == 2]
+        bias = added_to_logits(model, writers[0])
+        self.bias = np.asarray(bias, like=self.logits) if len(bias) < V or bias.any() else None
+        self.arrays = [p.data for p in model.parameters()]
+        matrices = [w for w in self.arrays if w.ndim == 2]
         self.matrices = {id(w): contiguous(cast(w, low(w))) for w in matrices}
         self.copies = [(w, self.matrices[id(w)]) for w in matrices if low(w) != w.dtype]
         self.n_launched = 0  # since `begin`
@@ -59,17 +67,46 @@ class Step:
         self.begin([0] * rows)
         self.recorded = self.record()
 
+    @property
+    def model(self):
+        return self._model()
+
+    def fits(self, model, size: int, writers: Sequence) -> bool:
+        """Whether it writes as many texts, up to this size, as these writers say."""
+        arrays = (p.data for p in model.parameters())
+        same = all(a is b for a, b in zip(arrays, self.arrays, strict=True))
+        return same and self.how == how(model, size, writers)
+
+    def prepare(self) -> Cache:
+        """Take the weights as they are now; returns the cache for the next texts, empty."""
+        for weight, matrix in ((w, self.matrices[id(w)]) for w in self.arrays if w.ndim == 2):
+            if matrix is not weight:
+                matrix[...] = weight
+        self.cache.keys, self.cache.values, self.cache.length = self.keys, self.values, 0
+        self.cache.set_pads(np.zeros(len(self.logits), np.int64))
+        return self.cache
+
     def record(self) -> Callable:
-        """The faster way, recorded."""
-        s = self.state
+        """The way that is faster, recorded; where only one can be recorded, that."""
+        s, config = self.state, self.model.config
+        key = *self.logits.shape, config.n_layer, config.n_embd, self.keys.dtype.name
         ways = [self.forward_few_rows] if self.takes_few_rows() else []
         ways.append(self.forward)
-        ways = [tl.cuda.capture(way, restore=(s.token, s.slot, s.step)) for way in ways]
-        for way in ways:
-            way.record()
-        if len(ways) > 1 and milliseconds(ways[1]) < FASTER * milliseconds(ways[0]):
-            ways.reverse()
-        return ways[0]
+        chosen = [way for way in ways if way.__name__ == _chosen.get(key)]
+        recorded, errors = [], []
+        for way in chosen or ways:
+            step = tl.cuda.capture(way, restore=(s.token, s.slot, s.step))
+            try:
+                step.record()
+                recorded.append(step)
+            except RuntimeError as error:
+                errors.append(error)
+        if not recorded:
+            raise errors[-1]
+        if len(recorded) > 1 and milliseconds(recorded[1]) < FASTER * milliseconds(recorded[0]):
+            recorded.reverse()
+        _chosen[key] = recorded[0].fn.__name__
+        return recorded[0]
 
     # ---- the host's side -------------------------------------------------------------------------
 
@@ -83,9 +120,11 @@ class Step:
         self.n_launched = 0
 
     def launch(self, n: int, numbers: list[np.ndarray] | None) -> Callable:
-        """Let n more steps begin; returns a function that waits for them and gives their results.
+        """Let n more steps begin; returns a function that waits for them.
 
-        `numbers` are their random numbers, (B,) for each step, as fractions of 2^64.
+        That gives for each step the tokens and their log-probabilities, (B,) and (B,); the latter
+        mean nothing where the writer does not keep them. `numbers` are the random numbers, (B,) for
+        each step, as fractions of 2^64.
         """
         s, first = self.state, self.n_launched
         if numbers is not None:
@@ -128,9 +167,10 @@ class Step:
         self.draw()
 
     def draw(self) -> None:
-        s = self.sampling
+        s = self.how.sampling
         filters = s.temperature, s.top_k, s.top_p, s.min_p
-        draw(self.logits, self.state, self.bias, *filters, self.logprobs)
+        logprobs = self.logprobs if self.how.logprobs else None
+        draw(self.logits, self.state, self.bias, *filters, logprobs)
 
     def takes_few_rows(self) -> bool:
         """Whether this is a plain GPT-2 of a shape that decode.cu has kernels for."""
@@ -150,6 +190,29 @@ class Step:
 
 PLAIN = (GPT, Block, CausalSelfAttention, MLP, nn.Linear, nn.LayerNorm, nn.Embedding)
 PLAIN += (nn.Dropout, nn.ModuleList)
+
+
+class How(NamedTuple):
+    """What a recording depends on besides the model's arrays."""
+
+    rows: int
+    size: int  # of the cache
+    products: str | None  # their precision
+    sampling: Sampling
+    bias: bytes  # what is added to the logits
+    logprobs: bool  # whether they are computed
+
+
+def how(model, size: int, writers: Sequence) -> How:
+    first, logprobs = writers[0], any(w.logprobs is not None for w in writers)
+    bias = added_to_logits(model, first).tobytes()
+    return How(len(writers), size, mode.get().products, first.sampling, bias, logprobs)
+
+
+def added_to_logits(model, writer) -> np.ndarray:
+    """What is added to the logits of the ids that may be drawn: (n_ids,) float32."""
+    zeros = np.zeros(model.config.vocab_size, np.float32)
+    return writer.sampling.logits(writer.possible(zeros)).astype(np.float32)
 
 
 def array_or_none(x):

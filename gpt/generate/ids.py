@@ -113,14 +113,10 @@ def write(
     active = [writer for writer in writers if writer.finish is None]
     if draft is not None and len(writers) > 1:
         raise ValueError(f"a draft helps one text at a time, not {len(writers)} together")
-    with evaluating(*(m for m in (model, draft) if hasattr(m, "eval"))):
-        context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
-        ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
-        recorded = None
-        if not isinstance(model.parameters()[0].data, np.ndarray):
-            from .gpu import recorded_steps
-
-            recorded = recorded_steps(context, active, draft)
+    context = Context(model, max((w.end for w in active), default=1) + n_guesses, use_cache)
+    ahead = None if draft is None else guesses_ahead(model, draft, n_guesses, use_cache)
+    models = (m for m in (model, draft) if hasattr(m, "eval"))
+    with evaluating(*models), recording(context, active, draft) as recorded:
         while active:
             if ahead is not None:
                 guess(context, ahead, active[0])
@@ -136,6 +132,15 @@ def write(
             context.keep(growing)
             active = [active[i] for i in growing]
             yield
+
+
+def recording(context: Context, writers: Sequence[Writer], draft):
+    """A block with what lets texts grow on a GPU (gpu.py); on a CPU it is None."""
+    if not context.on_gpu:
+        return contextlib.nullcontext()
+    from .gpu import recorded_steps
+
+    return recorded_steps(context, writers, draft)
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     s, team, step = run.settings, run.team, run.start
     one_step = functools.partial(train_step, model, optimizer, task, s, team=team)
     one_check = functools.partial(check, model, optimizer, task, s, team=team)
-    if s.device == "cuda" and team.size == 1 and hasattr(task, "loss_of"):
+    if s.device == "cuda" and team.size == 1 and hasattr(task, "arrays"):
         from .gpu import GPUStep  # a CPU does without
 
         one_step = GPUStep(model, optimizer, task, s, run.load_gpu_state())

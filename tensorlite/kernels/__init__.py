@@ -7,9 +7,11 @@ On a CPU nothing of this folder is imported. Each idea has a .cu file, whose hea
 - precision.py says in which dtype products are computed. products.py are the matrix products,
   layouts.py says how their matrices lie in memory, cublaslt.py asks NVIDIA's library for them, and
   linear.py is the layer made of one.
-- attention, norm, activations, rope, loss, softmax and embedding are the operations of those names;
-  elementwise adds, converts and drops; random draws the masks of dropout.
-- update.py updates all parameters in one launch; decode.py generates text.
+- attention, norm, activations, rope, loss and embedding are the operations of those names; softmax
+  is a part of attention in float32; elementwise adds, converts and drops; random draws the masks
+  of dropout; total sums what is left of a sum.
+- update.py updates all parameters in one launch; decode.py reads a token of each of
+  a few texts, draw.py draws the next.
 
 An operation that is declared with `gpu="norm"` has a body of its own name in norm.py, with the
 parameters and the results of its ordinary body. It returns NotImplemented for what it leaves to the
@@ -22,6 +24,7 @@ import functools
 import importlib
 import warnings
 
+from ..arraylike import on_gpu
 from .launch import CannotCompile
 
 
@@ -34,8 +37,12 @@ _warned = set()
 
 
 def run(module: str, name: str, values: list, static: dict):
-    """What the GPU body `name` returns; NotImplemented also where its kernels do not compile."""
-    if name in _warned:
+    """What the GPU body `name` returns.
+
+    NotImplemented also where its kernels do not compile, and for operands that are numbers or on
+    the CPU.
+    """
+    if name in _warned or not all(v is None or on_gpu((v,)) for v in values):
         return NotImplemented
     try:
         return _body(module, name)(*values, **static)

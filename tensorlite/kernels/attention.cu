@@ -3,15 +3,16 @@
 // The (T, T) scores of a head are never in memory. A block of threads takes some rows of a head and
 // goes over the other side in tiles of 64: it computes a tile of scores, turns them into weights,
 // and multiplies these by the values at once, keeping for each row the largest score and the sum of
-// the exponentials so far, by which earlier results are corrected. For the gradients the scores are
-// computed again, from the logarithm of each row's sum, `lse`. This is FlashAttention-2 (Dao, 2023).
-// Two kernels compute the gradients, of the queries and of the keys and values: each result has one
-// block that sums it, in a fixed order, so there are no atomics and the same bits in every run.
+// the exponentials so far, by which earlier results are corrected. For the gradients the weights
+// are computed again, from the logarithm of each row's sum, `lse`. Two kernels compute gradients,
+// of the queries and of the keys and values: each result has one block that sums it, in a fixed
+// order, so there are no atomics and the same bits in every run. FlashAttention-2 (Dao, 2023).
 //
 // Arrays: qkv (B, T, 3C), y and its gradient g (B, T, C), of type Low (bf16 or f16), where C is
 // `heads` times D; lse (B, heads, T) and terms (B, heads, T, 2) float32. With DROP, weights whose
 // byte in keep (B, heads, T, T) is 0 are dropped and the others multiplied by `kept`, 1 / (1 - p).
-// The sums of the exponentials count all weights.
+// The sums of the exponentials count all weights. Exponentials are powers of 2, which the hardware
+// has: scale2 is scale * log2 e, and lse is a logarithm to base 2.
 //
 // Threads: a block has 4 warps, and a warp owns 16 M rows: queries, or keys in the last kernel. The
 // scores stay in the registers of the warp that computed them, and are the left operand of the next
@@ -29,8 +30,8 @@ constexpr int GROUP = 64;  // heads whose keys and values stay in the cache toge
 // Which rows of which head a block works on, and where these begin in the arrays. Blocks start in
 // the order of their numbers: group by group of heads, in a group those with the most work first.
 struct Block {
-    int rank, head;         // rank 0 has the most work; head counts through the batch
-    u32 q, k, v, y;         // offsets of the head in qkv and in y
+    int rank, head;  // rank 0 has the most work; head counts through the batch
+    u32 q, k, v, y;  // offsets of the head in qkv and in y
 
     template <int D> DEV static Block of(int number, int rows, int T, int heads) {
         const int blocks = (T + rows - 1) / rows, all = gridDim.x / blocks;
@@ -186,8 +187,8 @@ attention_forward(const Low* __restrict__ qkv, Low* __restrict__ y, float* __res
 
 // ---- the gradient of the queries, and of each row terms = {-lse, -sum(g * y)}
 //
-// With p = exp(scores - lse), the weights, and dp = g @ v.T, their gradient, the scores have the
-// gradient ds = p * (dp - sum(p * dp)); the sum over the keys equals sum(g * y). Then
+// With the weights p = exp(scores - max) / sum, and dp = g @ v.T, their gradient, the scores have
+// the gradient ds = p * (dp - sum(p * dp)); this sum over the keys equals sum(g * y). Then
 // dq = ds @ k * scale. Dropout applies to dp as it did to p, and sum(g * y) is right with it too.
 
 template <class Low, int D, int M, int BLOCKS, bool DROP>
@@ -347,7 +348,7 @@ attention_backward_kv(const Low* __restrict__ g, const Low* __restrict__ qkv,
             const u32 Qn = Q + (j & 1) * TILE + strip * 2 * D;
             const u32 Gn = G + (j & 1) * TILE + strip * 2 * D;
             const u32 Wn = W + (j & 1) * TERMS + strip * 8 + (lane & 3) * 16;
-            // The terms of a lane's two columns of c[m][n]: {x, y} of the first, {z, w} of the other.
+            // The terms of a lane's two columns of c[m][n]: {x, y} and {z, w}.
             const auto terms_of = [&](int n) { return shared4(Wn + n * 64); };
             float s[M][STRIP / 8][4], dp[M][STRIP / 8][4];
             u32 a[M][4];
@@ -388,8 +389,8 @@ attention_backward_kv(const Low* __restrict__ g, const Low* __restrict__ qkv,
                     for (int m = 0; m < M; m++)
 #pragma unroll
                         for (int e = 0; e < 4; e++) {
-                            const int k = row + row_of(lane, m, e), q = query + column_of(lane, n, e);
-                            const bool stays = keeps(keep, q, k, T);
+                            const int k = row + row_of(lane, m, e);
+                            const bool stays = keeps(keep, query + column_of(lane, n, e), k, T);
                             dp[m][n][e] = (stays ? dp[m][n][e] * kept : 0.f) + (e & 1 ? t.w : t.y);
                             if (!stays) s[m][n][e] = -s[m][n][e];
                         }

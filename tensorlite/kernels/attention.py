@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from ..arraylike import is_half
+from ..arraylike import is_half, on_gpu
 from .elementwise import cast
 from .launch import c_type, ceil_div, contiguous, empty, has_c_type, launch, shared_limit
 from .precision import low
@@ -37,7 +37,7 @@ def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, attn_mask=None, n
 
     NotImplemented with a mask, and for other dtypes than float32, bfloat16 and float16.
     """
-    if attn_mask is not None or not has_c_type(qkv):
+    if attn_mask is not None or not has_c_type(qkv) or not _drops(keep):
         return NotImplemented
     B, T, C3 = qkv.shape
     if keep is not None:
@@ -69,7 +69,7 @@ def attention(
     whole = is_causal and attn_mask is None and not offset and (window is None or window >= T)
     alike = k.shape[-2:] == v.shape[-2:] == (T, D) and q.dtype == k.dtype == v.dtype
     scale = D**-0.5 if scale is None else scale
-    if not (whole and alike and has_c_type(q) and scale > 0):
+    if not (whole and alike and has_c_type(q) and scale > 0 and _drops(keep)):
         return NotImplemented
     batch = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, keep) if x is not None))
     qkv = empty((*batch, T, 3, D), q.dtype)
@@ -85,6 +85,11 @@ def attention(
         return tuple(g_qkv[..., i, :] if need else None for i, need in enumerate(needs))
 
     return y.reshape(*batch, T, D), vjp
+
+
+def _drops(keep) -> bool:
+    """Whether the kernels read `keep`: booleans on the GPU, or None."""
+    return keep is None or (keep.dtype == bool and on_gpu([keep]))
 
 
 def _causal(qkv, n_head: int, scale: float, keep, dropout_p: float):

@@ -42,7 +42,8 @@ class Plan(NamedTuple):
     b: int
     add: int
     out: int
-    algorithm: np.ndarray | None  # uint64 (8,); None where the library has none
+    algorithm: np.ndarray | None = None  # uint64 (8,); None where the library has none
+    final: bool = True  # False for the library's first algorithm, until it is timed
 
 
 class Operands(NamedTuple):
@@ -83,6 +84,9 @@ class Library:
         stream = cupy.cuda.get_current_stream()
         with self.lock:
             plan = self.plans.get(problem)
+            if plan and self.timing and not plan.final and not stream.is_capturing():
+                self._forget(problem)
+                plan = None
             if plan is None or stream.ptr not in self.workspaces:
                 if stream.is_capturing():
                     raise RuntimeError(
@@ -124,13 +128,17 @@ class Library:
             self._layout(p.b, (p.columns, p.inner) if p.tb else (p.inner, p.columns), p.batch),
             self._layout(p.out if p.add is None else p.add, sizes, p.batch),
             self._layout(p.out, sizes, p.batch),
-            None,
         )
         self._point(plan, operands)
         candidates = self._candidates(plan, problem)
         if not len(candidates):
             return plan
-        return plan._replace(algorithm=self._choose(plan, candidates, problem, operands, stream))
+        known = self._known(problem, candidates)
+        if known is None and not self.timing:
+            return plan._replace(algorithm=candidates[0].copy(), final=False)
+        if known is None:
+            known = self._fastest(plan, candidates, problem, operands, stream)
+        return plan._replace(algorithm=known.copy())
 
     def _operation(self, problem: Problem) -> int:
         lt, attribute = self.lt, self.lt.MatmulDescAttribute
@@ -208,23 +216,25 @@ class Library:
 
     # ---- the choice among the candidates ----
 
-    def _choose(self, plan, candidates, problem, operands, stream) -> np.ndarray:
+    def _known(self, problem: Problem, candidates) -> np.ndarray | None:
+        """The algorithm that was chosen for a problem before, if the library offers it."""
         known = self.algorithms.get(str(problem))
         for candidate in candidates:
             if candidate.tobytes().hex() == known:
-                return candidate.copy()
+                return candidate
         if known is not None:
             warnings.warn(
                 "the library does not offer the algorithm by which the run computed a product "
                 f"({problem}): the last bits of its results may differ",
                 stacklevel=2,
             )
-        if not self.timing:
-            return candidates[0].copy()
+        return None
+
+    def _fastest(self, plan: Plan, candidates, problem, operands, stream) -> np.ndarray:
         times = [self._time(plan, c, operands, stream) for c in candidates]
         if min(times) == np.inf:
             raise RuntimeError(f"none of the algorithms that cuBLASLt offers works: {problem}")
-        best = candidates[int(np.argmin(times))].copy()
+        best = candidates[int(np.argmin(times))]
         self.algorithms[str(problem)] = best.tobytes().hex()
         return best
 

@@ -187,6 +187,7 @@ attend(const T* q, const T* k, const T* v, int q_row, int kv_row, T* keys, T* va
        const int* slot, const int* begin, int nh, int nkv, int size, int window, float scale) {
     constexpr int V = 16 / sizeof(T), LANES = D <= V ? 1 : D <= 2 * V ? 2 : D <= 4 * V ? 4
         : D <= 8 * V ? 8 : D <= 16 * V ? 16 : 32;
+    static_assert(D <= 32 * V, "a head is read by the lanes of one warp");
     constexpr int GROUPS = 2 * THREADS / LANES, AHEAD = 2;
     __shared__ float sums[2 * WARPS][D], largests[2 * WARPS], totals[2 * WARPS];
     int b = blockIdx.y, h = blockIdx.x, h_kv = h / (nh / nkv);

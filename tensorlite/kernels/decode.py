@@ -9,7 +9,6 @@ from .launch import ceil_div, launch
 
 FILE = "decode.cu"
 MOST_ROWS = 8
-HEAD_SIZES = (16, 32, 64, 80, 96, 128, 256)
 
 
 def attend(q, k, v, keys, values, slot, begin, n_head: int, window: int | None = None):
@@ -18,22 +17,31 @@ def attend(q, k, v, keys, values, slot, begin, n_head: int, window: int | None =
     q (B, nh * hs), k and v (B, nkv * hs) have contiguous rows, which may be parts of longer ones;
     the cache `keys`, `values` is (B, nkv, size, hs); all of one dtype. The new position of text b
     is slot[b], and it sees those from begin[b] on, int32 (B,); with a `window`, the last so many
-    of them. Returns (B, nh * hs), or NotImplemented for head sizes other than HEAD_SIZES and
-    arrays that are not aligned to 16 bytes.
+    of them. Returns (B, nh * hs), or NotImplemented for heads that `takes_heads` does not
+    know, and arrays that are not aligned to 16 bytes.
     """
     (B, nkv, size, hs), dtype = keys.shape, keys.dtype
     arrays = q, k, v, keys, values
-    if hs not in HEAD_SIZES or not gpu.has_c_type(*arrays) or {a.dtype for a in arrays} != {dtype}:
+    if not takes_heads(hs, dtype) or any(a.dtype != dtype for a in arrays):
         return NotImplemented
     wide = 16 // dtype.itemsize
     rows = [a.strides[0] // dtype.itemsize for a in (q, k)]
-    if any(a.data.ptr % 16 for a in arrays) or any(n % wide for n in (hs, *rows)):
+    if any(a.data.ptr % 16 for a in arrays) or any(n % wide for n in rows):
         return NotImplemented
     y = gpu.empty((B, n_head * hs), dtype)
     args = q, k, v, *rows, keys, values, y, slot, begin, n_head, nkv, size, window or 0
     kernel = f"attend<{gpu.c_type(dtype)}, {hs}>"
     launch(FILE, kernel, (n_head, B), (512,), (*args, hs**-0.5))
     return y
+
+
+def takes_heads(head_size: int, dtype) -> bool:
+    """Whether there is a kernel for heads of this size: multiples of 8 that a warp can hold."""
+    return (
+        dtype.name in gpu.C_TYPES
+        and head_size % 8 == 0
+        and 8 <= head_size <= 32 * 16 // dtype.itemsize
+    )
 
 
 def takes_few_rows(rows: int, head_size: int, weights: list) -> bool:
@@ -43,8 +51,7 @@ def takes_few_rows(rows: int, head_size: int, weights: list) -> bool:
     """
     return (
         1 <= rows <= MOST_ROWS
-        and head_size in HEAD_SIZES
-        and gpu.has_c_type(*weights)
+        and all(takes_heads(head_size, w.dtype) for w in weights)
         and all(gpu.vector(math.gcd(*w.shape), w) > 1 for w in weights)
         and 4 * rows * max(len(w) for w in weights) <= gpu.shared_limit() - 24 * 1024
     )

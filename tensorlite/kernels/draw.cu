@@ -105,6 +105,7 @@ draw(const float* logits, const float* bias, int V, int n, float temperature, in
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, text = blockIdx.x;
     Row row = {logits + (i64)text * V, bias, n, 0.f, fminf(LOG2E / temperature, 1e30f), min_p};
     u64 mine = 0;
+#pragma unroll 8  // so many logits are on their way at once
     for (int i = threadIdx.x; i < n; i += THREADS) {
         u64 key = row.key(i);
         mine = key > mine ? key : mine;
@@ -147,6 +148,7 @@ draw(const float* logits, const float* bias, int V, int n, float temperature, in
             return key >= cut && row.likelihood(key) >= min_p ? row.mass(key) : 0;
         };
         u64 total = 0;
+#pragma unroll 8
         for (int i = threadIdx.x; i < n; i += THREADS) total += share(i);
         total = over_block<false>(total);
         u64 place = __umul64hi(uniform[(i64)step[text] * gridDim.x + text], total);

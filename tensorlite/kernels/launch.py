@@ -30,7 +30,7 @@ def launch(file: str, kernel: str, grid: tuple, block: tuple, args: tuple, share
     `grid` and `block` have the numbers of blocks and of threads in each; `shared` is the dynamic
     shared memory in bytes. `args` are arrays, which are passed as pointers, None for a null
     pointer, numbers of NumPy as they are, ints as int32 and floats as float32. Raises
-    CannotCompile.
+    CannotCompile, and RuntimeError for a kernel that is launched for the first time in a capture.
     """
     if 0 in grid:
         return
@@ -55,6 +55,11 @@ def _function(file: str, kernel: str):
 
     key = cupy.cuda.runtime.getDevice(), file, kernel
     if key not in compiled:
+        if cupy.cuda.get_current_stream().is_capturing():
+            raise RuntimeError(
+                f"a kernel that has not run before cannot be captured ({kernel} of {file}): run it "
+                "once with these dtypes and widths before"
+            )
         try:
             module = cupy.RawModule(
                 code=source(file),

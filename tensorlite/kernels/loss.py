@@ -15,7 +15,7 @@ from .launch import (
     shared_limit,
     vector,
 )
-from .precision import lowered
+from .precision import lowered, tf32
 from .products import matmul
 from .total import count_targets, total
 
@@ -53,12 +53,13 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     of the dtype of the products. A float16 cannot hold a probability divided by the number of
     rows; there the division comes after the products.
     """
-    shape, classes = x.shape, len(weight)
-    t = _on_device(targets, x, shape[:-1], (classes,), ignore_index)
-    if t is None or reduction not in ("mean", "sum") or not has_c_type(x, weight):
+    shape = x.shape
+    if weight.ndim != 2 or shape[-1:] != weight.shape[1:] or not has_c_type(x, weight):
         return NotImplemented
-    if weight.ndim != 2 or shape[-1] != weight.shape[1]:
+    t = _on_device(targets, x, shape[:-1], weight.shape[:1], ignore_index)
+    if t is None or reduction not in ("mean", "sum"):
         return NotImplemented
+    classes, rounded = len(weight), tf32()
     x2 = lowered(contiguous(x).reshape(-1, shape[-1]))  # (rows, C)
     w = lowered(weight)  # (V, C)
     if x2.dtype != w.dtype:
@@ -81,15 +82,16 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
             chunk = slice(start, min(start + step, rows))
             p2 = logits[: chunk.stop - start]  # (r, pitch)
             p = p2[:, :classes]  # (r, V)
-            matmul(x2[chunk], w, tb=True, out=p)
+            matmul(x2[chunk], w, tb=True, out=p, tf32=rounded)
             gradient = p2 if any(needs) else None
             _cross_entropy_rows(
                 p2, t[chunk], ignore_index, classes, early, loss=loss[chunk], gradient=gradient
             )
             if needs[0]:
-                matmul(p, w, out=gx[chunk])
+                matmul(p, w, out=gx[chunk], tf32=rounded)
             if needs[1]:
-                matmul(p, x2[chunk], ta=True, out=g_weight, add=g_weight if start else None)
+                before = g_weight if start else None
+                matmul(p, x2[chunk], ta=True, out=g_weight, add=before, tf32=rounded)
         return loss, gx, g_weight
 
     loss, *gradients = compute()

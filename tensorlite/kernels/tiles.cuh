@@ -4,7 +4,7 @@
 // of 16 bytes are stored in an order that changes from row to row, so that the eight rows which
 // ldmatrix reads at once lie in different memory banks, whether it reads along rows or columns.
 //
-// A warp holds a product of 16 M rows and 8 N columns in registers, as float[M][N][4] in every lane:
+// A warp holds a product of 16 M rows and 8 N columns in registers, as float[M][N][4] in each lane:
 // M times N results of `mma` (device.cuh), whose layout `row_of` and `column_of` tell. The left
 // operand of a product is in registers too, 16 of its columns at a time, as u32[M][4].
 
@@ -19,7 +19,8 @@ template <int D> DEV u32 place(int row, int chunk) {
 // Begins to copy rows first, first + 1, ... of an array whose rows are `stride` apart to a tile of
 // ROWS rows; rows from T on become zero. All threads of the block take part.
 template <int D, int ROWS, int THREADS, class Low>
-DEV void load_tile(u32 tile, const Low* array, u32 offset, u32 stride, int first, int T, int thread) {
+DEV void load_tile(u32 tile, const Low* array, u32 offset, u32 stride, int first, int T,
+                   int thread) {
     constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;
     static_assert(ROWS % STEP == 0 && STEP % 8 == 0, "a step keeps the order of the chunks");
     const int row = thread / CHUNKS, chunk = thread % CHUNKS;

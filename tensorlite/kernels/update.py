@@ -10,7 +10,6 @@ from .launch import c_type, ceil_div, empty, launch
 from .total import total
 
 CHUNK = 8192  # elements that a block takes: few enough to fill a GPU, many enough to be worth it
-SETTINGS = 9  # numbers in a row of `adamw_settings`
 
 
 class Table:
@@ -53,15 +52,15 @@ class Table:
     def _check(self, name: str, column: list) -> None:
         if len(column) != len(self.params):
             raise ValueError(f"{len(column)} arrays ({name}) for {len(self.params)} parameters")
+        dtypes = ("bfloat16", "float16") if name == "copy" else ("float32",)
         for i, (a, p) in enumerate(zip(column, self.params)):
             if a is None:
                 continue
-            itemsize = 2 if name == "copy" else 4
-            if a.size != p.size or a.dtype.itemsize != itemsize or not a.flags.c_contiguous:
+            if a.size != p.size or a.dtype.name not in dtypes or not a.flags.c_contiguous:
                 raise ValueError(
                     f"the {name} of parameter {i} is of dtype {a.dtype} and shape {a.shape}; it "
-                    f"must be contiguous, have {p.size} elements, and "
-                    f"{itemsize} bytes in each"
+                    f"must be contiguous, of dtype {' or '.join(dtypes)}, and have {p.size} "
+                    "elements"
                 )
 
 
@@ -82,9 +81,10 @@ def adamw_settings(
 ) -> np.ndarray:
     """What `adamw` needs to know of a group of parameters at its update number `t`: float32 (9,).
 
-    Update the same array on the GPU from the host for each step. The numbers are those that
-    optim.AdamW computes, in float64; `t` counts from 1. The gradients are divided by `loss_scale`,
-    and then multiplied by min(1, max_norm / (their norm + 1e-6)).
+    The other options are those of optim.AdamW, and so is the arithmetic, in float64; `t` counts
+    from 1. The gradients are divided by `loss_scale`, and then, if `adamw` is given the sum of
+    their squares, multiplied by min(1, max_norm / (their norm + 1e-6)). The array is on the CPU:
+    it is copied to the GPU before each step.
     """
     beta1, beta2 = betas
     correction1, correction2 = 1 - beta1**t, 1 - beta2**t
@@ -98,8 +98,8 @@ def adamw(table: Table, settings, square=None) -> None:
     """Update params, m and v of a table from its gradients, and the copies, if it has any.
 
     `settings` (groups, 9), float32 on the GPU, has a row of `adamw_settings` for each group.
-    `square` is the `sum_of_squares` of the gradients, on which clipping depends; without it nothing
-    is clipped. If it is not finite, nothing changes. A parameter without a gradient stays.
+    `square` is the `sum_of_squares` of the gradients; without it nothing is clipped. If it is not
+    finite, nothing changes. A parameter without a gradient stays as it is.
     """
     kernel = f"adamw<{c_type(table.low or np.float32)}>"
     args = table.entries, table.chunks, CHUNK, settings, square
@@ -111,3 +111,26 @@ def cast_all(table: Table) -> None:
     if table.low is not None:
         args = table.entries, table.chunks, CHUNK
         launch("update.cu", f"cast_all<{c_type(table.low)}>", (table.count,), (256,), args)
+
+
+def step(ready: list, updates: list[int], scale=None) -> bool:
+    """The update of `optim.AdamW` in one launch; False, and nothing is done, if a kernel cannot.
+
+    `ready` has (number, group, [p, gradient, m, v]) of each parameter, `updates` the number of the
+    update of each. The gradients are multiplied by `scale`, 0-d on the GPU, if it is given.
+    """
+    columns = list(zip(*(arrays for _, _, arrays in ready)))
+    if not all(a.dtype == np.float32 and a.flags.c_contiguous for column in columns for a in column):
+        return False
+    rows, groups = {}, []
+    for i, group, _ in ready:
+        key = id(group), updates[i]
+        if key not in rows:
+            options = (group[name] for name in ("lr", "betas", "eps", "weight_decay"))
+            rows[key] = len(rows), adamw_settings(updates[i], *options)
+        groups.append(rows[key][0])
+    settings = np.asarray(np.stack([row for _, row in rows.values()]), like=columns[0][0])
+    if scale is not None:
+        settings[:, -1] *= scale  # the factor that a float16 loss would need
+    adamw(Table(*columns, groups=groups), settings)
+    return True

@@ -22,6 +22,7 @@ from .build import CompileError, compiler
 STATIC = 48 * 1024  # bytes of shared memory without asking for more
 MOST_SHARED = 227 * 1024
 MOST_THREADS = 1024
+most_seconds = 30  # of the processor's time; a launch that takes more is taken for endless
 
 
 class EmulatorError(RuntimeError):
@@ -76,7 +77,7 @@ class Function:
         )
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         sizes = (ctypes.c_uint32 * 3)(*grid), (ctypes.c_uint32 * 3)(*block)
-        if machine.emulator_launch(self._library.emulator_kernel, pointers, *sizes):
+        if machine.emulator_launch(self._library.emulator_kernel, pointers, *sizes, most_seconds):
             self._raise(machine)
 
     def _shared(self, machine, dynamic: int) -> None:
@@ -105,7 +106,7 @@ def _is_array(value) -> bool:
 
 
 def _bytes(name: str, parameter: str, value) -> np.ndarray:
-    """The argument as the kernel reads it. Raises TypeError for what the parameter does not take."""
+    """The argument as the kernel reads it. Raises TypeError unless the parameter takes it."""
     if _is_array(value):
         dtype = value.dtype.name.replace("bool", "uint8")
         wanted = parameter.replace("bool", "uint8").removesuffix("*")

@@ -69,7 +69,9 @@ def kernel(code: str, expression: str) -> tuple[ctypes.PyDLL, Path]:
         define = f"-DEMULATOR_EXPRESSION=({expression})"
         include = ["-I", str(HERE), "-include", "cuda.h"]
         try:
-            _compile([*COMMON, "-O1", *ALONE, *LOOKED_AT, "-c", *include, define, str(source)], path)
+            _compile(
+                [*COMMON, "-O1", *ALONE, *LOOKED_AT, "-c", *include, define, str(source)], path
+            )
         finally:
             source.unlink()
     return ctypes.PyDLL(str(path)), path
@@ -133,7 +135,8 @@ def line_of(path: Path, offset: int) -> str:
     if not tool or not offset:
         return ""
     command = [tool, "-i", "-s", "-e", str(path), hex(offset)]
-    places = subprocess.run(command, capture_output=True, text=True).stdout.split("\n")
-    places = [place.split(" ")[0] for place in places if ".cu" in place]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    text = re.sub(r"kernel-\w+\.\d+\.cpp", "kernel.cu", text)
+    places = [line.split(" ")[0] for line in text.split("\n") if ".cu" in line]
     own = [place for place in places if not place.startswith(("cuda.h", "device.cuh"))]
     return ", from ".join(own or places)
