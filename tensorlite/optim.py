@@ -118,8 +118,19 @@ class Optimizer(ABC):
                     ready.append((i, group, [p.data, grad.data, *state]))
                 i += 1
         self.steps += 1
-        for i, group, arrays in ready:
+        for i, _, _ in ready:
             self.updates[i] += 1
+        if not self.update_on_gpu(ready):
+            self.update_blocks(ready)
+        self.scale = None
+
+    def update_on_gpu(self, ready: list) -> bool:
+        """Update all of `ready` by a kernel of the optimizer, if it has one and they are there."""
+        return False
+
+    def update_blocks(self, ready: list) -> None:
+        """Update parameter after parameter: `ready` has (number, group, [p, gradient, *state])."""
+        for i, group, arrays in ready:
             arrays = [a[None] if a.ndim == 0 else a for a in arrays]
             # All passes over one block, which fits the cache, come before the next block, so that
             # each array is read from memory and written to memory once.
@@ -127,7 +138,6 @@ class Optimizer(ABC):
                 p_block, g, *state = (a[block] for a in arrays)
                 g = g if self.scale is None else g * self.scale
                 self.update(group, self.updates[i], p_block, g, *state)
-        self.scale = None
 
     def _check(self, i: int, data, g, state: list) -> None:
         """Raise ValueError if the update of parameter number `i` would fail."""
@@ -305,6 +315,13 @@ class AdamW(Optimizer):
             raise ValueError(f"betas is {betas!r}; it must be two numbers")
         for name, beta in zip(("beta1", "beta2"), betas):
             _check_range(name, beta, below=1)
+
+    def update_on_gpu(self, ready):
+        if not ready or isinstance(ready[0][2][0], np.ndarray):
+            return False
+        from .kernels.update import step
+
+        return step(ready, self.updates, self.scale)
 
     def update(self, group, t, p, g, m, v):
         lr, eps, (beta1, beta2) = group["lr"], group["eps"], group["betas"]

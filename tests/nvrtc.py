@@ -16,7 +16,7 @@ from tensorlite.kernels import launch
 
 
 class Kernel(NamedTuple):
-    """What the compiler says of a kernel: registers of a thread, and bytes that had no room there."""
+    """What a kernel takes: registers of a thread, and bytes that had no room in them."""
 
     registers: int
     spilled: int

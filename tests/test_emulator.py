@@ -1,4 +1,4 @@
-"""The emulator itself: it computes what CUDA defines, and finds each kind of error that it claims to.
+"""The emulator itself: it computes what CUDA defines, and finds every kind of error that it claims.
 
 The kernels here are small ones, each with one thing right or wrong.
 """

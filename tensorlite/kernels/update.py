@@ -111,3 +111,26 @@ def cast_all(table: Table) -> None:
     if table.low is not None:
         args = table.entries, table.chunks, CHUNK
         launch("update.cu", f"cast_all<{c_type(table.low)}>", (table.count,), (256,), args)
+
+
+def step(ready: list, updates: list[int], scale=None) -> bool:
+    """The update of `optim.AdamW` in one launch; False, and nothing is done, if a kernel cannot.
+
+    `ready` has (number, group, [p, gradient, m, v]) of each parameter, `updates` the number of the
+    update of each. The gradients are multiplied by `scale`, 0-d on the GPU, if it is given.
+    """
+    columns = list(zip(*(arrays for _, _, arrays in ready)))
+    if not all(a.dtype == np.float32 and a.flags.c_contiguous for column in columns for a in column):
+        return False
+    rows, groups = {}, []
+    for i, group, _ in ready:
+        key = id(group), updates[i]
+        if key not in rows:
+            options = (group[name] for name in ("lr", "betas", "eps", "weight_decay"))
+            rows[key] = len(rows), adamw_settings(updates[i], *options)
+        groups.append(rows[key][0])
+    settings = np.asarray(np.stack([row for _, row in rows.values()]), like=columns[0][0])
+    if scale is not None:
+        settings[:, -1] *= scale  # the factor that a float16 loss would need
+    adamw(Table(*columns, groups=groups), settings)
+    return True

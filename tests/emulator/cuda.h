@@ -1,4 +1,4 @@
-// As much of CUDA C++ as the kernels use, for g++. Put before their source by the compiler's -include.
+// As much of CUDA C++ as the kernels use, for g++, which includes this before their source.
 
 #pragma once
 #include <math.h>
@@ -14,8 +14,8 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-// Variables of the block, in a section of their own that the emulator finds and looks at: its threads
-// all run in one thread of the system. `used`: others than the compiler sees may write to them.
+// Variables of the block, where the emulator finds them; its threads all run in one thread of the
+// system. `used`, because others than the compiler sees may write to them.
 #define __shared__ __attribute__((used)) static thread_local
 
 struct uint3 { unsigned x, y, z; };
@@ -29,7 +29,9 @@ static inline int2 make_int2(int x, int y) { return {x, y}; }
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 extern const uint3 threadIdx, blockIdx, blockDim, gridDim;  // constant for a thread
@@ -54,30 +56,41 @@ extern unsigned char emulator_dynamic[];
 
 static inline void __syncthreads() { emulator_block_barrier(); }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator_warp_barrier(mask); }
-static inline unsigned __ballot_sync(unsigned mask, int predicate) { return emulator_vote(mask, predicate); }
-static inline int __any_sync(unsigned mask, int predicate) { return emulator_vote(mask, predicate) != 0; }
-static inline int __all_sync(unsigned mask, int predicate) { return emulator_vote(mask, !predicate) == 0; }
+static inline unsigned __ballot_sync(unsigned mask, int predicate) {
+    return emulator_vote(mask, predicate);
+}
+static inline int __any_sync(unsigned mask, int predicate) {
+    return emulator_vote(mask, predicate) != 0;
+}
+static inline int __all_sync(unsigned mask, int predicate) {
+    return emulator_vote(mask, !predicate) == 0;
+}
 
 template <class T> static inline T emulator_shuffled(unsigned mask, T value, int source) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
     if constexpr (sizeof(T) == 4)
-        return __builtin_bit_cast(T, (uint32_t)emulator_shuffle(mask, __builtin_bit_cast(uint32_t, value), source));
+        return __builtin_bit_cast(
+            T, (uint32_t)emulator_shuffle(mask, __builtin_bit_cast(uint32_t, value), source));
     else
-        return __builtin_bit_cast(T, emulator_shuffle(mask, __builtin_bit_cast(uint64_t, value), source));
+        return __builtin_bit_cast(
+            T, emulator_shuffle(mask, __builtin_bit_cast(uint64_t, value), source));
 }
 static inline int emulator_lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
 }
 // A lane whose source would lie beyond its group of `width` lanes keeps its own value.
-template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
+template <class T>
+static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
     int lane = emulator_lane(), source = lane ^ lanes;
     return emulator_shuffled(mask, value, source / width <= lane / width ? source : lane);
 }
-template <class T> static inline T __shfl_down_sync(unsigned mask, T value, int lanes, int width = 32) {
+template <class T>
+static inline T __shfl_down_sync(unsigned mask, T value, int lanes, int width = 32) {
     int lane = emulator_lane();
     return emulator_shuffled(mask, value, lane % width + lanes < width ? lane + lanes : lane);
 }
-template <class T> static inline T __shfl_up_sync(unsigned mask, T value, int lanes, int width = 32) {
+template <class T>
+static inline T __shfl_up_sync(unsigned mask, T value, int lanes, int width = 32) {
     int lane = emulator_lane();
     return emulator_shuffled(mask, value, lane % width >= lanes ? lane - lanes : lane);
 }
@@ -95,9 +108,15 @@ __attribute__((no_sanitize("thread"))) static T emulator_atomically(T* p, F f) {
     *p = f(old);
     return old;
 }
-template <class T> static inline T atomicAdd(T* p, T x) { return emulator_atomically(p, [=](T y) { return y + x; }); }
-template <class T> static inline T atomicMin(T* p, T x) { return emulator_atomically(p, [=](T y) { return y < x ? y : x; }); }
-template <class T> static inline T atomicMax(T* p, T x) { return emulator_atomically(p, [=](T y) { return x < y ? y : x; }); }
+template <class T> static inline T atomicAdd(T* p, T x) {
+    return emulator_atomically(p, [=](T y) { return y + x; });
+}
+template <class T> static inline T atomicMin(T* p, T x) {
+    return emulator_atomically(p, [=](T y) { return y < x ? y : x; });
+}
+template <class T> static inline T atomicMax(T* p, T x) {
+    return emulator_atomically(p, [=](T y) { return x < y ? y : x; });
+}
 
 // ---- arithmetic
 
@@ -107,7 +126,9 @@ static inline unsigned __float_as_uint(float x) { return bits_of_float(x); }
 static inline int __float_as_int(float x) { return bits_of_float(x); }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) { return (unsigned __int128)x * y >> 64; }
+static inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+    return (unsigned __int128)x * y >> 64;
+}
 static inline unsigned __umulhi(unsigned x, unsigned y) { return (uint64_t)x * y >> 32; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }

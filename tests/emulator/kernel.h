@@ -37,8 +37,12 @@ EMULATOR_OWN void emulator_call(void (*kernel)(A...), void** arguments, std::ind
 template <class... A> EMULATOR_OWN void emulator_call(void (*kernel)(A...), void** arguments) {
     emulator_call(kernel, arguments, std::index_sequence_for<A...>{});
 }
-EMULATOR_PUBLIC EMULATOR_OWN void emulator_kernel(void** arguments) { emulator_call(EMULATOR_EXPRESSION, arguments); }
-EMULATOR_PUBLIC const char* emulator_kernel_parameters() { return emulator_parameters(EMULATOR_EXPRESSION); }
+EMULATOR_PUBLIC EMULATOR_OWN void emulator_kernel(void** arguments) {
+    emulator_call(EMULATOR_EXPRESSION, arguments);
+}
+EMULATOR_PUBLIC const char* emulator_kernel_parameters() {
+    return emulator_parameters(EMULATOR_EXPRESSION);
+}
 
 static thread_local volatile char emulator_touched;
 EMULATOR_PUBLIC EMULATOR_OWN void emulator_touch() { emulator_touched = 1; }

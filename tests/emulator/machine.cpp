@@ -49,9 +49,8 @@ asm(".globl emulator_switch\n"
     "    mov %rsi, %rsp\n"
     "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"
     "    ret\n");
-static const int SAVED = 6;           // registers below the address to return to
-static const int RETURN = SAVED;      // where that address is
-static const int FRAME = SAVED + 2;   // keeps the stack aligned as after a call
+static const int RETURN = 6;  // where the address to return to is, above the six registers
+static const int FRAME = 8;   // keeps the stack aligned as after a call
 #elif defined(__aarch64__)
 asm(".globl emulator_switch\n"
     ".hidden emulator_switch\n"
@@ -68,7 +67,7 @@ asm(".globl emulator_switch\n"
     "    ldp d14, d15, [sp, #144]\n"
     "    add sp, sp, #160\n"
     "    ret\n");
-static const int RETURN = 11;         // x30
+static const int RETURN = 11;  // where x30 is
 static const int FRAME = 20;
 #else
 #error "the emulator switches between fibres on x86-64 and on 64-bit ARM"
@@ -91,8 +90,10 @@ static void run_thread() {
 
 static void start(Thread& thread) {
     if (!thread.stack) {
-        void* stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stack == MAP_FAILED) throw std::runtime_error("no memory for the stacks of the threads");
+        void* stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (stack == MAP_FAILED)
+            throw std::runtime_error("no memory for the stacks of the threads");
         thread.stack = (unsigned char*)stack;
     }
     void** frame = (void**)(thread.stack + STACK) - FRAME;
@@ -115,8 +116,9 @@ void fail(const void* where, const char* format, ...) {
     int n = 0;
     if (current >= 0) {
         uint3 t = threads[current].index;
-        n = snprintf(message, sizeof message, "block (%u, %u, %u), thread (%u, %u, %u): ", blockIdx.x,
-                     blockIdx.y, blockIdx.z, t.x, t.y, t.z);
+        n = snprintf(message, sizeof message,
+                     "block (%u, %u, %u), thread (%u, %u, %u): ", blockIdx.x, blockIdx.y,
+                     blockIdx.z, t.x, t.y, t.z);
     }
     va_list arguments;
     va_start(arguments, format);
@@ -146,19 +148,27 @@ static bool run_warp(int first) {
         int end = std::min(first + WARP, n_threads), speaker = -1;
         u32 alive = 0, waiting = 0;
         for (int i = first; i < end; i++) {
-            if (threads[i].state == READY) { resume(i); ran = true; }
+            if (threads[i].state == READY) {
+                resume(i);
+                ran = true;
+            }
             if (threads[i].state != DONE) alive |= 1u << (i - first);
-            if (threads[i].state == AT_WARP) { waiting |= 1u << (i - first); speaker = i; }
+            if (threads[i].state == AT_WARP) {
+                waiting |= 1u << (i - first);
+                speaker = i;
+            }
         }
         if (!waiting) return ran;
         const Thread& one = threads[speaker];
         for (int i = first; i < end; i++)
-            if (threads[i].state == AT_WARP && (threads[i].meeting != one.meeting || threads[i].offer.mask != one.offer.mask))
+            if (threads[i].state == AT_WARP &&
+                (threads[i].meeting != one.meeting || threads[i].offer.mask != one.offer.mask))
                 fail(one.where, "the lanes of a warp wait for different instructions or lanes");
         if ((one.offer.mask & alive) != waiting) return ran;
         do_together(first, waiting, one.meeting);
         if (one.meeting == SYNC && waiting == alive) warp_time[first / WARP]++;
-        for (int i = first; i < end; i++) if (threads[i].state == AT_WARP) threads[i].state = READY;
+        for (int i = first; i < end; i++)
+            if (threads[i].state == AT_WARP) threads[i].state = READY;
         if (draw(8) == 0) return true;
     }
 }
@@ -167,7 +177,8 @@ static bool run_warp(int first) {
 static bool pass_barrier() {
     for (int i = 0; i < n_threads; i++)
         if (threads[i].state != AT_BLOCK && threads[i].state != DONE) return false;
-    for (int i = 0; i < n_threads; i++) if (threads[i].state == AT_BLOCK) threads[i].state = READY;
+    for (int i = 0; i < n_threads; i++)
+        if (threads[i].state == AT_BLOCK) threads[i].state = READY;
     block_time++;
     return true;
 }
@@ -186,10 +197,13 @@ static void run_block() {
         bool ran = false;
         for (int i = warps - 1; i > 0; i--) std::swap(order[i], order[draw(i + 1)]);
         for (int i = 0; i < warps; i++) ran |= run_warp(order[i] * WARP);
-        if (std::all_of(threads, threads + n_threads, [](const Thread& t) { return t.state == DONE; })) return;
+        if (std::all_of(threads, threads + n_threads,
+                        [](const Thread& t) { return t.state == DONE; }))
+            return;
         if (pass_barrier() || ran) continue;
         for (int i = 0; i < n_threads; i++)
-            if (threads[i].state == AT_WARP) fail(threads[i].where, "lanes wait for others of their warp, which do not come");
+            if (threads[i].state == AT_WARP)
+                fail(threads[i].where, "lanes wait for others of their warp, which do not come");
         fail(nullptr, "the threads wait for one another");
     }
 }
@@ -213,8 +227,8 @@ static void limit_time(int seconds) {
 
 // Runs all blocks. 0, or 1 after an error, which emulator_message tells. Blocks run one after
 // another in a random order; `seconds` of the processor's time are the most that they may take.
-extern "C" int emulator_launch(void (*function)(void**), void** arguments, const u32* grid, const u32* block,
-                               int seconds) {
+extern "C" int emulator_launch(void (*function)(void**), void** arguments, const u32* grid,
+                               const u32* block, int seconds) {
     kernel = function;
     kernel_arguments = arguments;
     gridDim = {grid[0], grid[1], grid[2]};

@@ -14,14 +14,23 @@ using u64 = uint64_t;
 struct uint3 { u32 x, y, z; };
 
 const int WARP = 32;
-const int MOST_THREADS = 1024;                // of a block
-const size_t STACK = 256 * 1024;              // bytes of a thread's stack
-const u32 DYNAMIC_BYTES = 227 * 1024;         // the most dynamic shared memory of a block
-const u32 STATIC_BYTES = 48 * 1024;           // the most static shared memory
-const u32 STATIC_ADDRESS = 1 << 20;           // dynamic shared memory begins at address 0
+const int MOST_THREADS = 1024;         // of a block
+const size_t STACK = 256 * 1024;       // bytes of a thread's stack
+const u32 DYNAMIC_BYTES = 227 * 1024;  // the most dynamic shared memory of a block
+const u32 STATIC_BYTES = 48 * 1024;    // the most static shared memory
+const u32 STATIC_ADDRESS = 1 << 20;    // dynamic shared memory begins at address 0
 
 // What the lanes of a warp do together. Each brings an offer; when all are there, the warp does it.
-enum Meeting { NONE, SYNC, SHUFFLE, VOTE, LOAD_MATRIX, LOAD_MATRIX_TRANSPOSED, MULTIPLY_BF16, MULTIPLY_F16 };
+enum Meeting {
+    NONE,
+    SYNC,
+    SHUFFLE,
+    VOTE,
+    LOAD_MATRIX,
+    LOAD_MATRIX_TRANSPOSED,
+    MULTIPLY_BF16,
+    MULTIPLY_F16
+};
 
 struct Offer {
     u32 mask;       // the lanes that take part
@@ -31,7 +40,11 @@ struct Offer {
     float sums[4];  // the elements of the matrix c
 };
 
-struct Copy { u32 to; const unsigned char* from; u32 size, read; };  // one cp.async
+struct Copy {
+    u32 to;
+    const unsigned char* from;
+    u32 size, read;
+};  // one cp.async
 
 enum Access { READ, WRITE, ATOMIC };
 
@@ -49,9 +62,9 @@ struct Thread {
 };
 
 extern Thread threads[MOST_THREADS];
-extern int current;       // the thread that runs, -1 for none
+extern int current;  // the thread that runs, -1 for none
 extern int n_threads;
-extern u32 block_time;    // how many barriers of blocks there have been; grows with each block too
+extern u32 block_time;  // how many barriers of blocks there have been; grows with each block too
 extern u32 warp_time[MOST_THREADS / WARP];  // how many barriers of the warp
 
 // Ends the launch with this message; `where` is an address in the kernel's code.

@@ -21,13 +21,17 @@
 // Global memory: the arrays of a launch
 // =================================================================================================
 
-struct Array { u64 begin, end; bool writable; };
+struct Array {
+    u64 begin, end;
+    bool writable;
+};
 
 static std::vector<Array> arrays;
 static size_t last_used;
 
 // Which arrays the next launch may use.
-extern "C" void emulator_arrays(const u64* begin, const u64* end, const unsigned char* writable, int n) {
+extern "C" void emulator_arrays(const u64* begin, const u64* end, const unsigned char* writable,
+                                int n) {
     arrays.clear();
     for (int i = 0; i < n; i++) arrays.push_back({begin[i], end[i], writable[i] != 0});
     last_used = 0;
@@ -69,9 +73,11 @@ static int find_static(dl_phdr_info* info, size_t, void* function) {
     bool mine = false;
     u64 size = 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr)& part = info->dlpi_phdr[i];
+        const ElfW(Phdr) & part = info->dlpi_phdr[i];
         u64 begin = info->dlpi_addr + part.p_vaddr;
-        if (part.p_type == PT_LOAD && begin <= (u64)function && (u64)function < begin + part.p_memsz) mine = true;
+        if (part.p_type == PT_LOAD && begin <= (u64)function &&
+            (u64)function < begin + part.p_memsz)
+            mine = true;
         if (part.p_type == PT_TLS) size = part.p_memsz;
     }
     if (!mine) return 0;
@@ -100,8 +106,8 @@ unsigned char* shared_memory(u32 address, u32 size, const void* where) {
     if (address + size <= dynamic_size) return emulator_dynamic + address;
     if (address >= STATIC_ADDRESS && address + size <= STATIC_ADDRESS + static_size)
         return static_begin + (address - STATIC_ADDRESS);
-    fail(where, "%u bytes of shared memory at %u: there are %u bytes of dynamic and %u of static", size, address,
-         dynamic_size, static_size);
+    fail(where, "%u bytes of shared memory at %u: there are %u bytes of dynamic and %u of static",
+         size, address, dynamic_size, static_size);
 }
 
 // Whether a barrier lies between what `thread` does now and what `other` did then.
@@ -121,7 +127,8 @@ static bool ordered_after_reads(int thread, const Byte& b) {
 static void note_read(int thread, Byte& b) {
     int warp = thread / WARP;
     bool same_warp = b.reader >= 0 ? b.reader / WARP == warp : -1 - b.reader == warp;
-    if (b.read_block_time < block_time || (same_warp && b.read_warp_time < warp_time[warp])) b.reader = thread;
+    if (b.read_block_time < block_time || (same_warp && b.read_warp_time < warp_time[warp]))
+        b.reader = thread;
     else if (!same_warp) b.reader = SEVERAL_WARPS;
     else if (b.reader != thread) b.reader = -1 - warp;
     b.read_block_time = block_time;
@@ -136,17 +143,23 @@ static void note_write(int thread, Byte& b) {
 }
 
 void note_shared(u32 address, u32 size, Access access, int thread, const void* where) {
-    Byte* bytes = address < STATIC_ADDRESS ? dynamic_bytes + address : static_bytes + (address - STATIC_ADDRESS);
+    Byte* bytes = address < STATIC_ADDRESS ? dynamic_bytes + address
+                                           : static_bytes + (address - STATIC_ADDRESS);
     for (u32 i = 0; i < size; i++) {
         Byte& b = bytes[i];
         bool written = b.write_block_time >= block_begin;
         bool both_atomic = access == ATOMIC && b.writer == ATOMICALLY;
-        if (written && b.on_its_way) fail(where, "shared memory at %u: cp.async has not been waited for", address + i);
-        if (!written && access != WRITE) fail(where, "shared memory at %u is read and nobody wrote it", address + i);
-        if (written && !both_atomic && !ordered(thread, b.writer, b.write_block_time, b.write_warp_time))
-            fail(where, "no barrier between this and what thread %d wrote to shared memory at %u", b.writer, address + i);
+        if (written && b.on_its_way)
+            fail(where, "shared memory at %u: cp.async has not been waited for", address + i);
+        if (!written && access != WRITE)
+            fail(where, "shared memory at %u is read and nobody wrote it", address + i);
+        if (written && !both_atomic &&
+            !ordered(thread, b.writer, b.write_block_time, b.write_warp_time))
+            fail(where, "no barrier between this and what thread %d wrote to shared memory at %u",
+                 b.writer, address + i);
         if (access != READ && !ordered_after_reads(thread, b))
-            fail(where, "this writes to shared memory at %u, and no barrier lies after its reading", address + i);
+            fail(where, "this writes to shared memory at %u, and no barrier lies after its reading",
+                 address + i);
         if (access == READ) note_read(thread, b);
         else note_write(access == ATOMIC ? ATOMICALLY : thread, b);
     }
@@ -155,7 +168,8 @@ void note_shared(u32 address, u32 size, Access access, int thread, const void* w
 extern "C" u32 emulator_shared_address(const void* pointer) {
     const unsigned char* p = (const unsigned char*)pointer;
     if (emulator_dynamic <= p && p <= emulator_dynamic + DYNAMIC_BYTES) return p - emulator_dynamic;
-    if (static_begin <= p && p < static_begin + static_size) return STATIC_ADDRESS + (p - static_begin);
+    if (static_begin <= p && p < static_begin + static_size)
+        return STATIC_ADDRESS + (p - static_begin);
     fail(__builtin_return_address(0), "this pointer does not point to shared memory");
 }
 
@@ -167,8 +181,10 @@ static void look_at(u64 address, u32 size, Access access, bool aligned, const vo
 
 extern "C" void emulator_copy(u32 to, const void* from, int size, int read) {
     const void* where = __builtin_return_address(0);
-    if (read != 0 && read != size) fail(where, "cp.async of %d bytes, of which %d are read", size, read);
-    if ((u64)from % size) fail(where, "cp.async from an address that is not a multiple of %d", size);
+    if (read != 0 && read != size)
+        fail(where, "cp.async of %d bytes, of which %d are read", size, read);
+    if ((u64)from % size)
+        fail(where, "cp.async from an address that is not a multiple of %d", size);
     if (read) look_at((u64)from, read, READ, true, where);
     shared_memory(to, size, where);
     note_shared(to, size, WRITE, current, where);
@@ -206,26 +222,38 @@ static void look_at(u64 address, u32 size, Access access, bool aligned, const vo
     u64 stack = (u64)threads[current].stack;
     if (stack <= address && address < stack + STACK) return;
     const char* does = access == READ ? "reads" : "writes";
-    if (aligned && address % size) fail(where, "%s %u bytes at an address that is no multiple of it", does, size);
+    if (aligned && address % size)
+        fail(where, "%s %u bytes at an address that is no multiple of it", does, size);
     u64 dynamic = address - (u64)emulator_dynamic, fixed = address - (u64)static_begin;
     if (dynamic < DYNAMIC_BYTES) {
-        if (dynamic + size > dynamic_size) fail(where, "%s behind the %u bytes of dynamic shared memory", does, dynamic_size);
+        if (dynamic + size > dynamic_size)
+            fail(where, "%s behind the %u bytes of dynamic shared memory", does, dynamic_size);
         note_shared(dynamic, size, access, current, where);
     } else if (fixed < static_size) {
         note_shared(STATIC_ADDRESS + fixed, size, access, current, where);
     } else if (!in_array(address, size, access != READ)) {
-        fail(where, "%s %u bytes outside of the arrays of the launch, or in one that is read-only", does, size);
+        fail(where, "%s %u bytes outside of the arrays of the launch, or in one that is read-only",
+             does, size);
     }
 }
 
-extern "C" void emulator_atomic(void* p, int size) { look_at((u64)p, size, ATOMIC, true, __builtin_return_address(0)); }
+extern "C" void emulator_atomic(void* p, int size) {
+    look_at((u64)p, size, ATOMIC, true, __builtin_return_address(0));
+}
 
-#define ACCESS(name, size, access, aligned) \
-    extern "C" void __tsan_##name(void* p) { look_at((u64)p, size, access, aligned, __builtin_return_address(0)); }
-#define ACCESSES(size) \
-    ACCESS(read##size, size, READ, true) ACCESS(write##size, size, WRITE, true) \
-    ACCESS(unaligned_read##size, size, READ, false) ACCESS(unaligned_write##size, size, WRITE, false)
-ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
-extern "C" void __tsan_read_range(void* p, u64 n) { look_at((u64)p, n, READ, false, __builtin_return_address(0)); }
-extern "C" void __tsan_write_range(void* p, u64 n) { look_at((u64)p, n, WRITE, false, __builtin_return_address(0)); }
+#define ACCESS(name, size, access, aligned)                                  \
+    extern "C" void __tsan_##name(void* p) {                                 \
+        look_at((u64)p, size, access, aligned, __builtin_return_address(0)); \
+    }
+#define ACCESSES(size)                                                                     \
+    ACCESS(read##size, size, READ, true)                                                   \
+    ACCESS(write##size, size, WRITE, true) ACCESS(unaligned_read##size, size, READ, false) \
+        ACCESS(unaligned_write##size, size, WRITE, false)
+ACCESSES(1)
+ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16) extern "C" void __tsan_read_range(void* p, u64 n) {
+    look_at((u64)p, n, READ, false, __builtin_return_address(0));
+}
+extern "C" void __tsan_write_range(void* p, u64 n) {
+    look_at((u64)p, n, WRITE, false, __builtin_return_address(0));
+}
 extern "C" void __tsan_init() {}

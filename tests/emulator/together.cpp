@@ -11,24 +11,29 @@ static Offer& offer(int first, int lane) { return threads[first + lane].offer; }
 
 static void shuffle(int first, u32 lanes) {
     u64 values[WARP];
-    for (int i = 0; i < WARP; i++) if (lanes >> i & 1) values[i] = offer(first, i).value;
+    for (int i = 0; i < WARP; i++)
+        if (lanes >> i & 1) values[i] = offer(first, i).value;
     for (int i = 0; i < WARP; i++) {
         if (!(lanes >> i & 1)) continue;
         int source = offer(first, i).source;
         if (!(lanes >> source & 1))
-            fail(threads[first + i].where, "lane %d takes the value of lane %d, which does not take part", i, source);
+            fail(threads[first + i].where,
+                 "lane %d takes the value of lane %d, which does not take part", i, source);
         offer(first, i).value = values[source];
     }
 }
 
 static void vote(int first, u32 lanes) {
     u64 all = 0;
-    for (int i = 0; i < WARP; i++) if (lanes >> i & 1) all |= offer(first, i).value << i;
-    for (int i = 0; i < WARP; i++) if (lanes >> i & 1) offer(first, i).value = all;
+    for (int i = 0; i < WARP; i++)
+        if (lanes >> i & 1) all |= offer(first, i).value << i;
+    for (int i = 0; i < WARP; i++)
+        if (lanes >> i & 1) offer(first, i).value = all;
 }
 
 // Four matrices of 8 x 8 numbers. Lane i brings the address of row i % 8 of matrix i / 8. It takes
-// from each matrix row i / 4, columns 2 (i % 4) and the next; or, transposed, that of the transpose.
+// from each matrix row i / 4, columns 2 (i % 4) and the next; or, transposed, that of the
+// transpose.
 static void load_matrices(int first, bool transposed) {
     const u16* row[WARP];
     for (int i = 0; i < WARP; i++) {
@@ -41,13 +46,15 @@ static void load_matrices(int first, bool transposed) {
     for (int matrix = 0; matrix < 4; matrix++) {
         u32 banks = 0;
         for (int i = 0; i < 8; i++) banks |= 1u << (offer(first, matrix * 8 + i).words[0] / 16 % 8);
-        if (banks != 0xff) fail(threads[first].where, "ldmatrix: rows of matrix %d lie in the same banks", matrix);
+        if (banks != 0xff)
+            fail(threads[first].where, "ldmatrix: rows of matrix %d lie in the same banks", matrix);
     }
     for (int i = 0; i < WARP; i++)
         for (int matrix = 0; matrix < 4; matrix++) {
             const u16* const* rows = row + matrix * 8;
             int r = i / 4, c = i % 4 * 2;
-            u16 low = transposed ? rows[c][r] : rows[r][c], high = transposed ? rows[c + 1][r] : rows[r][c + 1];
+            u16 low = transposed ? rows[c][r] : rows[r][c],
+                high = transposed ? rows[c + 1][r] : rows[r][c + 1];
             offer(first, i).words[matrix] = low | (u32)high << 16;
         }
 }
@@ -59,7 +66,8 @@ static void multiply(int first, float (*wide)(u16)) {
         const u32* words = offer(first, i).words;
         int g = i / 4, t = i % 4 * 2;
         for (int half = 0; half < 2; half++) {
-            for (int j = 0; j < 4; j++) a[g + j % 2 * 8][t + j / 2 * 8 + half] = wide(words[j] >> 16 * half);
+            for (int j = 0; j < 4; j++)
+                a[g + j % 2 * 8][t + j / 2 * 8 + half] = wide(words[j] >> 16 * half);
             for (int j = 0; j < 2; j++) b[t + j * 8 + half][g] = wide(words[4 + j] >> 16 * half);
         }
     }
@@ -68,7 +76,8 @@ static void multiply(int first, float (*wide)(u16)) {
         for (int k = 0; k < 16; k++)
             for (int c = 0; c < 8; c++) product[r][c] += a[r][k] * b[k][c];
     for (int i = 0; i < WARP; i++)
-        for (int j = 0; j < 4; j++) offer(first, i).sums[j] += product[i / 4 + j / 2 * 8][i % 4 * 2 + j % 2];
+        for (int j = 0; j < 4; j++)
+            offer(first, i).sums[j] += product[i / 4 + j / 2 * 8][i % 4 * 2 + j % 2];
 }
 
 void do_together(int first, u32 lanes, Meeting meeting) {
