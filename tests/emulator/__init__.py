@@ -108,11 +108,7 @@ def _is_array(value) -> bool:
 
 
 def _bytes(name: str, parameter: str, value) -> np.ndarray:
-<<<<<<< HEAD
-    """The argument as the kernel reads it. Raises TypeError for what the parameter refuses."""
-=======
     """The argument as the kernel reads it. Raises TypeError unless the parameter takes it."""
->>>>>>> main
     if _is_array(value):
         dtype = value.dtype.name.replace("bool", "uint8")
         wanted = parameter.replace("bool", "uint8").removesuffix("*")
