@@ -11,11 +11,10 @@ disturb one another; products of the tensor cores are summed in float32 in a fix
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 
 import numpy as np
-
-from tests import strict_memory
 
 from . import build
 from .build import CompileError, compiler
@@ -71,8 +70,7 @@ class Function:
         values = [_bytes(self.name, parameter, value) for parameter, value in pairs]
         machine = build.machine()
         self._shared(machine, shared_mem)
-        arrays = _arrays(pairs)
-        begins, ends, writable = zip(*arrays) if arrays else ((), (), ())
+        begins, ends, writable = zip(*_arrays(pairs)) if _arrays(pairs) else ((), (), ())
         n = len(begins)
         machine.emulator_arrays(
             (ctypes.c_uint64 * n)(*begins), (ctypes.c_uint64 * n)(*ends), bytes(writable), n
@@ -139,12 +137,14 @@ def _arrays(pairs) -> list[tuple[int, int, bool]]:
 
 
 def _arrays_at(addresses: list[int]) -> list[tuple[int, int, bool]]:
-    """The memory of the device that has one of the addresses: a kernel reads it there."""
+    """The arrays of the device whose memory has one of the addresses: a kernel reads them there."""
     if not addresses:
         return []
-    begins, ends = strict_memory.regions()
-    addresses = np.unique(np.array(addresses, np.uint64))
-    first = np.searchsorted(addresses, begins)  # the first address that is not before the memory
-    found = first < len(addresses)
-    found[found] = addresses[first[found]] < ends[found]
-    return [(begin, end, True) for begin, end in zip(begins[found].tolist(), ends[found].tolist())]
+    found, addresses = [], np.unique(np.array(addresses, np.uint64))
+    for value in gc.get_objects():
+        if type(value).__name__ == "StrictArray" and value._array.size:
+            begin, end = np.lib.array_utils.byte_bounds(value._array)
+            first = np.searchsorted(addresses, np.uint64(begin))
+            if first < len(addresses) and addresses[first] < end:
+                found.append((begin, end, value._array.flags.writeable))
+    return found
