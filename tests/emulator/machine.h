@@ -22,7 +22,6 @@ const u32 STATIC_ADDRESS = 1 << 20;    // dynamic shared memory begins at addres
 
 // What the lanes of a warp do together. Each brings an offer; when all are there, the warp does it.
 enum Meeting {
-    NONE,
     SYNC,
     SHUFFLE,
     VOTE,
@@ -40,11 +39,11 @@ struct Offer {
     float sums[4];  // the elements of the matrix c
 };
 
-struct Copy {
+struct Copy {  // one cp.async
     u32 to;
     const unsigned char* from;
-    u32 size, read;
-};  // one cp.async
+    u32 size, read;  // bytes that are written, and those of them that are read; the rest is 0
+};
 
 enum Access { READ, WRITE, ATOMIC };
 

@@ -11,10 +11,8 @@
 
 #include "machine.h"
 
-#include <dlfcn.h>
 #include <link.h>
 
-#include <algorithm>
 #include <cstring>
 
 // =================================================================================================
