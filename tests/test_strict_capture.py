@@ -236,12 +236,14 @@ def test_inputs_are_taken_as_they_are_at_the_call(cupy):
 
 def test_it_keeps_the_order_of_the_callers_stream(cupy):
     x = cupy.ones(2, np.float32)
-    step = tl.cuda.capture(lambda: x * 2)
-    for i in range(3):
-        x[...] = i  # on the caller's stream: before the launch
-        y = step()
-        x[...] = 100  # and after it
-        assert y.tolist() == [2 * i, 2 * i]
+    for stream in (cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)):
+        step = tl.cuda.capture(lambda: x * 2)
+        with stream:
+            for i in range(3):
+                x[...] = i  # on the caller's stream: before the launch
+                y = step()
+                x[...] = 100  # and after it
+                assert y.tolist() == [2 * i, 2 * i]
 
 
 class Network:
