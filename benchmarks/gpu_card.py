@@ -37,12 +37,9 @@ def use_strict_device() -> None:
     import pytest
 
     import tests.test_strict  # noqa: F401 (now, since it looks for the real CuPy)
-    from tests import emulator_blas, strict
+    from tests import strict
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr("tensorlite.device._cuda_fault", lambda: None)
-    patch.setitem(sys.modules, "cupy", strict.stand_in())
-    emulator_blas.install(patch)
+    strict.install(pytest.MonkeyPatch())
 
 
 def is_strict() -> bool:
