@@ -242,6 +242,7 @@ def test_it_keeps_the_order_of_the_callers_stream(cupy):
             for i in range(3):
                 x[...] = i  # on the caller's stream: before the launch
                 y = step()
+                step.stream.synchronize()
                 x[...] = 100  # and after it
                 assert y.tolist() == [2 * i, 2 * i]
 
