@@ -87,6 +87,7 @@ def test_a_graph_records_and_is_launched_again(cupy):
         chosen = x[np.arange(2, like=x), best]  # an index that is poison while it is recorded
         column = x.T[0]  # a view: nothing to record
         x[0] *= -1
+        ordered = np.sort(x, axis=1)
         graph = stream.end_capture()
     recorded = strict.launches.total()
     assert x.tolist()[0] == [1, 5] and np.isnan(chosen.tolist()).all()
@@ -94,6 +95,7 @@ def test_a_graph_records_and_is_launched_again(cupy):
         graph.launch(stream)
         stream.synchronize()
         assert chosen.tolist() == expected and column.tolist()[1] == 7
+        np.testing.assert_array_equal(ordered.get(), np.sort(x.get(), axis=1))
     assert strict.launches.total() == recorded + 3 and strict.launches["graph"] == 3
     assert pool.used_bytes() > 0
 
