@@ -180,6 +180,8 @@ class Step:
         model, rows = self.model, len(self.logits)
         if type(model) is not GPT or not is_plain(model):
             return False
+        if any(array.dtype != np.float32 for array in self.arrays):
+            return False
         weights = [self.matrices[id(p.data)] for p in model.blocks.parameters() if p.ndim == 2]
         return decode.takes_few_rows(rows, model.config.kv_shape[1], weights)
 
