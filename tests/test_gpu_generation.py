@@ -16,7 +16,7 @@ import tensorlite as tl
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate_ids
 from gpt.generate import Grammar, generate, stream
 from gpt.generate.gpu_step import AHEAD
-from tests import strict
+from tests import strict, strict_memory
 from tests.test_kernels_products import HAS_GPU, no_gpu
 from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
 from tokenizer import BPETokenizer, CharTokenizer
@@ -116,7 +116,7 @@ def test_the_way_that_is_faster_is_taken(monkeypatch):
     monkeypatch.setattr(gpu_step, "milliseconds", milliseconds)
     model = make()
     on_cpu, on_gpu = both(lambda: generate_ids(model, PROMPTS, 6, temperature=0), model)
-    assert on_gpu == on_cpu and set(times) == {"forward", "forward_few_rows"}
+    assert on_gpu == on_cpu and set(times) == {"by_model", "by_few_rows"}
     assert HAS_GPU or strict.launches["cublasLt"] > strict.launches["few_rows_head"]
 
 
@@ -185,7 +185,9 @@ def test_a_recording_is_used_again_with_the_weights_as_they_are_then():
         strict.waits.clear()
         generate_ids(model, PROMPTS, 4, temperature=0.5)
         assert "synchronize" in {w.kind for w in strict.waits}
-    alive = weakref.ref(model)
+    alive, memory = weakref.ref(model), strict_memory.alive()
+    gc.collect()
+    assert strict_memory.alive() == memory  # no cycle of references keeps what is not used again
     del model
     gc.collect()
     assert alive() is None  # a recording that is kept keeps no model
