@@ -261,7 +261,7 @@ def speeds(read, result, gradients, case, forward, backward) -> dict[str, float]
 
 
 def pytorch(case: Case) -> dict[str, float] | None:
-    """The speeds of PyTorch's function, all of whose arrays have the dtype of activations."""
+    """The speeds of PyTorch's function, with the dtypes that its autocast would give it."""
     torch, device = torch_and_device()
     if torch is None or case.theirs is None:
         return None
