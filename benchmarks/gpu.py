@@ -2,13 +2,13 @@
 
     python benchmarks/gpu.py                              all but a training run: ten minutes
     python benchmarks/gpu.py --steps --configs A C2       some parts alone
-    python benchmarks/gpu.py --train tinyshakespeare      nanoGPT's recipe for a GPU
+    python benchmarks/gpu.py --train shakespeare          nanoGPT's recipe for a GPU
     python benchmarks/gpu.py --strict                     without a GPU, and without times
 
 Needs the extra cuda12 or cuda13, and for the walk the extra test. Where PyTorch is installed with
 CUDA, everything is compared with it. The report is written as report.md and report.json to the
-folder --out (out-gpu-report). Each part runs in a process of its own, so that an error in one, which is reported, is
-no error of the others.
+folder --out (out-gpu-report). Each part runs in a process of its own, so that an error in one is
+reported and the others go on.
 
     --walk       value and gradients of all operations on the card against float64 on the CPU
     --kernels    operations, updates and products: GB/s and TFLOP/s
