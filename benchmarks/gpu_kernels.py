@@ -22,6 +22,7 @@ from benchmarks.gpu_card import (
     is_strict,
     queued_milliseconds,
     torch_and_device,
+    used_memory,
 )
 from tensorlite.device import place, random
 
@@ -213,6 +214,7 @@ def run(options) -> Iterator[Table]:
                 speed = row.get(f"{way} GB/s")
                 row[f"{way} / copy"] = speed / copied if isinstance(speed, float) else None
             rows.append(row)
+            used_memory(give_back=True)
     yield Table("Kernels bound by memory", rows, f"A copy reaches {copied:,.0f} GB/s.")
     yield Table("The update", update_speed(2 if options.strict else 16, copied))
     rows = []

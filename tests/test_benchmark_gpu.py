@@ -116,6 +116,30 @@ def test_what_raises_is_remembered(monkeypatch, capsys):
     assert len(gpu_card.errors) == 1 and "ZeroDivisionError" in gpu_card.errors[0]
 
 
+class Driver:
+    """As much of libcuda as counts the nodes of a graph, of which there are 131."""
+
+    capturing = True
+
+    def cuStreamGetCaptureInfo_v2(self, stream, status, number, graph, nodes, size):
+        status._obj.value, graph._obj.value, size._obj.value = int(self.capturing), 77, 1
+        return 0
+
+    def cuGraphGetNodes(self, graph, nodes, size):
+        assert graph.value == 77 and nodes is None
+        size._obj.value = 131
+        return 0
+
+
+def test_launches_are_counted_by_the_driver(monkeypatch):
+    strict.install(monkeypatch)
+    monkeypatch.setattr("ctypes.CDLL", {"libcuda.so.1": Driver()}.__getitem__)
+    count = gpu_card.CountLaunches(lambda x: x + 1)
+    assert count(1) == 2 and count.number == 131
+    monkeypatch.setattr(Driver, "capturing", False)
+    assert count(1) == 2 and count.number is None
+
+
 def test_precisions_that_a_card_lacks_are_left_out(monkeypatch, capsys):
     strict.install(monkeypatch)
     monkeypatch.setattr(strict.stand_in().cuda.Device, "compute_capability", "75")
