@@ -33,7 +33,9 @@ def run(options) -> Iterator[Table]:
             named = {"": attempt(ours, values, precision)}
             if dtype_of(precision).itemsize == 2:
                 for backend in ("cuDNN", "Flash"):
-                    named[f"{backend}'s "] = attempt(pytorch, values, precision, backend)
+                    named[f"{backend}'s "] = attempt(
+                        pytorch, values, precision, backend, ours=False
+                    )
             for side, times in named.items():
                 for way, ms in zip(("forward", "backward"), times or (None, None)):
                     row[f"{side}{way}, ms"] = ms

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib.metadata
 import platform
 import statistics
@@ -36,12 +37,9 @@ def use_strict_device() -> None:
     import pytest
 
     import tests.test_strict  # noqa: F401 (now, since it looks for the real CuPy)
-    from tests import emulator_blas, strict
+    from tests import strict
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr("tensorlite.device._cuda_fault", lambda: None)
-    patch.setitem(sys.modules, "cupy", strict.stand_in())
-    emulator_blas.install(patch)
+    strict.install(pytest.MonkeyPatch())
 
 
 def is_strict() -> bool:
@@ -80,11 +78,16 @@ def git(*words: str) -> str:
     return subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
 
 
-def used_memory() -> int:
-    """Bytes of the card that are in use, after what can be given back was given back."""
+def used_memory(give_back: bool) -> int:
+    """Bytes of the card that are in use; first give back what is only kept for later."""
     import cupy
 
-    cupy.get_default_memory_pool().free_all_blocks()
+    if give_back:
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+        torch, device = torch_and_device()
+        if device == "cuda":
+            torch.cuda.empty_cache()
     free, total = cupy.cuda.runtime.memGetInfo()
     return total - free
 
@@ -154,13 +157,18 @@ def queued_milliseconds(function: Callable) -> float:
 errors: list[str] = []  # of what this process has tried
 
 
-def attempt(function: Callable, *args):
-    """What the function returns; None where it raises, and the error is added to `errors`."""
+def attempt(function: Callable, *args, ours: bool = True):
+    """What the function returns; None where it raises.
+
+    The error is printed, and added to `errors` if it is `ours`: others may lack what they need.
+    """
     try:
         return function(*args)
     except Exception:
-        errors.append(traceback.format_exc())
-        print(errors[-1], file=sys.stderr)
+        error = traceback.format_exc()
+        print(error, file=sys.stderr)
+        if ours or is_strict():
+            errors.append(error)
         return None
 
 

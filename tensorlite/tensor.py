@@ -276,11 +276,13 @@ def run_backward(
     while queue:
         _, node = heapq.heappop(queue)
         g, owned = held.pop(node)
-        if isinstance(g, Deferred) and getattr(node.vjps, "takes_deferred", False):
-            pass
-        elif g.dtype is not node.dtype or isinstance(g, Deferred):
-            g, owned = stored(g, owned, node)  # computed now, or a sum of float16 in float32
-        if wanted is not None and node in wanted:
+        asked = wanted is not None and node in wanted
+        if isinstance(g, Deferred):
+            if asked or not getattr(node.vjps, "takes_deferred", False):
+                g, owned = g.array(), True
+        elif g.dtype is not node.dtype:  # a sum of float16 in float32
+            g, owned = stored(g, owned, node)
+        if asked:
             found[node] = g, owned
             if not through:
                 continue

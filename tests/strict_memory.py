@@ -116,6 +116,12 @@ def _release(number: int, pool: MemoryPool) -> None:
     pool._alive -= _known.pop(number)[1]
 
 
+def regions() -> tuple[np.ndarray, np.ndarray]:
+    """Where the memory of each array begins and ends: addresses, uint64, two arrays."""
+    starts, sizes = np.array([(s, n) for s, n, _ in _known.values()], np.uint64).reshape(-1, 2).T
+    return starts, starts + sizes
+
+
 def memory(address: int, size: int) -> np.ndarray:
     """The bytes of the device at an address, as an array that keeps them from being freed.
 

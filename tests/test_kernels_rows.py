@@ -275,6 +275,12 @@ def test_column_sums_and_drop(dtype, data):
     near(vjp(g), q * keep / 0.75, dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 5), (2, 32, 33), (2, 71, 40)])
+def test_column_total(shape):
+    part, z = some(np.random.default_rng(0), shape, F32)
+    near(elementwise.column_total(part), z.sum(1), F32)
+
+
 def test_column_sums_of_nothing():
     assert elementwise.column_sums(to_device(np.zeros((0, 3), F32))).get().tolist() == [0, 0, 0]
 

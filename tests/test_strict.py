@@ -250,6 +250,29 @@ def test_second_derivatives(name):
     walk()
 
 
+FLOAT32_LOSSES = {"cross_entropy", "linear_cross_entropy"}  # from bfloat16, by their kernels
+
+
+@pytest.mark.parametrize("name", sorted(tl.OPS))
+def test_bfloat16(name):
+    """Every operation takes bfloat16 on both devices, and they agree about as far as its 8 bits."""
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+
+    @settings(WALK, max_examples=8)
+    @given(CASES[name])
+    def walk(arguments):
+        with np.errstate(all="ignore"):
+            on_host = run(tl.OPS[name], arguments, bfloat16, "cpu", True, 1)
+            on_device = run(tl.OPS[name], arguments, bfloat16, "cuda", True, 1)
+        for i, (host, device) in enumerate(zip(on_host, on_device, strict=True)):
+            assert host.dtype == device.dtype or (i == 0 and name in FLOAT32_LOSSES)
+            host, device = host.astype(np.float32), device.astype(np.float32)
+            largest = np.max(np.abs(host), initial=0, where=np.isfinite(host))
+            np.testing.assert_allclose(device, host, rtol=0, atol=0.04 * largest)
+
+    walk()
+
+
 # ---- modules, optimizers, the model ----
 
 CONFIG = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.2)

@@ -22,7 +22,7 @@ import numpy as np
 from tensorlite.kernels.draw import MOST_IDS, fractions
 
 from .context import Context
-from .gpu_step import AHEAD, Step
+from .gpu_step import AHEAD, Step, is_plain
 
 # The last recorded step of a model, with its memory, for the next texts. It is nobody's while texts
 # are written with it, so that other texts of the same model, written meanwhile, record their own.
@@ -41,11 +41,13 @@ def recorded_steps(context: Context, writers: Sequence, draft=None) -> Iterator[
     model, recorded = context.model, Recorded(context)
     kept = _kept.pop(model, None)
     if kept is not None and kept.fits(model, context.size, writers):
-        recorded.step, context.cache = kept, kept.prepare()
+        recorded.step = recorded.largest = kept
+        context.cache = kept.prepare()
     try:
         yield recorded
     finally:
-        if recorded.largest is not None:
+        # An adapter may be exchanged or merged, of which a recording would know nothing.
+        if recorded.largest is not None and is_plain(model):
             _kept[model] = recorded.largest
 
 
@@ -131,21 +133,19 @@ class Recorded:
 
     def _ahead(self, writers: Sequence, n: int) -> Iterator[tuple[list[int], list[float]]]:
         """The tokens and log-probabilities that n steps draw: (B,) and (B,) for each."""
-        greedy = writers[0].sampling.temperature == 0
         places = [len(w.ids) for w in writers]
+        drawing = writers[0].sampling.temperature > 0
+
+        def numbers(step: int) -> np.ndarray:
+            if not drawing:
+                return np.zeros(len(writers), np.uint64)
+            return fractions(w.random(place + step).random() for w, place in zip(writers, places))
+
         self.step.begin([w.ids[-1] for w in writers])
         reading = None
         for first in range(0, n, AHEAD):
             steps = range(first, min(first + AHEAD, n))
-            numbers = (
-                None
-                if greedy
-                else [
-                    fractions(w.random(place + i).random() for w, place in zip(writers, places))
-                    for i in steps
-                ]
-            )
-            launched = self.step.launch(len(steps), numbers)
+            launched = self.step.launch(np.stack([numbers(step) for step in steps]))
             if reading is not None:
                 yield from reading()
             reading = launched

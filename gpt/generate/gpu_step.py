@@ -28,6 +28,7 @@ from tensorlite.modes import mode
 
 from ..attention import CausalSelfAttention
 from ..model import GPT, MLP, Block
+from ..models import llama
 from .cache import Cache
 from .sampling import Sampling
 
@@ -73,8 +74,8 @@ class Step:
 
     def fits(self, model, size: int, writers: Sequence) -> bool:
         """Whether it writes as many texts, up to this size, as these writers say."""
-        arrays = (p.data for p in model.parameters())
-        same = all(a is b for a, b in zip(arrays, self.arrays, strict=True))
+        addresses = [id(p.data) for p in model.parameters()]
+        same = addresses == [id(array) for array in self.arrays]
         return same and self.how == how(model, size, writers)
 
     def prepare(self) -> Cache:
@@ -119,33 +120,35 @@ class Step:
         s.step[...] = 0
         self.n_launched = 0
 
-    def launch(self, n: int, numbers: list[np.ndarray] | None) -> Callable:
-        """Let n more steps begin; returns a function that waits for them.
+    def launch(self, numbers: np.ndarray) -> Callable:
+        """Let a few more steps begin; returns a function that waits for them.
 
-        That gives for each step the tokens and their log-probabilities, (B,) and (B,); the latter
-        mean nothing where the writer does not keep them. `numbers` are the random numbers, (B,) for
-        each step, as fractions of 2^64.
+        `numbers` (steps, B) are their random numbers, as fractions of 2^64. The function gives for
+        each step the tokens and their log-probabilities, (B,) and (B,); the latter mean nothing
+        where no writer keeps them.
         """
         s, first = self.state, self.n_launched
-        if numbers is not None:
-            s.uniform[first : first + n] = np.asarray(np.stack(numbers), like=s.uniform)
-        for _ in range(n):
+        self.n_launched = end = first + len(numbers)
+        s.uniform[first:end] = np.asarray(numbers, like=s.uniform)
+        for _ in numbers:
             self.recorded()
-        self.n_launched += n
         host = self.host[0]
         self.host.reverse()
-        return host.copy(s.tokens[first : first + n], self.logprobs[first : first + n])
+        return host.copy(s.tokens[first:end], self.logprobs[first:end])
 
     # ---- what is recorded ------------------------------------------------------------------------
 
     def forward(self) -> None:
         """A step by the model's own forward pass."""
         with tl.no_grad(), copies(self.copies):
-            cache = PlacesOnGPU(self.cache, self.state)
+            cache, head = PlacesOnGPU(self.cache, self.state), self.model.head
             x = self.model.hidden(self.state.token[:, None], cache=cache)  # (B, 1) -> (B, 1, C)
-            x, table = x.data[:, 0], self.model.head.weight.data  # (B, C), (V, C)
-            table = self.matrices[id(table)]
-            matmul(cast(x, table.dtype), table, tb=True, out=self.logits)  # (B, V)
+            if type(head) is nn.Embedding:
+                table = self.matrices[id(head.weight.data)]  # (V, C)
+                x = cast(x.data[:, 0], table.dtype)  # (B, C)
+                matmul(x, table, tb=True, out=self.logits)  # (B, V)
+            else:
+                self.logits[...] = head.unembed(x).data[:, 0]  # (B, V)
         self.draw()
 
     def forward_few_rows(self) -> None:
@@ -175,7 +178,7 @@ class Step:
     def takes_few_rows(self) -> bool:
         """Whether this is a plain GPT-2 of a shape that decode.cu has kernels for."""
         model, rows = self.model, len(self.logits)
-        if type(model) is not GPT or any(type(part) not in PLAIN for part in model.parts()):
+        if type(model) is not GPT or not is_plain(model):
             return False
         weights = [self.matrices[id(p.data)] for p in model.blocks.parameters() if p.ndim == 2]
         return decode.takes_few_rows(rows, model.config.kv_shape[1], weights)
@@ -188,8 +191,14 @@ class Step:
         return layer.weight.data, array_or_none(layer.bias), layer.eps
 
 
-PLAIN = (GPT, Block, CausalSelfAttention, MLP, nn.Linear, nn.LayerNorm, nn.Embedding)
-PLAIN += (nn.Dropout, nn.ModuleList)
+PLAIN = {GPT, Block, CausalSelfAttention, MLP, nn.LayerNorm}
+PLAIN |= {llama.Llama, llama.Block, llama.Attention, llama.MLP, nn.RMSNorm}
+PLAIN |= {nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList}
+
+
+def is_plain(model) -> bool:
+    """Whether it is a GPT or a Llama of which no part was replaced, such as by an adapter."""
+    return all(type(part) in PLAIN for part in model.parts())
 
 
 class How(NamedTuple):

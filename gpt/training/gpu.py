@@ -70,8 +70,14 @@ class GPUStep:
         self.functions = [self.first, self.more, self.last] if several else [self.whole]
         self.compiled = settings.compile and cublaslt.library() is not None
         self.recorded = None  # the functions as they are called, once it is known how
-        if self.compiled:
-            model.replay = Replays(self.measure)
+
+    def __enter__(self) -> GPUStep:
+        """From now on the model is measured by replays too, with the copies of its weights."""
+        self.model.replay = Replays(self.measure) if self.compiled else None
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.model.replay = None  # whoever changes the weights now knows nothing of the copies
 
     def __call__(self, step: int) -> tuple[float, float] | None:
         """One update: (mean loss before it, the gradient's norm before clipping).

@@ -101,15 +101,16 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     s, team, step = run.settings, run.team, run.start
     one_step = functools.partial(train_step, model, optimizer, task, s, team=team)
     one_check = functools.partial(check, model, optimizer, task, s, team=team)
+    on_gpu = contextlib.nullcontext()
     if s.device == "cuda" and team.size == 1 and hasattr(task, "arrays"):
         from .gpu import GPUStep  # a CPU does without
 
-        one_step = GPUStep(model, optimizer, task, s, run.load_gpu_state())
+        one_step = on_gpu = GPUStep(model, optimizer, task, s, run.load_gpu_state())
         one_check, run.gpu_state = one_step.check, one_step.state
     save_interval = s.save_interval or s.eval_interval
     model.train()
     quiet = np.errstate(over="ignore", invalid="ignore")  # `gradients` looks for what overflows
-    with Progress(run) as progress, StopSignal() as stop, quiet:
+    with Progress(run) as progress, StopSignal() as stop, quiet, on_gpu:
         while True:
             done = step == s.max_iters
             if (step % s.eval_interval == 0 or done) and (step > run.start or run.start == 0):

@@ -1,7 +1,7 @@
 // Functions of single elements, over arrays that are taken as one long row.
 //
-// These are bound by memory alone. A thread has two vectors of V neighbours, a block's threads
-// further on, and reads both before it computes, so that more reads are under way at once.
+// These are bound by memory alone. A thread has two vectors of V neighbours, which lie 256 vectors
+// apart, and reads both before it computes, so that more reads are under way at once.
 
 #include "arrays.cuh"
 

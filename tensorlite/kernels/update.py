@@ -120,7 +120,8 @@ def step(ready: list, updates: list[int], scale=None) -> bool:
     update of each. The gradients are multiplied by `scale`, 0-d on the GPU, if it is given.
     """
     columns = list(zip(*(arrays for _, _, arrays in ready)))
-    if not all(a.dtype == np.float32 and a.flags.c_contiguous for column in columns for a in column):
+    arrays = [a for column in columns for a in column]
+    if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
         return False
     rows, groups = {}, []
     for i, group, _ in ready:
