@@ -99,7 +99,10 @@ def layer_norm(n, stored, low):
         return [*found, gx.plus(some((6, n), stored, 4))]
 
 
-@case((768, F32, BF16), (2048, BF16, BF16), (64, F32, F32), (33, F32, F32), (20480, F32, F16))
+RMS = [(768, F32, BF16), (128, F32, F16), (2048, BF16, BF16), (64, F32, F32), (33, F32, F32)]
+
+
+@case(*RMS, (20480, F32, F16))
 def rms_norm(n, stored, low):
     with tl.autocast(PRECISIONS[low]):
         body = norm.rms_norm(some((6, n), stored), some(n), eps=1e-6, needs=(True, True))
@@ -164,11 +167,11 @@ def cross_entropy(dtype, n):
     return gradients(body, some((), seed=1))
 
 
-@case(*[(dtype, n) for dtype in TYPES for n in (65, 128)])
-def linear_cross_entropy(dtype, n):
+@case(*[(n, F32, low) for low in TYPES for n in (65, 128)], (65, BF16, BF16), (65, F16, F16))
+def linear_cross_entropy(n, stored, low):
     targets = on_device(np.array([0, n - 1, -100, 5], np.int64))
-    with tl.autocast(PRECISIONS[dtype]):
-        args = some((4, 48)), some((n, 48), seed=1)
+    with tl.autocast(PRECISIONS[low]):
+        args = some((4, 48), stored), some((n, 48), seed=1)
         value, vjp = loss.linear_cross_entropy(*args, targets=targets, needs=(True, True))
         vjp(some(()))  # not a result: the order of sums in NumPy's products is not fixed
         return [value]  # whose products are exact
@@ -231,7 +234,7 @@ def attend(dtype, head_size):
     return [decode.attend(q, k, v, keys, values, slot, begin, 2), keys, values]
 
 
-@case(*[(t, rows) for t in TYPES for rows in (1, 4)])
+@case(*[(t, rows) for t in TYPES for rows in (1, 4)], (BF16, 8))
 def few_rows(dtype, rows):
     stream, low = some((rows, 128)), some((rows, 128), dtype)
     weight, bias = some((128, 96), dtype, 1), some(96, seed=2)
