@@ -15,6 +15,7 @@ import gpt.generate.gpu_step as gpu_step
 import tensorlite as tl
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate_ids
 from gpt.generate import Grammar, generate, stream
+from gpt.generate.context import Context
 from gpt.generate.gpu_step import AHEAD
 from tests import strict, strict_memory
 from tests.test_kernels_products import HAS_GPU, no_gpu
@@ -146,6 +147,8 @@ def test_in_16_bits_the_likeliest_token_is_nearly_the_likeliest(precision):
     model.to("cuda")
     with tl.autocast(precision):
         texts, logprobs = generate_ids(model, PROMPTS, 10, temperature=0, return_logprobs=True)
+        first = Context(model, 10).read(PROMPTS)
+    assert first.dtype == np.float32 and (first != first.astype(np.float16)).any()
     model.to("cpu")
     for prompt, new, found in zip(PROMPTS, texts, logprobs):
         logits = model(np.array([prompt + new]))[0].numpy()[0, len(prompt) - 1 : -1]
