@@ -87,7 +87,6 @@ class Op:
             [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in seen]
         )
         self.defaults = {p.name: p.default for p in seen}
-        self.converts = composed is not None or floats
         self.n_results = 2 if self.joint else 0 if self.variadic else 1 + len(self.arrays)
         # A call with this many arguments, all given by position, needs no binding.
         self.n_plain = -1 if self.variadic else len(self.arrays)
@@ -123,13 +122,13 @@ class Op:
             result = _kernels().run(self.gpu, self.name, values, static)
         plain = result is NotImplemented
         if plain:
-            if self.converts:
-                if self.composed is not None:
-                    values, stored = _of_one_dtype(values, self.floats)
-                else:
+            if self.composed is not None:
+                values, stored = _of_one_dtype(values, self.floats)
+            else:
+                if BFLOAT16 and not self.moves:
+                    values, stored = _widened(values)
+                if self.floats:
                     values = [_as_float(v) for v in values]
-            elif BFLOAT16 and not self.moves:
-                values, stored = _widened(values)
 
         try:
             if plain:

@@ -129,7 +129,7 @@ class Tensor(ArrayLike):
         """This tensor on another device ("cpu", "cuda") or of another dtype; differentiable."""
         if isinstance(where, str) and where in ("cpu", "cuda"):
             return self if where == self.device else OPS["transfer"](self, where)
-        return OPS["astype"](self, np.dtype(where))
+        return OPS["astype"](self, number_dtype(where))
 
     def detach(self) -> Tensor:
         """A new leaf that needs no gradient, with the same values in the same memory."""

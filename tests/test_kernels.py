@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.kernels import launch
+from tensorlite.kernels import decode, launch
 from tests import emulator, strict
 
 HAS_GPU = tl.cuda.is_available()
@@ -35,6 +35,15 @@ def test_no_block_is_no_launch():
 def test_a_kernel_that_does_not_compile_is_named():
     with pytest.raises(launch.CannotCompile, match="no_such_kernel<float> of norm.cu"):
         launch.launch("norm.cu", "no_such_kernel<float>", (1,), (32,), ())
+
+
+def test_a_block_asks_for_shared_memory_beside_what_it_always_has():
+    import cupy
+
+    x = np.random.default_rng(0).standard_normal((4, 3072)).astype(np.float16)  # 48 KB in float32
+    w = np.random.default_rng(1).standard_normal((3072, 8)).astype(np.float16)
+    y = decode.few_rows(cupy.asarray(x), cupy.asarray(w)).get()
+    assert np.allclose(y, x.astype(np.float32) @ w.astype(np.float32), atol=0.2)
 
 
 def test_how_many_neighbours_are_read_at_once():

@@ -264,6 +264,9 @@ def test_bfloat16(name):
         with np.errstate(all="ignore"):
             on_host = run(tl.OPS[name], arguments, bfloat16, "cpu", True, 1)
             on_device = run(tl.OPS[name], arguments, bfloat16, "cuda", True, 1)
+            in_float16 = run(tl.OPS[name], arguments, np.float16, "cpu", True, 1)
+        for host, other in zip(on_host, in_float16, strict=True):
+            assert (host.dtype == bfloat16) == (other.dtype == np.float16)
         for i, (host, device) in enumerate(zip(on_host, on_device, strict=True)):
             assert host.dtype == device.dtype or (i == 0 and name in FLOAT32_LOSSES)
             host, device = host.astype(np.float32), device.astype(np.float32)

@@ -15,7 +15,9 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
-STATIC_SHARED = 48 * 1024  # bytes of shared memory that a block may use without asking
+# Bytes of dynamic shared memory that a block may use without asking: of the 48 KB that it has with
+# its static shared memory, of which no kernel that also has dynamic memory takes more than 16 KB.
+UNASKED = 32 * 1024
 
 compiled = {}  # (device, file, kernel) -> the function, for all that was asked for in this process
 
@@ -35,8 +37,9 @@ def launch(file: str, kernel: str, grid: tuple, block: tuple, args: tuple, share
     if 0 in grid:
         return
     function = _function(file, kernel)
-    if shared > STATIC_SHARED and shared > function.max_dynamic_shared_size_bytes:
-        function.max_dynamic_shared_size_bytes = shared
+    if shared > UNASKED:  # never less than before, which a graph may need
+        most = function.max_dynamic_shared_size_bytes
+        function.max_dynamic_shared_size_bytes = max(shared, most)
     function(grid, block, tuple(map(_argument, args)), shared_mem=shared)
 
 

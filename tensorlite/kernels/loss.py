@@ -133,7 +133,7 @@ def _cross_entropy_rows(
     itemsize = logits.dtype.itemsize
     V = vector(pitch, logits, gradient)
     kept = ceil_div(pitch * itemsize, 16) * 16
-    keep = gradient is not None and kept + 512 <= shared_limit()
+    keep = gradient is not None and kept + 1024 <= shared_limit()  # and what reductions use
     two_fit = 2 * (kept + 2048) <= shared_limit()  # two blocks of 512 threads hide more latency
     threads = 512 if two_fit or not keep else 1024
     kernel = f"cross_entropy<{c_type(logits.dtype)}, {V}, {str(keep).lower()}, {threads}>"

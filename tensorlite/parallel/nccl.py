@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 
-from ..kernels.launch import contiguous
 from ..optim import AdamW
 from ..tensor import Tensor
 from .team import MPITeam
@@ -38,7 +37,7 @@ class Replicated(AdamW):
         super().__init__(params_or_groups, **options)
         from cupy.cuda import nccl
 
-        name = team.same(nccl.get_unique_id() if team.rank == 0 else None)
+        name = tuple(team.same(nccl.get_unique_id() if team.rank == 0 else None))
         self.communicator = nccl.NcclCommunicator(team.size, name, team.rank)
         self.sum_type = nccl.NCCL_FLOAT32, nccl.NCCL_SUM
 
@@ -49,6 +48,8 @@ class Replicated(AdamW):
         counts as one with zeros.
         """
         import cupy
+
+        from ..kernels.launch import contiguous
 
         stream = cupy.cuda.get_current_stream().ptr
         for p in self.params:

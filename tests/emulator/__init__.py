@@ -54,8 +54,8 @@ class Function:
 
     def __init__(self, code: str, name: str):
         self.name = name
-        self.max_dynamic_shared_size_bytes = STATIC
         self._library, self._path = build.kernel(code, name)
+        self.max_dynamic_shared_size_bytes = STATIC - self._prepare(build.machine(), 0)
         parameters = self._library.emulator_kernel_parameters
         parameters.restype = ctypes.c_char_p
         self.parameters = parameters().decode().split()
@@ -81,13 +81,16 @@ class Function:
             self._raise(machine)
 
     def _shared(self, machine, dynamic: int) -> None:
-        static = machine.emulator_shared(
-            self._library.emulator_kernel, self._library.emulator_touch, dynamic
-        )
+        static = self._prepare(machine, dynamic)
         if static > STATIC or dynamic > self.max_dynamic_shared_size_bytes:
             raise ValueError(f"{self.name}: {static} + {dynamic} bytes of shared memory")
         if static + dynamic > MOST_SHARED:
             raise ValueError(f"{self.name}: {static} + {dynamic} bytes of shared memory, too much")
+
+    def _prepare(self, machine, dynamic: int) -> int:
+        """Make the shared memory ready; returns the bytes of its static part."""
+        kernel, touch = self._library.emulator_kernel, self._library.emulator_touch
+        return machine.emulator_shared(kernel, touch, dynamic)
 
     def _raise(self, machine):
         machine.emulator_message.restype = ctypes.c_char_p
