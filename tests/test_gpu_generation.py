@@ -217,6 +217,19 @@ def test_texts_that_end_early_make_room():
     assert on_gpu == on_cpu and len({len(text) for text in on_cpu}) > 1
 
 
+def test_the_longest_of_two_texts_ends_early():
+    """What is empty in the cache before the other text is left out then."""
+    model, prompts = make(), [[1, 2, 3, 4], [5]]
+    long, short = generate_ids(model, prompts, 10, 1.0, seed=4)
+    eos = next(i for i in long[2:] if i not in {*long[:2], *short})
+
+    def write():
+        return generate_ids(model, prompts, 10, 1.0, seed=4, eos_token_id=eos)
+
+    on_cpu, on_gpu = both(write, model)
+    assert on_gpu == on_cpu and 2 <= len(on_cpu[0]) < 10 == len(on_cpu[1])
+
+
 def test_tokens_that_do_not_continue_a_text_are_drawn_again():
     """With 256 bytes for tokens, most are not the next byte of a character."""
     tokenizer = BPETokenizer(merges=[], special_tokens={})
