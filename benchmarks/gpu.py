@@ -1,14 +1,14 @@
 """All that is worth knowing about tensorlite on a GPU: whether it is right there, and how fast.
 
-    python benchmarks/gpu.py --out gpu-report                 all but a training run: ten minutes
-    python benchmarks/gpu.py --steps --configs A C2           some parts alone
-    python benchmarks/gpu.py --train tinyshakespeare.txt      nanoGPT's recipe for a GPU
-    python benchmarks/gpu.py --strict                         without a GPU, and without times
+    python benchmarks/gpu.py                              all but a training run: ten minutes
+    python benchmarks/gpu.py --steps --configs A C2       some parts alone
+    python benchmarks/gpu.py --train shakespeare          nanoGPT's recipe for a GPU
+    python benchmarks/gpu.py --strict                     without a GPU, and without times
 
 Needs the extra cuda12 or cuda13, and for the walk the extra test. Where PyTorch is installed with
 CUDA, everything is compared with it. The report is written as report.md and report.json to the
-folder --out. Each part runs in a process of its own, so that an error in one, which is reported, is
-no error of the others.
+folder --out (out-gpu-report). Each part runs in a process of its own, so that an error in one is
+reported and the others go on.
 
     --walk       value and gradients of all operations on the card against float64 on the CPU
     --kernels    operations, updates and products: GB/s and TFLOP/s
@@ -25,6 +25,7 @@ at hand.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -32,6 +33,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +42,16 @@ sys.path[:] = [  # of this folder, tokenizers.py must not be found in place of t
     *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent),
 ]
 
-from benchmarks.gpu_card import Table, describe, errors, use_strict_device  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks.gpu_card import (  # noqa: E402
+    Table,
+    describe,
+    errors,
+    possible,
+    use_strict_device,
+)
+from tensorlite.device import place  # noqa: E402
 
 CONFIGS = "A", "B", "C2", "C16", "D8"
 PRECISIONS = "bfloat16", "float32", "tf32", "float16"
@@ -62,7 +73,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument("--train", metavar="DATASET", help="train nanoGPT's model on this text")
     parser.add_argument("--strict", action="store_true", help="on the strict device, without times")
-    parser.add_argument("--out", type=Path, default=Path("gpu-report"), metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path("out-gpu-report"), metavar="FOLDER")
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=CONFIGS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
     parser.add_argument(
@@ -97,27 +108,22 @@ def chosen(options) -> list[str]:
 # =================================================================================================
 
 
-def tables(part: str, options):
+def tables(part: str, options) -> Iterator[Table]:
     """The tables of a part, one after the other."""
-    from benchmarks import gpu_attention, gpu_generate, gpu_kernels, gpu_steps, gpu_walk
-
     name, _, config = part.partition("-")
-    if name == "steps":
-        return gpu_steps.run(config, options)
-    runs = {
-        "walk": gpu_walk.run,
-        "kernels": gpu_kernels.run,
-        "attention": gpu_attention.run,
-        "generate": gpu_generate.generation,
-        "train": gpu_generate.training,
-    }
-    return runs[name](options)
+    module, function = {
+        "generate": ("gpu_generate", "generation"),
+        "train": ("gpu_generate", "training"),
+    }.get(name, (f"gpu_{name}", "run"))
+    run = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    return run(config, options) if config else run(options)
 
 
 def run_part(part: str, options) -> None:
     """Run a part, print its tables, and write them to a file, after each table and at the end."""
     if options.strict:
         use_strict_device()
+    options.precisions = possible(options.precisions)
     warnings.showwarning = note_warning
     found = {"machine": describe(), "tables": [], "error": ""}
     start = time.perf_counter()
@@ -186,13 +192,22 @@ def report(parts: list[dict], options) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the chosen parts. Returns 0 if all ended without an error and with right results."""
+    """Run the chosen parts. Returns 0 if all ended without an error and with right results.
+
+    1 if not, and 2 where there is no GPU.
+    """
     argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.part:
         run_part(options.part, options)
         return 0
+    if not options.strict:
+        try:
+            place(np.zeros(1), "cuda")
+        except RuntimeError as error:
+            print(f"gpu.py: {error}; --strict needs none", file=sys.stderr)
+            return 2
     parts = []
     for part in chosen(options):
         parts.append(start_part(part, argv, options))

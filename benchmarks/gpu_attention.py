@@ -14,6 +14,7 @@ from benchmarks.gpu_card import (
     dtype_of,
     queued_milliseconds,
     torch_and_device,
+    used_memory,
 )
 from tensorlite.device import place
 
@@ -45,6 +46,7 @@ def run(options) -> Iterator[Table]:
                 if ms := row[f"{way}, ms"]:
                     row[f"{way}, TFLOP/s"] = n * flops / ms / 1e9
             rows.append(row)
+            used_memory(give_back=True)
     yield Table("Causal attention", rows)
 
 

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,11 @@ import numpy as np
 
 import tensorlite as tl
 from tensorlite.arraylike import bfloat16
+from tensorlite.kernels.precision import usable
 
 ROOT = Path(__file__).parents[1]
 DTYPES = {"float32": "float32", "tf32": "float32", "float16": "float16"}
+_without_card = False
 
 # =================================================================================================
 # The card
@@ -39,11 +41,14 @@ def use_strict_device() -> None:
     import tests.test_strict  # noqa: F401 (now, since it looks for the real CuPy)
     from tests import strict
 
+    global _without_card
+    _without_card = True
     strict.install(pytest.MonkeyPatch())
 
 
 def is_strict() -> bool:
-    return "tests.strict" in sys.modules
+    """Whether there is no card, but the strict device."""
+    return _without_card
 
 
 def describe() -> dict[str, str]:
@@ -64,7 +69,9 @@ def describe() -> dict[str, str]:
         "NumPy": lambda: np.__version__,
         "PyTorch": lambda: importlib.metadata.version("torch"),
         "Python": platform.python_version,
-        "commit": lambda: git("rev-parse", "HEAD") + ("-dirty" if git("status", "-s") else ""),
+        "commit": lambda: (
+            git("rev-parse", "HEAD") + ("-dirty" if git("status", "-s", "-uno") else "")
+        ),
     }
     described = {}
     for name, ask in found.items():
@@ -95,6 +102,17 @@ def used_memory(give_back: bool) -> int:
 def dtype_of(precision: str) -> np.dtype:
     """The dtype in which activations are stored where products are computed in `precision`."""
     return bfloat16() if precision == "bfloat16" else np.dtype(DTYPES[precision])
+
+
+def possible(precisions: Sequence[str]) -> list[str]:
+    """Those of the precisions that the card has; a line on stderr for each of the others."""
+    found = []
+    for precision in precisions:
+        try:
+            found.append(usable(precision))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+    return found
 
 
 def torch_and_device():
@@ -136,13 +154,7 @@ def milliseconds(run: Callable, calls: int = 1, repeats: int = 15) -> float:
 
 def captured_milliseconds(function: Callable) -> float:
     """The time of one call of `function` without its Python: of a graph that has ten of them."""
-
-    calls = 1 if is_strict() else CALLS
-
-    def several():
-        for _ in range(calls):
-            function()
-
+    several, calls = _repeated(function)
     return milliseconds(tl.cuda.capture(several), calls)
 
 
@@ -151,7 +163,18 @@ def queued_milliseconds(function: Callable) -> float:
 
     That is the time on the card if each call takes longer there than Python takes to start it.
     """
-    return milliseconds(lambda: [function() for _ in range(CALLS)] and None, CALLS)
+    return milliseconds(*_repeated(function))
+
+
+def _repeated(function: Callable) -> tuple[Callable, int]:
+    """A function that makes several calls of `function`, and how many."""
+    calls = 1 if is_strict() else CALLS
+
+    def several():
+        for _ in range(calls):
+            function()
+
+    return several, calls
 
 
 errors: list[str] = []  # of what this process has tried

@@ -78,7 +78,7 @@ def share_as_on_cpu(on_cpu, model, prompts) -> float:
 def training(options) -> Iterator[Table]:
     """nanoGPT's command for a GPU, as it is: config/train_shakespeare_char.py."""
     with tempfile.TemporaryDirectory() as folder:
-        dataset = options.train or "tinyshakespeare"
+        dataset = options.train or "shakespeare"
         arguments = [f"--dataset={dataset}", f"--out_dir={folder}/out", "--device=cuda"]
         if options.strict:
             text = Path(folder, "text.txt")

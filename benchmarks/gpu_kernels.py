@@ -22,6 +22,7 @@ from benchmarks.gpu_card import (
     is_strict,
     queued_milliseconds,
     torch_and_device,
+    used_memory,
 )
 from tensorlite.device import place, random
 
@@ -213,6 +214,7 @@ def run(options) -> Iterator[Table]:
                 speed = row.get(f"{way} GB/s")
                 row[f"{way} / copy"] = speed / copied if isinstance(speed, float) else None
             rows.append(row)
+            used_memory(give_back=True)
     yield Table("Kernels bound by memory", rows, f"A copy reaches {copied:,.0f} GB/s.")
     yield Table("The update", update_speed(2 if options.strict else 16, copied))
     rows = []
@@ -261,7 +263,7 @@ def speeds(read, result, gradients, case, forward, backward) -> dict[str, float]
 
 
 def pytorch(case: Case) -> dict[str, float] | None:
-    """The speeds of PyTorch's function, all of whose arrays have the dtype of activations."""
+    """The speeds of PyTorch's function, with the dtypes that its autocast would give it."""
     torch, device = torch_and_device()
     if torch is None or case.theirs is None:
         return None

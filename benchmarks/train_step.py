@@ -61,7 +61,11 @@ CONFIGS = {
 def prepare(config: GPTConfig, batch: int):
     """The (settings, tokens) that both sides train with."""
     settings = Settings(
-        batch_size=batch, block_size=config.block_size, max_iters=10_000, warmup_iters=100
+        batch_size=batch,
+        block_size=config.block_size,
+        max_iters=10_000,
+        warmup_iters=100,
+        device="cpu",
     )
     return settings, random(0, "tokens").integers(0, config.vocab_size, 200_000)
 

@@ -7,7 +7,6 @@ np.exp(tensor) calls our `exp`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -141,17 +140,21 @@ def number_dtype(dtype) -> np.dtype:
     return bfloat16() if dtype.kind == "V" else dtype
 
 
-@functools.cache
+BFLOAT16: list[np.dtype] = []  # the dtype, once somebody has asked for it
+
+
 def bfloat16() -> np.dtype:
     """The dtype bfloat16, with the exponents of float32 and 7 bits after the point.
 
     Raises ImportError if ml_dtypes, which brings it to NumPy, is not installed.
     """
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise ImportError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    if not BFLOAT16:
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
+        BFLOAT16.append(np.dtype(ml_dtypes.bfloat16))
+    return BFLOAT16[0]
 
 
 def is_float(dtype) -> bool:

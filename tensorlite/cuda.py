@@ -132,7 +132,7 @@ class Captured:
                 cublaslt.choose(timing)
                 for array, copy in zip(arrays, saved, strict=True):
                     array[...] = copy
-            self.stream.synchronize()
+            self.stream.synchronize()  # if a kernel failed, the error is raised here
             try:
                 with _recording(self.stream) as graph:
                     result = self.fn(*self._inputs.arrays)

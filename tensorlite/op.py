@@ -16,7 +16,7 @@ from types import MethodType
 
 import numpy as np
 
-from .arraylike import bfloat16, is_array, is_float, is_half, on_gpu, type_name
+from .arraylike import BFLOAT16, bfloat16, is_array, is_float, is_half, on_gpu, type_name
 from .graph import Node
 from .modes import check_finite, mode
 from .tensor import OPS, Tensor, tensor
@@ -125,7 +125,7 @@ class Op:
             if self.composed is not None:
                 values, stored = _of_one_dtype(values, self.floats)
             else:
-                if bfloat16.cache_info().currsize and not self.moves:
+                if BFLOAT16 and not self.moves:
                     values, stored = _widened(values)
                 if self.floats:
                     values = [_as_float(v) for v in values]

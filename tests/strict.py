@@ -97,9 +97,9 @@ def _uploaded(index):
 WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress"}
 WAITING |= {"array2string", "array_repr", "array_str", "histogram", "roots"}
 ADD_AT = "ilILefd"  # the dtypes whose atomic additions CuPy has
-# Functions and methods that write to their first argument.
+# Functions that write to their first argument, and methods that write to their array.
 WRITING = {"copyto", "put_along_axis", "fill_diagonal", "place", "put", "putmask"}
-WRITING |= {"fill", "sort", "partition"}
+WRITING_METHODS = {"fill", "sort", "partition", "put"}
 JOINING = {"concatenate", "concat", "stack", "hstack", "vstack", "dstack", "column_stack"}
 # Products go to cuBLAS, which CuPy does not let capture.
 PRODUCTS = {"matmul", "dot", "vdot", "inner", "einsum", "tensordot", "linalg.matmul"}
@@ -320,10 +320,10 @@ def _method(name: str):
         kwargs = {key: _plain(value) for key, value in kwargs.items()}
         if name in ("tolist", "tobytes", "dumps"):
             return numpys(self._array, *args, **kwargs)
-        into = self._array if name in WRITING else kwargs.get("out")
+        into = self._array if name in WRITING_METHODS else kwargs.get("out")
         function = _product(name, [self._array]) if name in PRODUCTS else numpys
         result = execute(name, function, self._array, *_plain(args), into=into, **kwargs)
-        return _wrap(result) if out is None and name not in WRITING else out
+        return _wrap(result) if out is None and name not in WRITING_METHODS else out
 
     return method
 

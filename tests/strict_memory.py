@@ -165,6 +165,20 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(allocate(size, np.uint8))
 
 
+class PinnedMemory(bytearray):
+    """What cupy.cuda.alloc_pinned_memory gives: host memory, for np.frombuffer."""
+
+    @property
+    def ptr(self) -> int:
+        return np.frombuffer(self, np.uint8).ctypes.data
+
+    def size(self) -> int:
+        return len(self)
+
+
+_pinned = [PinnedMemory]  # what gives pinned memory
+
+
 def alloc_pinned_memory(size: int) -> PinnedMemory:
     return _pinned[0](size)
 
@@ -181,17 +195,3 @@ def upload(size: int) -> None:
     """
     alloc_pinned_memory(size)
     refuse_while_capturing()
-
-
-class PinnedMemory(bytearray):
-    """What cupy.cuda.alloc_pinned_memory gives: host memory, for np.frombuffer."""
-
-    @property
-    def ptr(self) -> int:
-        return np.frombuffer(self, np.uint8).ctypes.data
-
-    def size(self) -> int:
-        return len(self)
-
-
-_pinned = [PinnedMemory]  # who gives pinned memory

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import gpu, gpu_card
 from benchmarks.gpu_card import Table
-from tests import emulator
+from tests import emulator, strict
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,9 +53,17 @@ def test_the_parts_that_flags_choose(argv, parts):
     assert gpu.chosen(gpu.parse(argv)) == parts.split()
 
 
+def test_without_a_gpu_one_line_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tensorlite.device._cuda_fault", lambda: "the driver is missing")
+    assert gpu.main([f"--out={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the driver is missing" in line and "--strict" in line and not [*tmp_path.iterdir()]
+
+
 @pytest.fixture
-def options(tmp_path):
-    return SimpleNamespace(out=tmp_path, strict=False)
+def options(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "possible", list)
+    return SimpleNamespace(out=tmp_path, strict=False, precisions=["float32"])
 
 
 def two_tables(part, options):
@@ -106,6 +114,37 @@ def test_what_raises_is_remembered(monkeypatch, capsys):
     assert gpu_card.attempt(lambda x: 2 * x, 4) == 8
     assert gpu_card.attempt(lambda x: 1 / x, 0) is None
     assert len(gpu_card.errors) == 1 and "ZeroDivisionError" in gpu_card.errors[0]
+
+
+class Driver:
+    """As much of libcuda as counts the nodes of a graph, of which there are 131."""
+
+    capturing = True
+
+    def cuStreamGetCaptureInfo_v2(self, stream, status, number, graph, nodes, size):
+        status._obj.value, graph._obj.value, size._obj.value = int(self.capturing), 77, 1
+        return 0
+
+    def cuGraphGetNodes(self, graph, nodes, size):
+        assert graph.value == 77 and nodes is None
+        size._obj.value = 131
+        return 0
+
+
+def test_launches_are_counted_by_the_driver(monkeypatch):
+    strict.install(monkeypatch)
+    monkeypatch.setattr("ctypes.CDLL", {"libcuda.so.1": Driver()}.__getitem__)
+    count = gpu_card.CountLaunches(lambda x: x + 1)
+    assert count(1) == 2 and count.number == 131
+    monkeypatch.setattr(Driver, "capturing", False)
+    assert count(1) == 2 and count.number is None
+
+
+def test_precisions_that_a_card_lacks_are_left_out(monkeypatch, capsys):
+    strict.install(monkeypatch)
+    monkeypatch.setattr(strict.stand_in().cuda.Device, "compute_capability", "75")
+    assert gpu_card.possible(gpu.PRECISIONS) == ["float32", "float16"]
+    assert "no bfloat16 products" in capsys.readouterr().err
 
 
 def test_a_table_as_markdown():

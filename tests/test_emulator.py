@@ -158,6 +158,9 @@ def test_copies_arrive_at_the_wait():
     refuses(done.replace("x + 4 * i", "x + 4 * i + 1"), "not a multiple of 16", shared=256)
     refuses(done, "there are 128 bytes of dynamic", shared=128)
     refuses(done.replace("i < 16", "i < 17"), "outside", shared=512)
+    refuses(done.replace("16 * i;", "16 * i - 16;"), "4294967280: there are", shared=256)
+    static = "alignas(16) __shared__ unsigned char s[256];"
+    assert run(done.replace("DYNAMIC(s);", static)).tolist() == list(range(64))
 
 
 # =================================================================================================

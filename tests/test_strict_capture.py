@@ -87,6 +87,7 @@ def test_a_graph_records_and_is_launched_again(cupy):
         chosen = x[np.arange(2, like=x), best]  # an index that is poison while it is recorded
         column = x.T[0]  # a view: nothing to record
         x[0] *= -1
+        ordered = np.sort(x, axis=1)
         graph = stream.end_capture()
     recorded = strict.launches.total()
     assert x.tolist()[0] == [1, 5] and np.isnan(chosen.tolist()).all()
@@ -94,6 +95,7 @@ def test_a_graph_records_and_is_launched_again(cupy):
         graph.launch(stream)
         stream.synchronize()
         assert chosen.tolist() == expected and column.tolist()[1] == 7
+        np.testing.assert_array_equal(ordered.get(), np.sort(x.get(), axis=1))
     assert strict.launches.total() == recorded + 3 and strict.launches["graph"] == 3
     assert pool.used_bytes() > 0
 
@@ -236,12 +238,15 @@ def test_inputs_are_taken_as_they_are_at_the_call(cupy):
 
 def test_it_keeps_the_order_of_the_callers_stream(cupy):
     x = cupy.ones(2, np.float32)
-    step = tl.cuda.capture(lambda: x * 2)
-    for i in range(3):
-        x[...] = i  # on the caller's stream: before the launch
-        y = step()
-        x[...] = 100  # and after it
-        assert y.tolist() == [2 * i, 2 * i]
+    for stream in (cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)):
+        step = tl.cuda.capture(lambda: x * 2)
+        with stream:
+            for i in range(3):
+                x[...] = i  # on the caller's stream: before the launch
+                y = step()
+                step.stream.synchronize()
+                x[...] = 100  # and after it
+                assert y.tolist() == [2 * i, 2 * i]
 
 
 class Network:

@@ -3,7 +3,7 @@
 `generate` gives a text whole, `stream` piece by piece as it is drawn, `complete` those of many
 prompts; `generate_ids` does the same for ids. Read sampling.py (one token), context.py and cache.py
 (what the model reads), ids.py (the loop), text.py; then beam.py, speculative.py,
-constrain.py, chat.py. On a GPU, gpu.py and gpu_step.py write most tokens.
+constrain.py, chat.py. On a GPU, gpu.py, gpu_step.py and gpu_forward.py write most tokens.
 """
 
 from .chat import Conversation

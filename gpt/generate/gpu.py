@@ -1,9 +1,9 @@
 """Writing text on a GPU: Python is told what was drawn while the GPU writes on.
 
 In the loop of ids.py, a step launches hundreds of small kernels from Python and waits for logits.
-Here a step (gpu_step.py) is recorded once, and each token is one launch of the recording: all that
-changes from step to step lies in the GPU's memory. Nothing waits for a token; they are copied back
-a few at a time, while the next few are computed.
+Here a step (gpu_forward.py) is recorded once (gpu_step.py), and each token is one launch of the
+recording: all that changes from step to step lies in the GPU's memory. Nothing waits for a token;
+they are copied back a few at a time, while the next few are computed.
 
 The tokens are those that the loop of ids.py would draw, up to rounding: the random numbers are the
 same, and the kernel that draws goes by the rules of sampling.py. Where a writer does not take a
@@ -22,7 +22,8 @@ import numpy as np
 from tensorlite.kernels.draw import MOST_IDS, fractions
 
 from .context import Context
-from .gpu_step import AHEAD, Step, is_plain
+from .gpu_forward import is_plain
+from .gpu_step import AHEAD, Step
 
 # The last recorded step of a model, with its memory, for the next texts. It is nobody's while texts
 # are written with it, so that other texts of the same model, written meanwhile, record their own.

@@ -103,11 +103,18 @@ void begin_block() {
 
 unsigned char* shared_memory(u32 address, u32 size, const void* where) {
     if (address % size) fail(where, "%u bytes of shared memory at %u: not aligned", size, address);
-    if (address + size <= dynamic_size) return emulator_dynamic + address;
-    if (address >= STATIC_ADDRESS && address + size <= STATIC_ADDRESS + static_size)
+    u64 end = (u64)address + size;
+    if (end <= dynamic_size) return emulator_dynamic + address;
+    if (address >= STATIC_ADDRESS && end <= STATIC_ADDRESS + static_size)
         return static_begin + (address - STATIC_ADDRESS);
     fail(where, "%u bytes of shared memory at %u: there are %u bytes of dynamic and %u of static",
          size, address, dynamic_size, static_size);
+}
+
+// What is known of the bytes from this address on.
+static Byte* bytes_at(u32 address) {
+    return address < STATIC_ADDRESS ? dynamic_bytes + address
+                                    : static_bytes + (address - STATIC_ADDRESS);
 }
 
 // Whether a barrier lies between what `thread` does now and what `other` did then.
@@ -143,10 +150,8 @@ static void note_write(int thread, Byte& b) {
 }
 
 void note_shared(u32 address, u32 size, Access access, int thread, const void* where) {
-    Byte* bytes = address < STATIC_ADDRESS ? dynamic_bytes + address
-                                           : static_bytes + (address - STATIC_ADDRESS);
     for (u32 i = 0; i < size; i++) {
-        Byte& b = bytes[i];
+        Byte& b = bytes_at(address)[i];
         bool written = b.write_block_time >= block_begin;
         bool both_atomic = access == ATOMIC && b.writer == ATOMICALLY;
         if (written && b.on_its_way)
@@ -188,7 +193,7 @@ extern "C" void emulator_copy(u32 to, const void* from, int size, int read) {
     if (read) look_at((u64)from, read, READ, true, where);
     shared_memory(to, size, where);
     note_shared(to, size, WRITE, current, where);
-    for (int i = 0; i < size; i++) dynamic_bytes[to + i].on_its_way = true;
+    for (int i = 0; i < size; i++) bytes_at(to)[i].on_its_way = true;
     threads[current].issued.push_back({to, (const unsigned char*)from, (u32)size, (u32)read});
 }
 
@@ -200,9 +205,10 @@ extern "C" void emulator_copy_commit() {
 
 extern "C" void emulator_copy_wait() {
     for (const Copy& copy : threads[current].committed) {
-        memset(emulator_dynamic + copy.to, 0, copy.size);
-        memcpy(emulator_dynamic + copy.to, copy.from, copy.read);
-        for (u32 i = 0; i < copy.size; i++) note_write(current, dynamic_bytes[copy.to + i]);
+        unsigned char* to = shared_memory(copy.to, copy.size, nullptr);
+        memset(to, 0, copy.size);
+        memcpy(to, copy.from, copy.read);
+        for (u32 i = 0; i < copy.size; i++) note_write(current, bytes_at(copy.to)[i]);
     }
     threads[current].committed.clear();
 }
