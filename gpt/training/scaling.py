@@ -43,9 +43,8 @@ class LossScale:
         """
         if state is None:
             return
-        value, good = (
-            (state.get("value"), state.get("good")) if isinstance(state, dict) else (None, None)
-        )
+        given = state if isinstance(state, dict) else {}
+        value, good = given.get("value"), given.get("good")
         if not (isinstance(value, float) and 0 < value < 2**100 and isinstance(good, int)):
             raise ValueError(f"a loss scale's state has a value and a count, not {state!r}")
         if self.needed:
