@@ -15,6 +15,7 @@ import gpt.generate.gpu_step as gpu_step
 import tensorlite as tl
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate_ids
 from gpt.generate import Grammar, generate, stream
+from gpt.generate.context import Context
 from gpt.generate.gpu_step import AHEAD
 from tests import strict, strict_memory
 from tests.test_kernels_products import HAS_GPU, no_gpu
@@ -146,6 +147,8 @@ def test_in_16_bits_the_likeliest_token_is_nearly_the_likeliest(precision):
     model.to("cuda")
     with tl.autocast(precision):
         texts, logprobs = generate_ids(model, PROMPTS, 10, temperature=0, return_logprobs=True)
+        first = Context(model, 10).read(PROMPTS)
+    assert first.dtype == np.float32 and (first != first.astype(np.float16)).any()
     model.to("cpu")
     for prompt, new, found in zip(PROMPTS, texts, logprobs):
         logits = model(np.array([prompt + new]))[0].numpy()[0, len(prompt) - 1 : -1]
@@ -212,6 +215,19 @@ def test_texts_that_end_early_make_room():
 
     on_cpu, on_gpu = both(write, model)
     assert on_gpu == on_cpu and len({len(text) for text in on_cpu}) > 1
+
+
+def test_the_longest_of_two_texts_ends_early():
+    """What is empty in the cache before the other text is left out then."""
+    model, prompts = make(), [[1, 2, 3, 4], [5]]
+    long, short = generate_ids(model, prompts, 10, 1.0, seed=4)
+    eos = next(i for i in long[2:] if i not in {*long[:2], *short})
+
+    def write():
+        return generate_ids(model, prompts, 10, 1.0, seed=4, eos_token_id=eos)
+
+    on_cpu, on_gpu = both(write, model)
+    assert on_gpu == on_cpu and 2 <= len(on_cpu[0]) < 10 == len(on_cpu[1])
 
 
 def test_tokens_that_do_not_continue_a_text_are_drawn_again():

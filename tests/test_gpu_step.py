@@ -108,6 +108,15 @@ def test_float16_recovers_from_an_overflow():
         assert np.isfinite(step(1)).all() and optimizer.steps == 2
 
 
+def test_float16_begins_with_its_own_scale_after_another_precision():
+    for before, good in (("bfloat16", 0), ("float16", 1)):
+        step = GPUStep(*beginning(device="cuda", dtype=before, compile=False))
+        step.scale.stepped(finite=True)
+        state = step.state()
+        in_float16 = GPUStep(*beginning(device="cuda", dtype="float16", compile=False), state)
+        assert (in_float16.scale.value, in_float16.scale.good) == (2.0**16, good)
+
+
 def test_a_ruined_model_changes_nothing_and_is_told():
     model, optimizer, task, s = beginning(device="cuda", dtype="bfloat16")
     with tl.autocast(s.precision):

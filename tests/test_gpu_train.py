@@ -11,6 +11,8 @@ import sample
 import tensorlite as tl
 import train
 from gpt.training import gpu
+from gpt.training.pretrain import Pretraining
+from tensorlite.modes import mode
 from tests import emulator, strict
 
 HAS_GPU = tl.cuda.is_available()
@@ -108,3 +110,16 @@ def test_what_is_wrong_is_told(text, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(strict.stand_in().cuda.Device, "compute_capability", "75")
         assert train.main([*argv, "--overwrite", "--dtype", "bfloat16"]) == 2
         assert "has no bfloat16 products: take float16" in capsys.readouterr().err
+
+
+def test_float16_is_float32_where_no_loss_is_scaled(text, tmp_path, monkeypatch, capsys):
+    arrays, seen = Pretraining.arrays, set()
+    monkeypatch.delattr(Pretraining, "arrays")  # as tasks whose batches differ in shape
+
+    def loss(self, model, examples, rng=None):
+        seen.add(mode.get().products)
+        return model.loss(*arrays(self, examples), rng) * examples.share
+
+    monkeypatch.setattr(Pretraining, "loss", loss)
+    run(text, tmp_path / "low", "--dtype", "float16", "--max_iters", "1")
+    assert seen == {None} and "float32 products" in capsys.readouterr().out

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.kernels import decode, launch
+from tensorlite import kernels
+from tensorlite.kernels import decode, launch, norm, update
+from tensorlite.optim import AdamW
 from tests import emulator, strict
 
 HAS_GPU = tl.cuda.is_available()
@@ -35,6 +37,26 @@ def test_no_block_is_no_launch():
 def test_a_kernel_that_does_not_compile_is_named():
     with pytest.raises(launch.CannotCompile, match="no_such_kernel<float> of norm.cu"):
         launch.launch("norm.cu", "no_such_kernel<float>", (1,), (32,), ())
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_does_not_compile_is_computed_in_another_way(monkeypatch):
+    def lacking(file, kernel, *rest):
+        raise launch.CannotCompile(f"{kernel} of {file} does not compile")
+
+    monkeypatch.setattr(kernels, "_warned", set())
+    monkeypatch.setattr(norm, "launch", lacking)
+    monkeypatch.setattr(update, "launch", lacking)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    expected = tl.layer_norm(tl.tensor(x)).numpy()
+    p = tl.tensor(x, device="cuda", requires_grad=True)
+    with pytest.warns(UserWarning, match="layer_norm is computed by simpler operations: norm_for"):
+        y = tl.layer_norm(p)
+    (tl.layer_norm(p).sum() + p.sum()).backward()  # without another warning
+    assert np.allclose(y.numpy(), expected, atol=1e-6)
+    with pytest.warns(UserWarning, match="AdamW updates each parameter by itself: adamw<float>"):
+        AdamW([p], lr=0.5, weight_decay=0).step()
+    assert np.allclose(np.abs(p.numpy() - x), 0.5, atol=0.1)
 
 
 def test_a_block_asks_for_shared_memory_beside_what_it_always_has():

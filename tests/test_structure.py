@@ -1,6 +1,8 @@
 """The house: imports run one way, without a circle, and by public names; files are short."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,12 @@ def test_no_module_uses_anothers_private_names():
                 if private and node.value.id in imported and node.value.id not in ("os", "sys"):
                     faults.append(f"{name}:{node.lineno} uses {node.value.id}.{node.attr}")
     assert faults == []
+
+
+def test_a_cpu_imports_no_kernels():
+    look = "import sys, train, sample; print([m for m in sys.modules if '.kernels' in m])"
+    found = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stdout + found.stderr
 
 
 def test_files_are_short():

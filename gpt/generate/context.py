@@ -61,7 +61,7 @@ class Context:
         with tl.no_grad():
             if not self.use_cache or max(map(len, rows)) > self.size:
                 self.cache = None
-                one_by_one = [self.model.next_logits([row], last=last).numpy() for row in rows]
+                one_by_one = [self._next_logits([row], None, last) for row in rows]
                 return np.concatenate(one_by_one)
             return self._read(rows, last)
 
@@ -82,9 +82,16 @@ class Context:
         for i in range(0, end, step):
             self.model.hidden(new[:, i : i + step], cache=cache)
             cache.length += step
-        logits = self.model.next_logits(new[:, end:], cache, last).numpy()  # (B, last, V)
+        logits = self._next_logits(new[:, end:], cache, last)  # (B, last, V)
         cache.length = length
         return logits
+
+    def _next_logits(self, ids, cache, last: int) -> np.ndarray:
+        if not self.on_gpu:
+            return self.model.next_logits(ids, cache, last).numpy()  # (B, last, V)
+        x = self.model.hidden(self.model.array(ids), cache=cache)[:, -last:]  # (B, last, C)
+        with tl.autocast("float32"):  # rounded to 16 bits, many logits would be equal
+            return self.model.head.unembed(x.astype(np.float32)).numpy()  # (B, last, V)
 
     def _known(self, rows, pads, length: int, last: int) -> int:
         """How many positions of the cache hold what is to be read; at most all before the last."""

@@ -21,6 +21,7 @@ import tensorlite as tl
 from tensorlite import nn
 from tensorlite.device import RowRandom, place
 from tensorlite.kernels import cublaslt, precision
+from tensorlite.kernels.launch import contiguous
 from tensorlite.kernels.update import Table, adamw, adamw_settings, cast_all, sum_of_squares
 from tensorlite.optim import AdamW
 from tensorlite.parallel import ALONE
@@ -200,7 +201,7 @@ class GPUStep:
         def collect(p, g):
             i = number[p]
             if self.gradients[i] is None:
-                self.gradients[i] = g
+                self.gradients[i] = contiguous(g)
             else:
                 self.gradients[i] += g
 

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+import tensorlite as tl
 from tensorlite import nn
 from tensorlite.device import RowRandom
 from tensorlite.parallel import ALONE, Team
@@ -107,6 +108,9 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
 
         one_step = on_gpu = GPUStep(model, optimizer, task, s, run.load_gpu_state())
         one_check, run.gpu_state = one_step.check, one_step.state
+    elif s.precision == "float16":  # its small gradients need a scale, which GPUStep has
+        print("float32 products: float16 is for pretraining on one GPU, where the loss is scaled")
+        on_gpu = tl.autocast("float32")
     save_interval = s.save_interval or s.eval_interval
     model.train()
     quiet = np.errstate(over="ignore", invalid="ignore")  # `gradients` looks for what overflows

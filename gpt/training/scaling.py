@@ -33,12 +33,18 @@ class LossScale:
         self.value, self.good = self.value / 2, 0
         return True
 
-    def state(self) -> dict:
-        return {"value": self.value, "good": self.good}
+    def state(self) -> dict | None:
+        return {"value": self.value, "good": self.good} if self.needed else None
 
-    def load(self, state: dict) -> None:
-        """Go on with a saved state. Raises ValueError for what is none."""
-        value, good = (state.get("value"), state.get("good")) if state else (None, None)
+    def load(self, state: dict | None) -> None:
+        """Go on with a saved state, or begin where a run had none in its precision until now.
+
+        Raises ValueError for what is no state.
+        """
+        if state is None:
+            return
+        given = state if isinstance(state, dict) else {}
+        value, good = given.get("value"), given.get("good")
         if not (isinstance(value, float) and 0 < value < 2**100 and isinstance(good, int)):
             raise ValueError(f"a loss scale's state has a value and a count, not {state!r}")
         if self.needed:

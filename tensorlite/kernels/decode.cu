@@ -161,7 +161,6 @@ few_rows_head(const float* stream, const float* norm_weight, const float* norm_b
 }
 
 // stream (B, C) = the embedding of each text's token + that of the place where it stands.
-template <int Z>
 __global__ void __launch_bounds__(THREADS)
 embed(const int* token, const int* slot, const int* begin, const float* tokens,
       const float* places, float* stream, int C) {

@@ -90,7 +90,7 @@ def few_rows_head(stream, norm, table, logits) -> None:
 def embed(token, slot, begin, tokens, places, stream) -> None:
     """stream (B, C) = tokens[token] + places[slot - begin]: the embeddings, all float32."""
     args = token, slot, begin, tokens, places, stream, stream.shape[1]
-    launch(FILE, "embed<0>", (len(stream),), (256,), args)
+    launch(FILE, "embed", (len(stream),), (256,), args)
 
 
 def _norm(norm) -> tuple:

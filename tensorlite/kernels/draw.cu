@@ -95,7 +95,6 @@ struct Ids {
 // number of a text is `uniform` (steps, B) at its `step`, a fraction of 2^64. The token goes to
 // `token`, and to `tokens` (steps, B); its log-probability, before bias and filters, to `logprobs`.
 // `slot` and `step` (B,) move on by one. Where the largest logit is not finite, `tokens` has -1.
-template <int Z>
 __global__ void __launch_bounds__(THREADS, 1)
 draw(const float* logits, const float* bias, int V, int n, float temperature, int top_k,
      double top_p, float min_p, const u64* uniform, int* step, int* slot, int size, int* token,

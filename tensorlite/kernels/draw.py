@@ -32,7 +32,7 @@ def draw(
     )
     s = state
     args = s.uniform, s.step, s.slot, s.size, s.token, s.tokens, logprobs
-    launch("draw.cu", "draw<0>", (B,), (1024,), (logits, bias, V, n, *filters, *args))
+    launch("draw.cu", "draw", (B,), (1024,), (logits, bias, V, n, *filters, *args))
 
 
 class State:

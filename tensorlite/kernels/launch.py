@@ -19,7 +19,8 @@ C_TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
 # its static shared memory, of which no kernel that also has dynamic memory takes more than 16 KB.
 UNASKED = 32 * 1024
 
-compiled = {}  # (device, file, kernel) -> the function, for all that was asked for in this process
+# (device, file, kernel) -> the function, or why there is none, for all that this process asked for
+compiled = {}
 
 
 class CannotCompile(RuntimeError):
@@ -72,7 +73,9 @@ def _function(file: str, kernel: str):
             )
             compiled[key] = module.get_function(kernel)
         except Exception as error:
-            raise CannotCompile(f"{kernel} of {file} does not compile: {error}") from error
+            compiled[key] = f"{kernel} of {file} does not compile: {error}"
+    if isinstance(compiled[key], str):
+        raise CannotCompile(compiled[key])
     return compiled[key]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 
-from .launch import c_type, ceil_div, empty, launch
+from .launch import CannotCompile, c_type, ceil_div, empty, launch
 from .total import total
 
 CHUNK = 8192  # elements that a block takes: few enough to fill a GPU, many enough to be worth it
@@ -133,5 +134,9 @@ def step(ready: list, updates: list[int], scale=None) -> bool:
     settings = np.asarray(np.stack([row for _, row in rows.values()]), like=columns[0][0])
     if scale is not None:
         settings[:, -1] *= scale  # the factor that a float16 loss would need
-    adamw(Table(*columns, groups=groups), settings)
+    try:
+        adamw(Table(*columns, groups=groups), settings)
+    except CannotCompile as error:
+        warnings.warn(f"AdamW updates each parameter by itself: {error}", stacklevel=2)
+        return False
     return True
