@@ -13,20 +13,12 @@ from gpt.training.settings import Settings
 from tensorlite.device import random
 from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
-from tests import emulator, strict, strict_memory
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+from tests import strict, strict_memory
+from tests.test_kernels_products import HAS_GPU
+from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
 
 SMALL = dict(batch_size=4, block_size=32, n_layer=2, n_head=2, n_embd=64, vocab_size=65)
 SMALL |= dict(max_iters=100, warmup_iters=5, learning_rate=3e-3, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def cuda(monkeypatch):
-    if not HAS_GPU:
-        strict.install(monkeypatch)
 
 
 def beginning(**changes):
