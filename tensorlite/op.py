@@ -47,7 +47,7 @@ class Op:
     A vjp should capture only what it uses, since captured arrays stay in memory until the backward
     pass: the shape of an array, for example, and not the array. It never writes into the gradient
     that it is given. It returns an array of the input's shape, or of a shape to which the input
-    broadcasts, or a `Part`.
+    broadcasts, or a `Part` or a `Deferred` (graph.py).
     """
 
     def __init__(

@@ -229,7 +229,7 @@ def grad(
     found = run_backward(output, gradient, retain_graph, set(keys))
     # Copied, because one array may be the gradient of several inputs: both vjps of x + y return g.
     return tuple(
-        Tensor(found[key][0].copy() if key in found else np.zeros_like(x.data))
+        Tensor(found[key][0].astype(x.dtype, order="C") if key in found else np.zeros_like(x.data))
         for key, x in zip(keys, inputs)
     )
 

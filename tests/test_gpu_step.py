@@ -11,21 +11,14 @@ from gpt.training.optimizer import make_optimizer
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
 from tensorlite.device import random
+from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
-from tests import emulator, strict, strict_memory
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+from tests import strict, strict_memory
+from tests.test_kernels_products import HAS_GPU
+from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
 
 SMALL = dict(batch_size=4, block_size=32, n_layer=2, n_head=2, n_embd=64, vocab_size=65)
 SMALL |= dict(max_iters=100, warmup_iters=5, learning_rate=3e-3, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def cuda(monkeypatch):
-    if not HAS_GPU:
-        strict.install(monkeypatch)
 
 
 def beginning(**changes):
@@ -115,6 +108,38 @@ def test_float16_begins_with_its_own_scale_after_another_precision():
         state = step.state()
         in_float16 = GPUStep(*beginning(device="cuda", dtype="float16", compile=False), state)
         assert (in_float16.scale.value, in_float16.scale.good) == (2.0**16, good)
+
+
+TINY = dict(dtype="float32", n_layer=1, batch_size=2, gradient_accumulation_steps=2)
+
+
+def test_a_step_that_cannot_be_recorded_is_launched_by_python(monkeypatch):
+    expected = gpu_losses(2, **TINY, compile=False)
+
+    def loss_of(self, model, x, y, rng=None):
+        loss = model.loss(x, y, rng)
+        assert loss.item() > 0  # the host waits for it
+        return loss
+
+    monkeypatch.setattr(Pretraining, "loss_of", loss_of)
+    with pytest.warns(UserWarning, match="launched by Python: first cannot be captured: it reads"):
+        assert gpu_losses(2, **TINY) == expected
+
+
+def test_a_step_without_cublaslt(monkeypatch):
+    monkeypatch.setattr(cublaslt, "load", lambda device: None)
+    near(gpu_losses(2, **TINY), cpu_losses(2, **TINY), 1e-5)
+
+
+def test_a_state_of_another_card_is_told(capsys):
+    step = GPUStep(*beginning(device="cuda", **TINY))
+    step(0)
+    state = step.state()
+    assert state["products"]["algorithms"] and step.load_state(state) is None
+    assert capsys.readouterr().out == ""
+    state["products"]["card"] = "another"
+    step.load_state(state)
+    assert "another card" in capsys.readouterr().out
 
 
 def test_a_ruined_model_changes_nothing_and_is_told():

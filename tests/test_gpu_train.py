@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 
 import sample
-import tensorlite as tl
 import train
 from gpt.training import gpu
 from gpt.training.pretrain import Pretraining
 from tensorlite.modes import mode
-from tests import emulator, strict
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
+from tests import strict
+from tests.test_kernels_products import HAS_GPU
+from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
 
 TINY = "--n_layer 1 --n_head 2 --n_embd 64 --block_size 16 --batch_size 2 --max_iters 6 --bias True"
 TINY += " --eval_interval 3 --eval_iters 2 --log_interval 1 --warmup_iters 2 --dropout 0.1"
@@ -25,9 +22,7 @@ TINY += " --lr_decay_iters 6 --workers 1"
 
 
 @pytest.fixture(autouse=True)
-def cuda(monkeypatch):
-    if not HAS_GPU:
-        strict.install(monkeypatch)
+def no_text(monkeypatch):
     monkeypatch.setattr(train, "generate", lambda *args, **kwargs: "")  # slow in the emulator
 
 

@@ -276,6 +276,14 @@ def test_bfloat16(name):
     walk()
 
 
+def test_the_gradient_of_a_result_of_bfloat16_is_of_bfloat16():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    for device in ("cpu", "cuda"):
+        x = tl.tensor([[1.0, 2.0, 4.0]], dtype=bfloat16, device=device, requires_grad=True)
+        y = tl.layer_norm(x)
+        assert {g.dtype for g in tl.grad((y * y * x).sum(), [x, y])} == {np.dtype(bfloat16)}
+
+
 # ---- modules, optimizers, the model ----
 
 CONFIG = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.2)
