@@ -104,7 +104,7 @@ class Llama(GPT):
 
     def build(self, config: LlamaConfig) -> None:
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
-        self.frequencies = {}  # of the rotations, for each device
+        self.frequencies = {}  # of the rotations: those that were needed last, on their device
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
@@ -150,7 +150,7 @@ class Llama(GPT):
         weight = self.embed_tokens.weight.data  # the ids, and so the places, may be on the CPU
         places, kept = np.asarray(places, like=weight), (length, type(weight))
         if kept not in self.frequencies:  # to copy it to a GPU each time would take longer
-            self.frequencies[kept] = np.asarray(frequency, like=weight)
+            self.frequencies = {kept: np.asarray(frequency, like=weight)}
         frequency = self.frequencies[kept]
         angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
         angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import tensorlite as tl
 from tokenizer.base import FILE_NAME
 
 from .. import checkpoint
@@ -107,6 +108,8 @@ def resumed_settings(
     names = {field.name for field in dataclasses.fields(kind)} - {*kind.unsaved}
     saved = {name: value for name, value in saved.items() if name in names}
     saved = dataclasses.asdict(kind(**saved))
+    if saved["device"] == "cuda" and not tl.cuda.is_available():
+        saved["device"] = "cpu"  # the run was begun on another machine
     for name in kind.fixed:
         if name in given and given[name] not in (None, saved[name]):
             raise ValueError(

@@ -57,7 +57,7 @@ class GPUStep:
         self.copied = []  # the weights that products read, with their copies in 16 bits
         if settings.precision in ("bfloat16", "float16"):
             dtype = precision.low_dtype(settings.precision)
-            self.copied = [(w, np.empty_like(w, dtype=dtype)) for w in weights if w.ndim == 2]
+            self.copied = [(w, np.empty_like(w, dtype=dtype)) for w in weights]
         copy_of = {id(w): copy for w, copy in self.copied}
         groups = [i for i, group in enumerate(optimizer.groups) for _ in group["params"]]
         m, v = optimizer.state["m"], optimizer.state["v"]
@@ -96,7 +96,10 @@ class GPUStep:
         return loss, norm
 
     def check(self, step: int) -> None:
-        """Raise FloatingPointError where the loss or the gradients of a step are not finite."""
+        """Raise FloatingPointError where the loss or the gradients of a step are not finite.
+
+        The first time this records the step. Raises CannotCompile for a kernel of it.
+        """
         loss, norm = self.run(step, np.full_like(self.update_settings(step), math.nan))
         if not (math.isfinite(loss) and (math.isfinite(norm) or self.scale.needed)):
             raise FloatingPointError(f"the loss is {loss}, the gradient's norm {norm}")
@@ -190,7 +193,7 @@ class GPUStep:
     def last(self, update):
         if not self.compiled:
             self.table.fill(self.gradients)
-        square = sum_of_squares(self.table)
+        square = sum_of_squares(self.table) + 0 * self.result[:1]  # a loss that is NaN counts too
         self.result[1:] = square
         adamw(self.table, update, square)
 

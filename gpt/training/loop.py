@@ -104,10 +104,19 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     one_check = functools.partial(check, model, optimizer, task, s, team=team)
     on_gpu = contextlib.nullcontext()
     if s.device == "cuda" and team.size == 1 and hasattr(task, "arrays"):
-        from .gpu import GPUStep  # a CPU does without
+        from tensorlite.kernels import CannotCompile, do_without  # a CPU does without
 
-        one_step = on_gpu = GPUStep(model, optimizer, task, s, run.load_gpu_state())
-        one_check, run.gpu_state = one_step.check, one_step.state
+        from .gpu import GPUStep
+
+        model.train()
+        try:
+            with diverging(run, step):
+                steps = GPUStep(model, optimizer, task, s, run.load_gpu_state())
+                steps.check(step)
+        except CannotCompile as error:
+            do_without(error)
+        else:
+            one_step, one_check, on_gpu, run.gpu_state = steps, steps.check, steps, steps.state
     elif s.precision == "float16":  # its small gradients need a scale, which GPUStep has
         print("float32 products: float16 is for pretraining on one GPU, where the loss is scaled")
         on_gpu = tl.autocast("float32")

@@ -25,6 +25,7 @@ import importlib
 import warnings
 
 from ..arraylike import on_gpu
+from ..modes import mode
 from .launch import CannotCompile
 
 
@@ -33,16 +34,19 @@ def _body(module: str, name: str):
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
-_warned = set()
+_warned = set()  # operations whose kernels do not compile here; ALL stands for every one
+ALL = "all operations"
 
 
 def run(module: str, name: str, values: list, static: dict):
     """What the GPU body `name` returns.
 
-    NotImplemented also where its kernels do not compile, and for operands that are numbers or on
-    the CPU.
+    NotImplemented also where its kernels do not compile, for operands that are numbers or on the
+    CPU, and for those of several dtypes outside of `autocast`, which NumPy's rules promote.
     """
-    if name in _warned or not all(v is None or on_gpu((v,)) for v in values):
+    if name in _warned or ALL in _warned or not all(v is None or on_gpu((v,)) for v in values):
+        return NotImplemented
+    if mode.get().products is None and len({v.dtype for v in values if v is not None}) > 1:
         return NotImplemented
     try:
         return _body(module, name)(*values, **static)
@@ -50,3 +54,12 @@ def run(module: str, name: str, values: list, static: dict):
         _warned.add(name)
         warnings.warn(f"{name} is computed by simpler operations: {error}", stacklevel=4)
         return NotImplemented
+
+
+def do_without(error: CannotCompile) -> None:
+    """From now on compute all operations by their ordinary bodies; the warning says why.
+
+    This is for a kernel of a backward pass: it is missed when it is too late for another body.
+    """
+    _warned.add(ALL)
+    warnings.warn(f"all operations are computed by simpler ones: {error}", stacklevel=3)
