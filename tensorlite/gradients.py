@@ -17,7 +17,9 @@ def accumulate(before, new, parent, node: Node, i: int):
     `before` is the earlier result, or None for the first gradient. The engine adds in place only to
     arrays that it owns; the head of tensor.py says which ones.
     """
-    if isinstance(new, Part):
+    if isinstance(new, (np.ndarray, np.generic)):
+        pass
+    elif isinstance(new, Part):
         half = is_half(parent.dtype)  # how numbers are stored; sums are float32
         before = before and computed(*before)
         if before is None:
@@ -28,14 +30,15 @@ def accumulate(before, new, parent, node: Node, i: int):
             total = before[0] if before[1] else whole(before[0].copy())
         new.add_to(total)
         return total, True
-    if isinstance(new, Deferred):
+    elif isinstance(new, Deferred):
         if new.shape == parent.shape and new.dtype == parent.dtype:
             if before is None:
                 return new, True  # computed when it is asked for
             total, owned = computed(*before)
             return new.plus(total, out=total if owned else None), True
         new = new.array()
-    new = array_of(new)
+    else:
+        new = array_of(new)
     try:
         fits = new.shape == parent.shape and new.dtype == parent.dtype
     except AttributeError:

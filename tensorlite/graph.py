@@ -7,7 +7,6 @@ during the forward pass. op.py makes the nodes; tensor.py walks them in the back
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
 from collections import Counter
 
 import numpy as np
@@ -108,25 +107,19 @@ def nodes_between(root, wanted: set, through: bool) -> set:
     return useful
 
 
-class Deferred(ABC):
+class Deferred:
     """A gradient that is not computed yet, because that is best done with what it is added to.
 
-    A vjp may return one instead of an array, of its input's `shape` and `dtype`. The engine calls
-    `plus` where the value has another gradient already, and `array` where it has none. A vjp with
-    the attribute `takes_deferred` is given it as it is. The kernels for a GPU have such gradients:
-    a product adds itself to an array in the pass that writes it.
+    A vjp may return one instead of an array, of its input's `shape` and `dtype`. A subclass has two
+    methods. `array()` gives the gradient, a new array; the engine calls it where the value has no
+    other gradient. `plus(total, out=None)` gives `total` plus the gradient, written to `out`, which
+    may be `total`, or a new array. A vjp with the attribute `takes_deferred` is given it as it is.
+    The kernels for a GPU have such gradients: a product adds itself to an array in the pass that
+    writes it.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-
-    @abstractmethod
-    def array(self):
-        """The gradient, a new array."""
-
-    @abstractmethod
-    def plus(self, total, out=None):
-        """`total` plus the gradient: written to `out`, which may be `total`, or a new array."""
 
 
 class Part:
