@@ -18,8 +18,7 @@ from gpt.generate import Grammar, generate, stream
 from gpt.generate.context import Context
 from gpt.generate.gpu_step import AHEAD
 from tests import strict, strict_memory
-from tests.test_kernels_products import HAS_GPU, no_gpu
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import HAS_GPU, cuda, no_gpu  # noqa: F401 - cuda is a fixture
 from tokenizer import BPETokenizer, CharTokenizer
 
 SHAPE = dict(vocab_size=29, block_size=16, n_layer=1, n_head=2, n_embd=32)

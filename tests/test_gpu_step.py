@@ -14,8 +14,7 @@ from tensorlite.device import random
 from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
 from tests import strict, strict_memory
-from tests.test_kernels_products import HAS_GPU
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import HAS_GPU, cuda  # noqa: F401 - cuda is a fixture
 
 SMALL = dict(batch_size=4, block_size=32, n_layer=2, n_head=2, n_embd=64, vocab_size=65)
 SMALL |= dict(max_iters=100, warmup_iters=5, learning_rate=3e-3, seed=1)

@@ -15,8 +15,7 @@ from tensorlite import kernels
 from tensorlite.kernels import norm
 from tensorlite.modes import mode
 from tests import strict
-from tests.test_kernels_products import HAS_GPU
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import HAS_GPU, cuda  # noqa: F401 - cuda is a fixture
 
 TINY = "--n_layer 1 --n_head 2 --n_embd 64 --block_size 16 --batch_size 2 --max_iters 4 --bias True"
 TINY += " --eval_interval 2 --eval_iters 1 --log_interval 1 --warmup_iters 2 --dropout 0.1"

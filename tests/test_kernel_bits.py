@@ -9,8 +9,8 @@ import json
 
 import pytest
 
+from tests.gpu import HAS_GPU, device  # noqa: F401 - device is a fixture
 from tests.kernel_cases import BITS, CASES, bits
-from tests.test_kernels import HAS_GPU, device  # noqa: F401 - a fixture for every test here
 
 if HAS_GPU:
     pytest.skip("the bits are those of the emulator", allow_module_level=True)

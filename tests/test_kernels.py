@@ -1,4 +1,4 @@
-"""Compiling and launching kernels, and the fixture with which other tests execute them."""
+"""Compiling and launching kernels."""
 
 import numpy as np
 import pytest
@@ -7,20 +7,7 @@ import tensorlite as tl
 from tensorlite import kernels
 from tensorlite.kernels import decode, launch, norm, update
 from tensorlite.optim import AdamW
-from tests import emulator, strict
-
-HAS_GPU = tl.cuda.is_available()
-if not HAS_GPU and emulator.compiler() is None:
-    pytest.skip("no g++ to emulate kernels with", allow_module_level=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def device():
-    """Where there is no GPU, `cupy` is the strict device, whose kernels the emulator executes."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not HAS_GPU:
-            strict.install(patch)
-        yield
+from tests.gpu import device  # noqa: F401 - a fixture for every test here
 
 
 def test_an_included_file_is_in_its_place_once():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.functional.attention import packed_attention
 from tensorlite.kernels import attention as kernels
-from tests.test_kernels import device  # noqa: F401 (the fixture)
+from tests.gpu import device  # noqa: F401 - a fixture
 
 BF16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
 F16, F32 = np.dtype(np.float16), np.dtype(np.float32)

@@ -12,8 +12,7 @@ import pytest
 from tensorlite.kernels import cublaslt
 from tensorlite.kernels.products import matmul
 from tests import emulator_blas, strict
-from tests.test_kernels_products import agree, no_gpu, numbers, on_device
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import agree, cuda, no_gpu, numbers, on_device  # noqa: F401 - cuda is a fixture
 
 # ---- the choice of algorithms ----
 

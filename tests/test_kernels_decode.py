@@ -7,8 +7,7 @@ from gpt.generate import Sampling
 from tensorlite.kernels import decode
 from tensorlite.kernels.draw import State, draw, fractions
 from tensorlite.kernels.launch import empty
-from tests.test_kernels_products import agree, numbers, on_device
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import agree, cuda, numbers, on_device  # noqa: F401 - cuda is a fixture
 
 EPS = 1e-5
 

@@ -10,8 +10,8 @@ from tensorlite.kernels import precision
 from tensorlite.kernels.linear import Product
 from tensorlite.kernels.products import matmul as product
 from tests import strict
-from tests.test_kernels_products import HAS_GPU, agree, gelu_and_slope, no_gpu, numbers, on_device
-from tests.test_kernels_products import cuda as cuda  # a fixture for every test here
+from tests.gpu import HAS_GPU, agree, cuda, no_gpu, numbers, on_device  # noqa: F401 - cuda is a fixture
+from tests.test_kernels_products import gelu_and_slope
 
 LOW = {None: "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.kernels import embedding, loss, softmax, total, update
-from tests.test_kernels import device  # noqa: F401 - a fixture for every test here
+from tests.gpu import device  # noqa: F401 - a fixture
 
 BF16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
 TOLERANCE = {np.dtype(np.float32): 3e-6, np.dtype(np.float16): 1e-3, BF16: 6e-3}

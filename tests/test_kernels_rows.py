@@ -10,8 +10,8 @@ from tensorlite.arraylike import bfloat16
 from tensorlite.device import RowRandom
 from tensorlite.kernels import activations, elementwise, norm, random, rope
 from tensorlite.kernels.launch import contiguous
+from tests.gpu import device  # noqa: F401 - a fixture
 from tests.strict import to_device
-from tests.test_kernels import device  # noqa: F401 - a fixture for every test here
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), bfloat16()
 TYPES = [F32, BF16, F16]

@@ -174,5 +174,5 @@ class PastOnGPU:
         q, k, v = (cast(a, dtype) for a in (q, k, v))
         y = decode.attend(q, k, v, self.keys, self.values, s.slot, s.begin, n_head, window)
         if y is NotImplemented:
-            raise NotImplementedError(f"attention with heads of {self.keys.shape[-1]}")
+            raise RuntimeError(f"attention with heads of {self.keys.shape[-1]}")
         return y
