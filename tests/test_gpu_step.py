@@ -1,5 +1,7 @@
 """Training on a GPU: the strict device, whose kernels an emulator executes, or a real one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from gpt.training.settings import Settings
 from tensorlite.device import random
 from tensorlite.kernels import cublaslt
 from tensorlite.kernels.update import cast_all
+from tensorlite.parallel.team import part_of
 from tests import strict, strict_memory
 from tests.gpu import HAS_GPU, cuda  # noqa: F401 - cuda is a fixture
 
@@ -58,6 +61,29 @@ def test_a_recorded_step_is_the_step_bit_for_bit(changes):
     recorded = gpu_losses(3, dtype="bfloat16", **how)
     assert recorded == gpu_losses(3, dtype="bfloat16", compile=False, **how)
     near(recorded, cpu_losses(3, **how), 2e-3)
+
+
+def test_two_gpus_add_up_to_one():
+    """One rank after the other: what the first shows is kept, and added to that of the second."""
+    import cupy
+
+    how = dict(device="cuda", dtype="float32", n_layer=1, dropout=0.1)
+    how |= dict(gradient_accumulation_steps=2)
+    shown = []
+
+    def step(rank, size, add_up):
+        model, optimizer, task, s = beginning(**how)
+        optimizer.add_up = add_up
+        team = SimpleNamespace(size=size, rank=rank, share=lambda n: part_of(range(n), rank, size))
+        with tl.autocast(s.precision):
+            return GPUStep(model, optimizer, task, s, team=team)(0)
+
+    def add(arrays):
+        for a, kept in zip(arrays, shown, strict=True):
+            a += cupy.asarray(kept)
+
+    step(1, 2, lambda arrays: shown.extend(a.get() for a in arrays))
+    assert step(0, 2, add) == pytest.approx(step(0, 1, None), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "tf32"])

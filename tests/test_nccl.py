@@ -1,5 +1,6 @@
 """Gradients added up by NCCL. There is one process and no card: the communicator is a stand-in."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,14 +12,14 @@ from tensorlite.parallel import Replicated, has_nccl
 from tests import strict, strict_memory
 
 RANKS = 3
-ID = (7, -1, 0)
+ID = b"\x07\xff\x00"
 
 
 class Communicator:
     """As if every rank had the same gradients: a sum of all is a multiple of this one's."""
 
     def __init__(self, size, name, rank):
-        assert (size, name, rank) == (RANKS, ID, 1)  # of CuPy's types: it takes no list
+        assert (size, name, rank) == (RANKS, ID, 1)  # CuPy takes nothing but bytes
 
     def allReduce(self, source, target, count, dtype, operation, stream):
         assert (dtype, operation) == ("float32", "sum") and source == target
@@ -33,6 +34,8 @@ def cupy(monkeypatch):
     nccl = SimpleNamespace(
         available=True,
         get_unique_id=lambda: ID,
+        groupStart=lambda: None,
+        groupEnd=lambda: None,
         NcclCommunicator=Communicator,
         NCCL_FLOAT32="float32",
         NCCL_SUM="sum",
@@ -42,7 +45,7 @@ def cupy(monkeypatch):
 
 
 def test_the_sum_of_all_ranks_is_clipped_and_updates():
-    team = SimpleNamespace(size=RANKS, rank=1, same=lambda name: [*ID])  # as JSON gives it
+    team = SimpleNamespace(size=RANKS, rank=1, same=lambda name: json.loads(json.dumps(ID.hex())))
     assert has_nccl()
     found = []
     for factor, make in ((1, lambda p: Replicated(p, team, lr=0.1)), (RANKS, AdamW)):

@@ -24,7 +24,7 @@ from tensorlite.kernels import cublaslt, precision
 from tensorlite.kernels.launch import contiguous
 from tensorlite.kernels.update import Table, adamw, adamw_settings, cast_all, sum_of_squares
 from tensorlite.optim import AdamW
-from tensorlite.parallel import ALONE
+from tensorlite.parallel import ALONE, Team
 
 from .optimizer import learning_rate
 from .scaling import LossScale
@@ -37,7 +37,8 @@ class GPUStep:
 
     The batches of `task` all have one shape. The gradients of the batches of a step are added up
     in memory that belongs to the graph; the state of `optimizer` is updated in place. `state` is
-    what `state()` has given before a run was stopped.
+    what `state()` has given before a run was stopped. A `team` of several ranks has a GPU each and
+    a `Replicated` optimizer, and the batch size is a multiple of its size.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class GPUStep:
         task: FixedTask,
         settings: RunSettings,
         state: dict | None = None,
+        team: Team = ALONE,
     ):
         self.model, self.optimizer, self.task, self.settings = model, optimizer, task, settings
+        self.team = team
         self.scale = LossScale(settings.precision == "float16")
         if state is not None:
             self.load_state(state)
@@ -67,7 +70,7 @@ class GPUStep:
         self.gradients = []
         self.result = np.zeros_like(weights[0], shape=(2,))  # the loss; the squared norm
         self.drawn = None, None  # number of a step, and its batches
-        several = settings.gradient_accumulation_steps > 1
+        several = settings.gradient_accumulation_steps > 1 or team.size > 1
         self.functions = [self.first, self.more, self.last] if several else [self.whole]
         self.compiled = settings.compile and cublaslt.library() is not None
         self.recorded = None  # the functions as they are called, once it is known how
@@ -109,19 +112,22 @@ class GPUStep:
         if self.drawn[0] != step:
             self.drawn = step, self.draw(step)
         _, batches = self.drawn
-        start = np.array(self.scale.value / len(batches), np.float32)  # the loss's gradient
+        n = len(batches) * self.team.size  # the mean loss of each is a part of the step's
+        start = np.array(self.scale.value / n, np.float32)  # the gradient of the loss
         if self.recorded is None:
             self.record((*batches[0], start), update)
-        if len(batches) == 1:
+        if len(self.recorded) == 1:
             self.recorded[0](*batches[0], start, update)
         else:
             first, more, last = self.recorded
             for i, batch in enumerate(batches):
                 (more if i else first)(*batch, start)
+            if self.team.size > 1:
+                self.optimizer.add_up([*self.gradients, self.result[:1]])
             last(update)
         self.drawn = step + 1, self.draw(step + 1)  # while the GPU is busy
         loss, square = self.result.tolist()
-        return loss / len(batches), math.sqrt(square) / self.scale.value
+        return loss / n, math.sqrt(square) / self.scale.value
 
     def record(self, batch: tuple, update) -> None:
         """Let CUDA record what each function launches, where that is possible and wanted."""
@@ -143,11 +149,13 @@ class GPUStep:
 
     def draw(self, step: int) -> list[tuple[np.ndarray, ...]]:
         """The batches of a step, each as the arrays that the GPU needs of it."""
-        s, examples = self.settings, self.task.batch(step, self.model, ALONE)
+        s, team = self.settings, self.team
+        examples = self.task.batch(step, self.model, team)
+        share, size = team.share(len(examples)), s.batch_size // team.size
         key = RowRandom(s.seed, "dropout", step, rows=()).key
         batches = []
-        for first in range(0, len(examples), s.batch_size):
-            rows = np.arange(first, min(first + s.batch_size, len(examples)))
+        for first in range(share.start, share.stop, size):
+            rows = np.arange(first, first + size)
             batches.append((*self.task.arrays(examples[rows[0] : rows[-1] + 1]), key, rows))
         return batches
 

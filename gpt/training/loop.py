@@ -15,7 +15,7 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import nn
 from tensorlite.device import RowRandom
-from tensorlite.parallel import ALONE, Team
+from tensorlite.parallel import ALONE, Replicated, Team
 
 from ..evaluate import AT_A_TIME
 from .optimizer import learning_rate
@@ -103,7 +103,8 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     one_step = functools.partial(train_step, model, optimizer, task, s, team=team)
     one_check = functools.partial(check, model, optimizer, task, s, team=team)
     on_gpu = contextlib.nullcontext()
-    if s.device == "cuda" and team.size == 1 and hasattr(task, "arrays"):
+    evenly = team.size == 1 or (isinstance(optimizer, Replicated) and s.batch_size % team.size == 0)
+    if s.device == "cuda" and evenly and hasattr(task, "arrays"):
         from tensorlite.kernels import CannotCompile, do_without  # a CPU does without
 
         from .gpu import GPUStep
@@ -111,7 +112,7 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
         model.train()
         try:
             with diverging(run, step):
-                steps = GPUStep(model, optimizer, task, s, run.load_gpu_state())
+                steps = GPUStep(model, optimizer, task, s, run.load_gpu_state(), team)
                 steps.check(step)
         except CannotCompile as error:
             do_without(error)

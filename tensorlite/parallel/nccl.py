@@ -37,9 +37,20 @@ class Replicated(AdamW):
         super().__init__(params_or_groups, **options)
         from cupy.cuda import nccl
 
-        name = tuple(team.same(nccl.get_unique_id() if team.rank == 0 else None))
-        self.communicator = nccl.NcclCommunicator(team.size, name, team.rank)
-        self.sum_type = nccl.NCCL_FLOAT32, nccl.NCCL_SUM
+        name = team.same(nccl.get_unique_id().hex() if team.rank == 0 else None)  # of 128 bytes
+        self.communicator = nccl.NcclCommunicator(team.size, bytes.fromhex(name), team.rank)
+        self.nccl = nccl
+
+    def add_up(self, gradients: list) -> None:
+        """Replace each array, contiguous float32 on the GPU, by its sum over all ranks."""
+        import cupy
+
+        stream = cupy.cuda.get_current_stream().ptr
+        kind = self.nccl.NCCL_FLOAT32, self.nccl.NCCL_SUM
+        self.nccl.groupStart()
+        for g in gradients:
+            self.communicator.allReduce(g.data.ptr, g.data.ptr, g.size, *kind, stream)
+        self.nccl.groupEnd()
 
     def clip_grad_norm(self, max_norm: float = math.inf):
         """Add up the gradients of all ranks, and clip the sum; returns its norm.
@@ -47,15 +58,12 @@ class Replicated(AdamW):
         All ranks call this once a step, before `step`. A parameter without a gradient on this rank
         counts as one with zeros.
         """
-        import cupy
-
         from ..kernels.launch import contiguous
 
-        stream = cupy.cuda.get_current_stream().ptr
         for p in self.params:
             g = np.zeros_like(p.data) if p.grad is None else contiguous(p.grad.data)
-            self.communicator.allReduce(g.data.ptr, g.data.ptr, g.size, *self.sum_type, stream)
             p.grad = Tensor(g)
+        self.add_up([p.grad.data for p in self.params])
         return super().clip_grad_norm(max_norm)
 
     def gather(self) -> None:
