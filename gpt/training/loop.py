@@ -7,7 +7,6 @@ that was stopped anywhere and resumed is, bit for bit, the run that was left alo
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 
 import numpy as np
@@ -100,8 +99,13 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     call this; rank 0 prints and writes the files.
     """
     s, team, step = run.settings, run.team, run.start
-    one_step = functools.partial(train_step, model, optimizer, task, s, team=team)
-    one_check = functools.partial(check, model, optimizer, task, s, team=team)
+
+    def one_step(step):
+        return train_step(model, optimizer, task, s, step, team)
+
+    def one_check(step):
+        check(model, optimizer, task, s, step, team)
+
     on_gpu = contextlib.nullcontext()
     evenly = team.size == 1 or (isinstance(optimizer, Replicated) and s.batch_size % team.size == 0)
     if s.device == "cuda" and evenly and hasattr(task, "arrays"):
