@@ -95,7 +95,8 @@ class GPUStep:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(f"the loss is {loss}, the gradient's norm {norm}")
         self.optimizer.steps += 1
-        self.optimizer.updates = [n + 1 for n in self.optimizer.updates]
+        changed = [g is not None for g in self.gradients]
+        self.optimizer.updates = [n + c for n, c in zip(self.optimizer.updates, changed)]
         return loss, norm
 
     def check(self, step: int) -> None:
@@ -171,7 +172,7 @@ class GPUStep:
 
     def update_settings(self, step: int) -> np.ndarray:
         """What the update kernel is told of each group of parameters."""
-        s, t = self.settings, self.optimizer.updates[0] + 1
+        s, t = self.settings, max(self.optimizer.updates) + 1
         rows = []
         for group in self.optimizer.groups:
             group["lr"] = learning_rate(s, step)
