@@ -1,4 +1,4 @@
-"""Compile the kernels that kernel_bits.json names, so that tests find them in the emulator's folder.
+"""Compile the kernels that kernel_bits.json names, before the tests need them.
 
     python -m tests.emulator.ahead
 
