@@ -26,7 +26,7 @@ def by_fits(line: Line) -> Estimate:
     """
     top = 0.5 * line.size
     bottom = 4 * max(line.eps_steps, line.eps / 4) * line.unit
-    ratio = 2.0 if bottom < 1e-4 * top else 2**0.5
+    ratio = 2.0 if max(line.eps, line.eps_steps) < 1e-5 else 2**0.5
     n = max(8, int(np.log(top / bottom) / np.log(ratio)))
     ranges = top * ratio ** -np.arange(n - 1.0, -1, -1)
     samples, moving = [(0.0, 0.0, 0.0)], np.zeros(line.rounding.shape, bool)
@@ -46,7 +46,10 @@ def by_fits(line: Line) -> Estimate:
     gap, error = abs(left[0] - right[0]), left[1] + right[1]
     if gap > 3 * error:
         return Estimate(*sorted((left[0], right[0])), error)
-    slope, error = both if np.isfinite(both[1]) else min(left, right, key=lambda s: s[1])
+    slope, error = both
+    if not np.isfinite(error):  # at the edge of the domain, where functions are often steep
+        slope, error = min(left, right, key=lambda s: s[1])
+        error *= 4
     return Estimate(slope, slope, error)
 
 
@@ -58,13 +61,13 @@ def _sample(line: Line, step: float, delta) -> tuple[float, float, float]:
 def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, float, float]:
     """(slope, error, range) of the fit with the smallest error, from the smallest range on.
 
-    The search ends at the first fit that contradicts the best one before it.
+    The search ends at the first fit that contradicts one before it.
     """
     d, s, noise = np.array(sorted(samples)).T
     noise = np.hypot(rounding, noise)
     usable = np.isfinite(s) & {"both": d == d, "left": d <= 0, "right": d >= 0}[side]
     d, s, noise = d[usable], s[usable], noise[usable]
-    best = np.nan, np.inf, np.nan
+    best, low, high = (np.nan, np.inf, np.nan), -np.inf, np.inf
     for h in ranges:
         inside = (np.abs(d) <= h * 1.01) & ((np.abs(d) > h / 40) | (d == 0))
         if side == "both" and not (np.any(d[inside] > 0) and np.any(d[inside] < 0)):
@@ -73,7 +76,8 @@ def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, flo
         slope, error = slope / h, error / h
         if not np.isfinite(error):
             continue
-        if np.isfinite(best[0]) and abs(slope - best[0]) > 1.5 * (error + best[1]):
+        low, high = max(low, slope - 1.5 * error), min(high, slope + 1.5 * error)
+        if low > high:
             break
         if error < best[1]:
             best = slope, error, h
@@ -106,7 +110,7 @@ def _fit(u, s, noise, side: str) -> tuple[float, float]:
         alike = np.vdot(left_over[1:], left_over[:-1]) / (np.vdot(left_over, left_over) or 1.0)
         alike = min(max(alike, 0.0), 0.9)
         sigma = max(sigma * np.sqrt((1 + alike) / (1 - alike)), 0.3 * unit)
-        fits.append((row @ part[:m], 2 * sigma * float(np.linalg.norm(row)) + flat))
+        fits.append((row @ part[:m], 2 * sigma * float(np.linalg.norm(row)) + flat + unit / 2))
     best = np.nan, np.inf
     for (slope, error), (finer, _) in zip(fits, fits[1:]):
         error += abs(finer - slope)
