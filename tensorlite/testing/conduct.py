@@ -67,8 +67,11 @@ def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) ->
 class Subject:
     """A function and its vjp; each call is given copies of the arrays, and is watched."""
 
-    def __init__(self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray):
+    def __init__(
+        self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray, unit: float = 2.0**-23
+    ):
         self.functions = {"value": value, "vjp": vjp}
+        self.unit = unit  # of the numbers with which the functions compute, as far as one knows
         self.args, self.g = copies(args), np.array(g)
         self.writes: dict[tuple, str] = {}  # (function, array) -> the complaint
 
@@ -116,15 +119,15 @@ class Subject:
         """By how much rounding may change the gradient of argument i, or the value for None.
 
         Where large terms cancel, this is far more than a unit in the last place of the result.
-        So it is measured: a change of g and of the arguments in the last places (of float32 at
-        least, in which the function may compute) rounds everything in between differently.
+        So it is measured: a change of g and of the arguments in the last places rounds everything
+        in between differently.
         """
         arrays = [a for a in [self.g, *self.args] if is_real(a)]
-        least = max(1.2e-7, *map(unit, arrays))
+        least = max(self.unit, *map(unit, arrays))
         kept = self.kept_value[0] if i is None else self.kept[i]
         # If the terms cancel to exactly 0 each time, their rounding is that of g.
         single = np.array_equal(wide(kept).astype(np.float32), wide(kept))
-        change = max(1.2e-7 if single else 0.0, unit(kept)) * largest(self.g)
+        change = max(self.unit if single else 0.0, unit(kept)) * largest(self.g)
         for seed in range(6):
             g, *args = self.nearby(least * 2**seed, seed)
             found = self.value(args)[0] if i is None else self.vjp(g, args)[i]
