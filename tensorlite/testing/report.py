@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Mistake:
-    """What a wrong gradient looks like: one of the kinds in mistakes.py, and a sentence about it."""
+    """What a wrong gradient looks like: a kind in mistakes.py, and a sentence."""
 
     kind: str
     words: str
