@@ -5,6 +5,7 @@ To read the code, start with tensor.py. This file only collects the public names
 
 from . import cuda, linalg, methods, nn, numpy_names, optim
 from .checkpointing import checkpoint
+from .dlpack import from_dlpack
 from .erf import erf
 from .functional import (
     attention,

@@ -182,7 +182,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     if dtype is None and array is not data and array.dtype == np.float64:
         dtype = np.float32
     if array.dtype.kind not in "biuf" and not is_float(array.dtype):
-        raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
+        raise TypeError(f"a tensor holds real numbers; this is of dtype {array.dtype}")
     array = array.astype(number_dtype(dtype or array.dtype), copy=True)
     return Tensor(place(whole(array), device), requires_grad and check_differentiable(array))
 
