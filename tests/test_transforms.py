@@ -198,6 +198,39 @@ def test_as_jax():
         near(tl.hvp(ours, PARAMS, DIRECTIONS), jax.jvp(jax.grad(scalar), (params,), (v,))[1])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_as_hips_autograd():
+    """The table of docs/engine.md, row by row."""
+    autograd = pytest.importorskip("autograd")
+    anp = pytest.importorskip("autograd.numpy")
+
+    def f(x, np=anp):
+        return np.sum(np.sin(x) * x[0] ** 2)
+
+    def g(x, np=anp):
+        return np.tanh(A @ x) * x[:3]
+
+    def ours(x):
+        return f(x, np)
+
+    near(tl.value_and_grad(ours, X), autograd.value_and_grad(f)(X))
+    near(tl.value_and_grad(ours, X)[1], autograd.grad(f)(X))
+    both = autograd.value_and_grad(lambda x, y: f(x * y), argnum=1)(X, V)
+    near(tl.value_and_grad(lambda x, y: ours(x * y), (X, V), argnums=1), both)
+    near(
+        tl.value_and_grad(lambda x: np.tanh(x).sum(), X)[1], autograd.elementwise_grad(anp.tanh)(X)
+    )
+    near(tl.jacobian(lambda x: g(x, np), X), autograd.jacobian(g)(X))
+    near(tl.hessian(ours, X), autograd.hessian(f)(X))
+    near(tl.hvp(ours, X, V), autograd.hessian_vector_product(f)(X, V))
+    pull, value = autograd.make_vjp(g)(X)
+    near(
+        [tl.vjp(lambda x: g(x, np), X)[0], tl.vjp(lambda x: g(x, np), X)[1](V[:3])],
+        [value, pull(V[:3])],
+    )
+    near(tl.jvp(lambda x: g(x, np), X, V), autograd.make_jvp(g)(X)(V))
+
+
 # ---- nesting ----
 
 
