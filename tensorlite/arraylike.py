@@ -77,13 +77,14 @@ class ArrayLike:
         if function is None or method != "__call__" or kwargs:
             call = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
             given = "".join(f", {name}=" for name in kwargs)
-            raise TypeError(f"np.{call}(...{given}) does not take tensors; use .numpy() or a tl op")
+            way_out = "write a = a + x for a += x" if "out" in kwargs else "use .numpy() or a tl op"
+            raise TypeError(f"np.{call}(...{given}) does not take tensors: {way_out}")
         return function(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
         ours = NUMPY.get(function)
         if ours is None:
-            raise TypeError(f"np.{function.__name__} does not take tensors; use .numpy()")
+            raise TypeError(f"np.{function.__name__} does not take tensors: use .numpy()")
         return ours(*args, **kwargs)
 
     def __setstate__(self, state) -> None:
