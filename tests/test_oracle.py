@@ -56,7 +56,10 @@ def squeeze(x, axis=None):
 
 
 def clip(x, min=None, max=None):
-    return x if min is None and max is None else torch.clamp(x, min, max)
+    if min is None and max is None:
+        return x
+    bounds = (b if b is None else torch.as_tensor(b, dtype=x.dtype) for b in (min, max))
+    return torch.clamp(x, *bounds)
 
 
 def cumsum(x, axis=None):
