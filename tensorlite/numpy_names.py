@@ -196,8 +196,7 @@ NUMPY[np.einsum] = _numpys_einsum
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
-# The values of these need no gradient: they are truths, counts, indices, or they do not depend on
-# the numbers in the tensor.
+# The values of these need no gradient: they are booleans, counts, indices, shapes and constants.
 _WITHOUT_GRADIENT = """
     isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
     logical_and logical_not logical_or logical_xor any all count_nonzero

@@ -80,6 +80,7 @@ def copysign(x, y):
 @op(floats=True)
 def ldexp(x, *, exponent):
     """x times 2 to the power `exponent`, an integer or an array of integers."""
+    exponent = np.asarray(exponent, like=array_of(x))
     return np.ldexp(x, exponent), lambda g: np.ldexp(g, exponent)
 
 

@@ -85,16 +85,17 @@ def arctanh(x):
 @op(floats=True)
 def sinc(x):
     """sin(pi x) / (pi x), and 1 at 0."""
-    return np.sinc(x), lambda g: g * _sinc_slope(x)
+    t = math.pi * x
+    other = np.where(t == 0, 1, t)
+    return np.where(t == 0, 1, np.sin(other) / other), lambda g: g * _sinc_slope(t)
 
 
-def _sinc_slope(x):
+def _sinc_slope(t):
     """The derivative of sinc, pi (cos(t) - sin(t) / t) / t with t = pi x.
 
     Where |t| < 1, the difference would lose its digits, so there its Taylor series is used:
     -t / 3 (1 - t^2 / (2 * 5) (1 - t^2 / (4 * 7) (1 - t^2 / (6 * 9) (1 - ...)))).
     """
-    t = math.pi * x
     small = np.abs(t) < 1
     near, far = np.where(small, t, 0), np.where(small, 1, t)
     series = 1.0

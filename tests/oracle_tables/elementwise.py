@@ -5,8 +5,8 @@ import torch
 SAME_NAME = (
     "tan arcsin arccos arctan arctan2 sinh cosh arcsinh arccosh arctanh sinc deg2rad rad2deg "
     "exp2 expm1 log2 log10 log1p logaddexp logaddexp2 square reciprocal float_power hypot "
-    "copysign positive real conj fmax fmin nan_to_num remainder fmod floor_divide "
-    "sign heaviside floor ceil trunc fix round"
+    "copysign positive real conj fmax fmin nan_to_num remainder fmod "
+    "sign floor ceil trunc fix round"
 )
 
 
@@ -18,8 +18,12 @@ def float_power(x, y):
     return torch.float_power(x, y).to(x.dtype)
 
 
-def divided(x, y):
-    return torch.floor_divide(x, y), torch.remainder(x, y)
+def floor_divide(x, y):  # torch's own refuses a gradient
+    return torch.floor(x / y)
+
+
+def heaviside(x, y):  # so does this one
+    return torch.where(x == 0, y, (x > 0).to(x.dtype))
 
 
 THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
@@ -28,9 +32,11 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "cbrt": cbrt,
     "float_power": float_power,
     "fabs": torch.abs,
-    "ldexp": lambda x, exponent: torch.ldexp(x, torch.as_tensor(exponent)),
+    "ldexp": lambda x, exponent: x * torch.as_tensor(2.0**exponent, dtype=x.dtype),
     "mod": torch.remainder,
-    "divmod": divided,
+    "floor_divide": floor_divide,
+    "divmod": lambda x, y: (floor_divide(x, y), torch.remainder(x, y)),
+    "heaviside": heaviside,
     "rint": torch.round,
     "around": torch.round,
 }
