@@ -153,9 +153,14 @@ def where(condition, x, y):
 
 
 @op
-def masked_fill(x, *, mask, value):
-    """x with the number `value` where the boolean mask, which is broadcast to x, is True."""
-    return np.where(mask, value, x), lambda g: np.where(mask, 0, g)
+def masked_fill(x, mask, value):
+    """x with `value` where the boolean mask, which is broadcast to x, is True."""
+    return (
+        np.where(mask, value, x),
+        lambda g: np.where(mask, 0, g),
+        None,
+        lambda g: np.where(mask, g, 0),
+    )
 
 
 @op(moves=True)
