@@ -184,9 +184,21 @@ _register(numpy_ops.__all__, numpy_ops, np)
 _register(linalg.__all__, linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
+NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
 # These are constant nearly everywhere, so their values need no gradient.
-for _function in (np.sign, np.isinf, np.isnan, np.isfinite, np.argmax, np.argmin, np.argsort):
+for _function in (
+    np.sign,
+    np.isinf,
+    np.isnan,
+    np.isfinite,
+    np.argmax,
+    np.argmin,
+    np.argsort,
+    np.argpartition,
+    np.nanargmax,
+    np.nanargmin,
+):
     NUMPY[_function] = functools.partial(_without_gradient, _function)
