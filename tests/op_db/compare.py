@@ -18,8 +18,13 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import tensorlite as tl
 
+torch.backends.cuda.enable_flash_sdp(False)  # the plain definition has second derivatives too
 TOLERANCE = 1e-9  # relative to the largest number of an array
 ORDERS = "value", "first gradient", "second gradient"
+
+
+class CannotSay(Exception):
+    """Raised by a table's function for a sample that NumPy's function does not take by design."""
 
 
 class Difference(NamedTuple):
@@ -47,22 +52,31 @@ def samples(op) -> Iterator:
     return op.sample_inputs("cpu", torch.float64, requires_grad=True)
 
 
-def differences(op, sample, ours: Callable, orders: int = 3, room: float = 1) -> Difference | None:
+def differences(
+    op, sample, ours: Callable, orders: int = 3, compared: Callable = list, room: float = 1
+) -> Difference | None:
     """The first difference between `ours` and PyTorch's entry `op` for a sample, or None.
 
     `orders` is how far to compare: 1 the values, 2 the first gradients too, 3 the second too.
-    `room` multiplies the tolerance.
+    `compared` chooses from a list of results what is compared. `room` multiplies the tolerance.
+    Raises CannotSay for a sample that NumPy's function does not take by design.
     """
+
+    def results_of(values) -> list:
+        return compared([y for y in flattened(values) if is_float(y)])
+
     args = [sample.input, *sample.args]
     converted: dict[int, tl.Tensor] = {}
     our_args = mapped(lambda a: to_ours(a, converted), [args, sample.kwargs])
     leaves = [t for t in flattened([args, sample.kwargs]) if needs_gradient(t)]
     leaves = list({id(t): t for t in leaves}.values())
     orders = min(orders, 2 + op.supports_gradgrad)
-    theirs = torchs_results(lambda: op(*args, **sample.kwargs), leaves, orders)
+    theirs = torchs_results(lambda: results_of(op(*args, **sample.kwargs)), leaves, orders)
     try:
         our_leaves = [converted[id(t)] for t in leaves]
-        results = our_results(lambda: ours(*our_args[0], **our_args[1]), our_leaves, orders)
+        results = our_results(
+            lambda: results_of(ours(*our_args[0], **our_args[1])), our_leaves, orders
+        )
     except (TypeError, ValueError, AttributeError, NotImplementedError, IndexError) as error:
         return Difference("raises", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     for what, a, b in zip(ORDERS, results, theirs):
@@ -125,7 +139,7 @@ def torchs_results(call: Callable, leaves: list, orders: int) -> list[list[np.nd
             )
         return [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs)]
 
-    values = [y for y in flattened(call()) if isinstance(y, torch.Tensor) and is_float(y.dtype)]
+    values = call()
     results = [values]
     if orders > 1:
         weights = [torch.tensor(weight(y), requires_grad=orders > 2) for y in values]
@@ -134,7 +148,7 @@ def torchs_results(call: Callable, leaves: list, orders: int) -> list[list[np.nd
         inputs = [*leaves, *weights]
         weights = [torch.tensor(weight(g)) for g in results[1]]
         results.append(gradients(results[1], inputs, weights, False))
-    return [[y.detach().numpy() for y in ys] for ys in results]
+    return [[y.detach().numpy(force=True) for y in ys] for ys in results]
 
 
 def our_results(call: Callable, leaves: list, orders: int) -> list[list[np.ndarray]]:
@@ -147,7 +161,7 @@ def our_results(call: Callable, leaves: list, orders: int) -> list[list[np.ndarr
         return list(tl.grad(total, inputs, create_graph=create))
 
     with tl.higher_order():
-        values = [y for y in flattened(call()) if isinstance(y, tl.Tensor) and y.dtype.kind == "f"]
+        values = call()
         results = [values]
         if orders > 1:
             weights = [tl.Tensor(weight(y), orders > 2) for y in values]
@@ -159,8 +173,11 @@ def our_results(call: Callable, leaves: list, orders: int) -> list[list[np.ndarr
     return [[y.data for y in ys] for ys in results]
 
 
-def is_float(dtype) -> bool:
-    return dtype.is_floating_point
+def is_float(value) -> bool:
+    """Whether `value` is a tensor of floating-point numbers, of torch or of ours."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype.is_floating_point
+    return isinstance(value, tl.Tensor) and value.dtype.kind == "f"
 
 
 def first_difference(ours: list, theirs: list, tolerance: float) -> str:

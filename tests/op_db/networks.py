@@ -6,6 +6,7 @@ import numpy as np
 
 import tensorlite as tl
 
+from .compare import CannotSay
 from .elementwise import softplus
 from .reductions import vector_norm
 
@@ -23,7 +24,7 @@ def softmin(x, dim, dtype=None):
 
 
 def reduced(loss, reduction="mean"):
-    return {"mean": np.mean, "sum": np.sum, "none": np.positive}[reduction](loss)
+    return loss if reduction == "none" else {"mean": np.mean, "sum": np.sum}[reduction](loss)
 
 
 def elementwise_loss(function):
@@ -92,9 +93,9 @@ def cosine_similarity(x, y, dim=1, eps=1e-8):
     def norm(v):
         return np.sqrt(np.maximum(np.sum(v * v, axis=dim, keepdims=True), eps * eps))
 
-    x, y = (np.atleast_1d(v) for v in (x, y))
-    product = np.sum(x / norm(x) * (y / norm(y)), axis=dim)
-    return product
+    shape = np.broadcast_shapes(x.shape, y.shape) or (1,)
+    x, y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
+    return np.sum(x / norm(x) * (y / norm(y)), axis=dim)
 
 
 def cosine_embedding(x, y, target, margin=0.0, reduction="mean"):
@@ -128,14 +129,12 @@ def nll(x, target, weight=None, ignore_index=-100, reduction="mean"):
     kept = target != ignore_index
     target = np.where(kept, target, 0)
     found = np.squeeze(np.take_along_axis(x, np.expand_dims(target, axis), axis), axis)
-    weights = (1.0 if weight is None else weight.data[target]) * kept
+    weights = (1.0 if weight is None else np.take(weight, target)) * kept
     loss = -found * weights
     return np.sum(loss) / np.sum(weights) if reduction == "mean" else reduced(loss, reduction)
 
 
-def cross_entropy(
-    x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0
-):
+def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     """With targets that are classes by ours, whose classes are on the last axis."""
     axis = 0 if x.ndim == 1 else 1
     if target.dtype.kind == "i" and weight is None:
@@ -152,10 +151,10 @@ def cross_entropy(
         plain = nll(logp, target, weight, ignore_index, reduction)
         if not label_smoothing:
             return plain
-        w, kept = weight.data, target != ignore_index
+        w, kept = weight, target != ignore_index
         along = w.reshape((-1,) + (1,) * (x.ndim - 1 - axis))
         smooth = -np.sum(logp * along, axis=axis) * kept
-        total = np.sum(w[np.where(kept, target, 0)] * kept)
+        total = np.sum(np.take(w, np.where(kept, target, 0)) * kept)
         smooth = np.sum(smooth) / total if reduction == "mean" else reduced(smooth, reduction)
         return (1 - label_smoothing) * plain + label_smoothing / x.shape[axis] * smooth
     target = target * (1 - label_smoothing) + label_smoothing / x.shape[axis]
@@ -217,7 +216,11 @@ def batch_norm(
     return affine(y, weight, bias, shape)
 
 
-def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def attention(
+    q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    if dropout_p:
+        raise CannotSay("draws what it drops")
     if enable_gqa:
         n = q.shape[-3] // k.shape[-3]
         k, v = np.repeat(k, n, axis=-3), np.repeat(v, n, axis=-3)
@@ -281,5 +284,4 @@ NAMES = {
     "nn.functional.softplus": softplus,
     "nn.functional.triplet_margin_loss": triplet_margin,
     "nn.functional.triplet_margin_with_distance_loss": triplet_margin,
-    "torch.ops.aten._safe_softmax.default": softmax,
 }

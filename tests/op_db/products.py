@@ -4,6 +4,7 @@ import numpy as np
 
 import tensorlite as tl
 
+from .compare import CannotSay
 from .reductions import vector_norm
 
 SAME_NAME = "matmul dot vdot inner outer kron trace"
@@ -44,6 +45,8 @@ def eigh(x, UPLO="L"):
 
 
 def lstsq(x, y, driver=None):
+    if x.ndim > 2:
+        raise CannotSay("a stack of matrices")
     return np.linalg.lstsq(x, y)[0]
 
 
@@ -52,15 +55,12 @@ def matrix_norm(x, ord="fro", dim=(-2, -1), keepdim=False, dtype=None):
 
 
 def norm(x, ord=None, dim=None, keepdim=False, dtype=None):
-    if isinstance(ord, str) or (isinstance(dim, tuple) and len(dim) == 2 and ord is not None):
-        return np.linalg.norm(x, ord, axis=dim, keepdims=keepdim)
-    if dim is None and ord is None:
-        return np.linalg.norm(np.ravel(x))
     return np.linalg.norm(x, ord, axis=dim, keepdims=keepdim)
 
 
 def flat_norm(x, p="fro", dim=None, keepdim=False, dtype=None):
     """torch.norm, whose 'fro' and numbers are norms of vectors over any axes."""
+    dim = tuple(dim) if isinstance(dim, list) else dim
     if p == "nuc":
         return np.linalg.norm(x, "nuc", axis=dim, keepdims=keepdim)
     return vector_norm(x, 2 if p in ("fro", None) else p, dim, keepdim)
@@ -117,7 +117,7 @@ def solve_triangular(a, b, upper, left=True, unitriangular=False):
 
 def triangular_solve(b, a, upper=True, transpose=False, unitriangular=False):
     a = triangular(a, upper, unitriangular)
-    return np.linalg.solve(np.matrix_transpose(a) if transpose else a, b), a
+    return np.linalg.solve(np.matrix_transpose(a) if transpose else a, b)
 
 
 def cholesky_inverse(x, upper=False):
@@ -131,6 +131,9 @@ def cholesky_solve(b, x, upper=False):
 
 
 def tensordot(a, b, dims):
+    axes = ((), ()) if isinstance(dims, int) else dims
+    if any(a.shape[i] != b.shape[j] for i, j in zip(*axes)):
+        raise CannotSay("stretches an axis of size 1")
     return np.tensordot(a, b, dims)
 
 
@@ -161,6 +164,7 @@ NAMES |= {f"linalg.{name}": linalg(name) for name in SAME_LINALG.split()} | {
     "linalg.multi_dot": lambda arrays: np.linalg.multi_dot(arrays),
     "linalg.norm": norm,
     "linalg.pinv": pinv,
+    "linalg.pinv singular": lambda a, b: np.linalg.pinv(a @ np.matrix_transpose(b)),
     "linalg.qr": qr,
     "linalg.slogdet": slogdet,
     "linalg.solve": solve,

@@ -7,12 +7,16 @@ import numpy as np
 import tensorlite as tl
 
 
+def axes(x, dim):
+    """The axis of a reduction: None for no axes, (), and for a 0-d array."""
+    return None if dim == () or x.ndim == 0 else tuple(dim) if isinstance(dim, list) else dim
+
+
 def over_axes(name: str):
     """NumPy's reduction of a name with torch's arguments; no axes, (), mean all axes."""
 
     def reduced(x, dim=None, keepdim=False, dtype=None):
-        axis = None if dim == () else tuple(dim) if isinstance(dim, list) else dim
-        return getattr(np, name)(x, axis=axis, keepdims=keepdim)
+        return getattr(np, name)(x, axis=axes(x, dim), keepdims=keepdim)
 
     return reduced
 
@@ -24,8 +28,7 @@ def statistic(name: str):
         if isinstance(dim, bool):  # torch.var(x, unbiased)
             dim, unbiased = None, dim
         ddof = int(unbiased) if correction is None else correction
-        axis = None if dim == () else dim
-        return getattr(np, name)(x, axis=axis, ddof=ddof, keepdims=keepdim)
+        return getattr(np, name)(x, axis=axes(x, dim), ddof=ddof, keepdims=keepdim)
 
     return reduced
 
@@ -49,16 +52,20 @@ def median(name: str):
     """torch's median is the lower of two middle elements."""
 
     def lower(x, dim=None, keepdim=False):
-        x, n = (x.reshape(-1), x.size) if dim is None else (x, x.shape[dim] if x.ndim else 1)
-        axis = 0 if dim is None else dim
-        return np.take(np.sort(np.atleast_1d(x), axis=axis), (n - 1) // 2, axis=axis)
+        return kthvalue(
+            *(
+                (x, (x.shape[dim] + 1) // 2, dim, keepdim)
+                if dim is not None and x.ndim
+                else (np.ravel(x), (x.size + 1) // 2)
+            )
+        )
 
     return lower
 
 
 def quantile(name: str):
     def of(x, q, dim=None, keepdim=False, interpolation="linear"):
-        return getattr(np, name)(x, q, axis=dim, keepdims=keepdim, method=interpolation)
+        return getattr(np, name)(x, q, axis=axes(x, dim), keepdims=keepdim, method=interpolation)
 
     return of
 
@@ -68,7 +75,7 @@ def prod(x, dim=None, keepdim=False, dtype=None):
 
 
 def running(name: str):
-    return lambda x, dim, dtype=None: getattr(np, name)(x, axis=dim)
+    return lambda x, dim, dtype=None: getattr(np, name)(x, axis=dim).reshape(x.shape)
 
 
 def sort(x, dim=-1, descending=False, stable=False):
@@ -93,7 +100,9 @@ def diff(x, n=1, dim=-1, prepend=None, append=None):
 
 
 def gradient(x, dim=None, spacing=None, edge_order=1):
-    spacing = () if spacing is None else spacing if isinstance(spacing, tuple) else (spacing,)
+    spacing = (
+        () if spacing is None else spacing if isinstance(spacing, (tuple, list)) else (spacing,)
+    )
     return np.gradient(x, *spacing, axis=dim, edge_order=edge_order)
 
 
@@ -102,6 +111,7 @@ def trapezoid(y, x=None, dx=1.0, dim=-1):
 
 
 def cumulative_trapezoid(y, x=None, dx=1.0, dim=-1):
+    x = x if x is None or x.ndim == 1 else np.moveaxis(x, dim, -1)
     y = np.moveaxis(y, dim, -1)
     steps = dx if x is None else np.diff(x)
     return np.moveaxis(np.cumsum(steps * (y[..., 1:] + y[..., :-1]) / 2, axis=-1), -1, dim)
@@ -112,23 +122,24 @@ def cov(x, correction=1, fweights=None, aweights=None):
 
 
 def logsumexp(x, dim, keepdim=False):
-    return tl.logsumexp(x, axis=dim, keepdims=keepdim)
+    return tl.logsumexp(x, axis=axes(x, dim), keepdims=keepdim)
 
 
 def aminmax(x, dim=None, keepdim=False):
-    return tuple(getattr(np, name)(x, axis=dim, keepdims=keepdim) for name in ("min", "max"))
+    return tuple(
+        getattr(np, name)(x, axis=axes(x, dim), keepdims=keepdim) for name in ("min", "max")
+    )
 
 
 def renorm(x, p, dim, maxnorm):
-    axes = tuple(a for a in range(x.ndim) if a != dim % x.ndim)
-    norms = vector_norm(x, p, axes, keepdim=True)
+    others = tuple(a for a in range(x.ndim) if a != dim % x.ndim)
+    norms = vector_norm(x, p, others, keepdim=True)
     return x * np.where(norms > maxnorm, maxnorm / (norms + 1e-7), 1)
 
 
 def vector_norm(x, ord=2, dim=None, keepdim=False, dtype=None):
     """torch's vector_norm takes any number of axes, NumPy's norm one."""
-    axes = tuple(range(x.ndim)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-    axis = axes or None
+    axis = axes(x, dim)
     size = np.abs(x)
     if math.isinf(ord):
         return (np.max if ord > 0 else np.min)(size, axis=axis, keepdims=keepdim)
@@ -145,7 +156,6 @@ NAMES = {name: over_axes(name) for name in "sum mean amax amin nansum nanmean".s
     "aminmax": aminmax,
     "corrcoef": lambda x: np.corrcoef(x),
     "cov": cov,
-    "cummax": running("maximum.accumulate"),
     "cumprod": running("cumprod"),
     "cumsum": running("cumsum"),
     "cumulative_trapezoid": cumulative_trapezoid,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-import tensorlite as tl
+from .compare import CannotSay
 
 
 def sizes(args) -> tuple:
@@ -22,7 +22,6 @@ def diag_embed(x, offset=0, dim1=-2, dim2=-1):
     n = x.shape[-1] + abs(offset)
     mask = np.eye(n, n, offset)
     rows = np.arange(x.shape[-1]) + max(-offset, 0)
-    spread = np.pad(np.zeros(0), (0, n))
     spread = np.zeros(n, int)
     spread[rows] = np.arange(x.shape[-1])
     full = np.take(x, spread, axis=-1)[..., :, None] * mask  # (..., n, n)
@@ -138,18 +137,18 @@ def gather(x, dim, at):
 
 def pad(x, widths, mode="constant", value=0.0):
     """torch names the last axis first, and cuts where a width is negative."""
-    pairs = [(0, 0)] * (x.ndim - len(widths) // 2)
-    pairs += list(zip(widths[::2], widths[1::2]))[::-1]
-    cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(pairs, x.shape))
-    pairs = [(max(a, 0), max(b, 0)) for a, b in pairs]
-    if mode == "constant":
-        return np.pad(x[cut], pairs, constant_values=value or 0)
-    mode = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
-    if mode == "edge":
-        return np.pad(x, pairs, mode=mode)[
-            tuple(slice(max(-a, 0), None) for a, _ in pairs)
-        ]
-    return np.pad(x, pairs, mode=mode)
+    modes = {"replicate": "edge", "circular": "wrap", "reflect": "reflect"}
+    for axis, (before, after) in enumerate(zip(widths[::2], widths[1::2])):
+        axis, added = -1 - axis, (max(before, 0), max(after, 0))
+        kept = slice(max(-before, 0), None if after >= 0 else after)
+        if mode == "constant":
+            edges = [(0, 0)] * x.ndim
+            edges[axis] = added
+            x = np.pad(x, edges, constant_values=value or 0)
+            x = np.moveaxis(np.moveaxis(x, axis, 0)[kept], 0, axis)
+        elif before or after:
+            x = np.take(x, np.pad(np.arange(x.shape[axis]), added, modes[mode])[kept], axis=axis)
+    return x
 
 
 def pixel_shuffle(x, upscale_factor):
@@ -175,9 +174,8 @@ def stacked(name: str):
     return lambda parts: getattr(np, name)(parts)
 
 
-def joined(name: str):
-    """torch's broadcast_tensors(a, b, c), as NumPy's function of a list."""
-    return lambda *arrays: getattr(np, name)(*arrays)
+def atleast(name: str):
+    return lambda x: getattr(np, name)(*(x if isinstance(x, tuple) else (x,)))
 
 
 def meshgrid(*arrays, indexing):
@@ -198,6 +196,18 @@ def block_diag(*blocks):
     return np.concatenate([np.pad(b, w) for b, w in zip(blocks, widths)])
 
 
+def cat(parts, dim=0):
+    if (0,) in [x.shape for x in parts] and any(x.ndim > 1 for x in parts):
+        raise CannotSay("joins an empty vector to a matrix")
+    return np.concatenate(parts, dim)
+
+
+def vander(x, N=None):
+    if x.ndim > 1:
+        raise CannotSay("a stack of vectors")
+    return np.vander(np.ravel(x), N, increasing=True)
+
+
 def same(x, *_, **__):
     return x * 1
 
@@ -208,19 +218,18 @@ NAMES = {
     "mT": lambda x: np.matrix_transpose(x),
     "mH": lambda x: np.matrix_transpose(x),
     "__getitem__": lambda x, *index: x[index[0]],
-    "_unsafe_masked_index": lambda x, mask, index, fill: np.where(mask, x[tuple(index)], fill),
     "alias_copy": same,
     "as_strided": as_strided,
-    "as_strided partial_views": None,
+    "as_strided partial_views": None,  # reads outside of the view
     "as_strided_copy": as_strided,
-    "atleast_1d": joined("atleast_1d"),
-    "atleast_2d": joined("atleast_2d"),
-    "atleast_3d": joined("atleast_3d"),
+    "atleast_1d": atleast("atleast_1d"),
+    "atleast_2d": atleast("atleast_2d"),
+    "atleast_3d": atleast("atleast_3d"),
     "block_diag": block_diag,
-    "broadcast_tensors": joined("broadcast_arrays"),
+    "broadcast_tensors": lambda *arrays: np.broadcast_arrays(*arrays),
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "cartesian_prod": cartesian_prod,
-    "cat": lambda parts, dim=0: np.concatenate(parts, dim),
+    "cat": cat,
     "chunk": chunk,
     "clone": same,
     "column_stack": stacked("column_stack"),
@@ -250,12 +259,10 @@ NAMES = {
     "hstack": stacked("hstack"),
     "index_select": index,
     "linalg.diagonal": lambda x, offset=0, dim1=-2, dim2=-1: np.diagonal(x, offset, dim1, dim2),
-    "linalg.vander": lambda x, N=None: np.vander(x.reshape(-1), N, increasing=True),
-    "masked_select": lambda x, mask: (
-        np.broadcast_to(x, np.broadcast_shapes(x.shape, mask.shape))[
-            np.broadcast_to(mask, np.broadcast_shapes(x.shape, mask.shape))
-        ]
-    ),
+    "linalg.vander": vander,
+    "masked_select": lambda x, mask: np.broadcast_to(x, np.broadcast_shapes(x.shape, mask.shape))[
+        np.broadcast_to(mask, np.broadcast_shapes(x.shape, mask.shape))
+    ],
     "meshgrid": meshgrid,
     "movedim": lambda x, source, target: np.moveaxis(x, source, target),
     "narrow": lambda x, dim, start, length: narrow(x, dim, int(start), length),
@@ -285,7 +292,7 @@ NAMES = {
     "t": lambda x: x.T,
     "t_copy": lambda x: x.T,
     "take": lambda x, at: np.take(x, at),
-    "take_along_dim": tl.take_along_axis,
+    "take_along_dim": lambda x, at, dim=None: np.take_along_axis(x, at, dim),
     "tensor_split": tensor_split,
     "tile": lambda x, dims: np.tile(x, dims),
     "to": same,
