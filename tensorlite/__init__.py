@@ -3,7 +3,7 @@
 To read the code, start with tensor.py. This file only collects the public names.
 """
 
-from . import cuda, nn, numpy_names, optim
+from . import cuda, linalg, nn, numpy_names, optim
 from .erf import erf
 from .functional import (
     attention,
@@ -26,26 +26,7 @@ from .functional import (
     swiglu,
 )
 from .modes import autocast, detect_anomaly, higher_order, no_grad
-from .numpy_ops import (
-    clip,
-    cos,
-    cumsum,
-    einsum,
-    flip,
-    maximum,
-    minimum,
-    pad,
-    prod,
-    roll,
-    sin,
-    split,
-    stack,
-    take,
-    take_along_axis,
-    tril,
-    triu,
-    var,
-)
+from .numpy_ops import *
 from .op import op
 from .ops import (
     abs,

@@ -12,61 +12,12 @@ import operator
 
 import numpy as np
 
+from . import linalg, numpy_ops, ops
 from .arraylike import NUMPY, array_of, whole
 from .functional.softmax import logsumexp
-from .numpy_ops import (
-    clip,
-    cos,
-    cumsum,
-    einsum,
-    flip,
-    maximum,
-    minimum,
-    pad,
-    prod,
-    roll,
-    sin,
-    split,
-    stack,
-    take,
-    take_along_axis,
-    tril,
-    triu,
-    var,
-)
+from .numpy_ops import einsum
 from .op import WAY_OUT
-from .ops import (
-    abs,
-    add,
-    astype,
-    broadcast_to,
-    concatenate,
-    div,
-    exp,
-    expand_dims,
-    getitem,
-    log,
-    masked_fill,
-    matmul,
-    max,
-    mean,
-    min,
-    mul,
-    neg,
-    power,
-    relu,
-    reshape,
-    rsqrt,
-    sigmoid,
-    sqrt,
-    squeeze,
-    sub,
-    sum,
-    swapaxes,
-    tanh,
-    transpose,
-    where,
-)
+from .ops import abs, add, div, getitem, matmul, mul, neg, power, reshape, sub, transpose, where
 from .tensor import Tensor
 
 # =================================================================================================
@@ -113,11 +64,14 @@ Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are di
 # =================================================================================================
 
 
-_methods = (exp, log, sqrt, rsqrt, sin, cos, tanh, sigmoid, relu, abs, clip, masked_fill)
-_methods += (sum, mean, var, max, min, prod, logsumexp, cumsum, astype)
-_methods += (swapaxes, expand_dims, squeeze, broadcast_to, flip, roll, tril, triu, take, split)
-for _op in _methods:
-    setattr(Tensor, _op.__name__, _op)
+_METHODS = """
+    exp log sqrt rsqrt sin cos tanh sigmoid relu abs clip masked_fill
+    sum mean var max min prod cumsum astype
+    swapaxes expand_dims squeeze broadcast_to flip roll tril triu take split
+""".split()
+for _name in _METHODS:
+    setattr(Tensor, _name, getattr(numpy_ops, _name, None) or getattr(ops, _name))
+Tensor.logsumexp = logsumexp
 
 
 def _one_tuple(values):
@@ -143,32 +97,48 @@ Tensor.T = property(transpose)
 
 
 def _by_numpys_signature(function, ours):
-    """`ours` with the signature of NumPy's `function`; raises TypeError for what ours lacks."""
-    name = f"np.{function.__name__}"
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # in NumPy 2.0 the functions written in C have no signature
-        return ours
-    first, *_ = signature.parameters
-    known = inspect.signature(ours).parameters
+    """`ours` with the signature of NumPy's `function`; raises TypeError for what ours lacks.
+
+    Arguments that both require are matched by their place, because NumPy calls the same thing `a`,
+    `x` or `arr`. All others are matched by name.
+    """
 
     def call(*args, **kwargs):
+        try:
+            signature, several, renamed, known = _matched(function, ours)
+        except ValueError:  # in NumPy 2.0 the functions written in C have no signature
+            return ours(*args, **kwargs)
+        name = f"np.{function.__name__}"
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(f"{name}{signature}: {error}") from None
-        x, more, obeyed = given.pop(first), given.pop("kwargs", {}), {}
+        more, obeyed = given.pop("kwargs", {}), {}
+        arrays = given.pop(several, ()) if several else ()
         for key, value in [*given.items(), *more.items()]:
             parameter = signature.parameters.get(key)
             if parameter is None or not _is_default(value, parameter.default):
-                key = _RENAMED.get(key, key)
+                key = renamed.get(key, key)
                 if key not in known or key in obeyed:
                     way = WAY_OUT.get(key, "use .numpy() where no gradient is needed")
                     raise TypeError(f"{name} does not take {key}= for tensors: {way}")
                 obeyed[key] = value
-        return ours(x, **obeyed)
+        return ours(*arrays, **obeyed)
 
     return call
+
+
+@functools.cache
+def _matched(function, ours):
+    """NumPy's signature, its *arguments, what ours calls NumPy's names, and the names of ours."""
+    signature = inspect.signature(function)
+    known = inspect.signature(ours).parameters
+    several = [p.name for p in signature.parameters.values() if p.kind is p.VAR_POSITIONAL]
+    required = [
+        [p.name for p in parameters.values() if p.default is p.empty and p.kind not in (2, 4)]
+        for parameters in (signature.parameters, known)
+    ]
+    return signature, "".join(several), _RENAMED | dict(zip(*required)), known
 
 
 def _is_default(value, default) -> bool:
@@ -194,15 +164,24 @@ def _numpys_einsum(subscripts, *operands, optimize=None, **refused) -> Tensor:
     return einsum(subscripts, *operands)
 
 
-_ufuncs = (add, power, exp, log, sqrt, sin, cos, tanh, abs, maximum, minimum, matmul)
-for _op in _ufuncs:
-    NUMPY[getattr(np, _op.__name__)] = _op
-_functions = (clip, sum, mean, var, max, min, prod, cumsum, reshape, transpose, swapaxes)
-_functions += (expand_dims, squeeze, flip, roll, tril, triu, broadcast_to, concatenate, stack)
-_functions += (take, take_along_axis, pad, split)
-for _op in _functions:
-    _function = getattr(np, _op.__name__)
-    NUMPY[_function] = _by_numpys_signature(_function, _op)
+_OPS = """
+    add power exp log sqrt tanh abs matmul sum mean max min
+    reshape transpose swapaxes expand_dims squeeze broadcast_to concatenate
+""".split()
+
+
+def _register(names, room, numpys) -> None:
+    """Make `numpys.name` call `room.name` for each of the names that NumPy's module has."""
+    for name in names:
+        function, ours = getattr(numpys, name, None), getattr(room, name)
+        if function is not None:
+            ufunc = isinstance(function, np.ufunc)
+            NUMPY[function] = ours if ufunc else _by_numpys_signature(function, ours)
+
+
+_register(_OPS, ops, np)
+_register(numpy_ops.__all__, numpy_ops, np)
+_register(linalg.__all__, linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}

@@ -11,7 +11,7 @@ between the two one-sided slopes: at 0, abs and relu have the gradient 0; maximu
 min share the gradient equally among ties.
 
 `abs`, `sum`, `max` and `min` are defined here, so within this file these names do not mean Python's
-built-in functions. numpy_ops.py has more of NumPy's functions.
+built-in functions. numpy_ops/ has more of NumPy's functions.
 """
 
 from __future__ import annotations

@@ -7,21 +7,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tensorlite.testing import arrays, broadcastable, shapes
+from tests.cases import elementwise, linalg, order, products, reductions, statistics
+from tests.cases import shapes as shape_cases
+from tests.cases.drawing import draw_axis, shape_with, table
 
-CASES = {}
-
-
-def case(*names):
-    def register(function):
-        for name in names:
-            CASES[name] = st.composite(function)()
-        return function
-
-    return register
-
-
-def shape_with(draw, **limits):
-    return draw(shapes(**{"min_dims": 1, "max_side": 3} | limits))
+CASES, case = table()
+LACKING = {}
+for room in (elementwise, reductions, order, statistics, products, shape_cases, linalg):
+    CASES |= room.CASES
+    LACKING |= room.LACKING
 
 
 # ---- arithmetic and elementwise functions ----
@@ -33,14 +27,6 @@ def pair(draw):
     return [draw(arrays(first)), draw(arrays(second))], {}
 
 
-@case("maximum", "minimum")
-def pair_apart(draw):
-    first, second = draw(broadcastable(2))
-    x, y = draw(arrays(first, "distinct")), draw(arrays(second, "distinct"))
-    grid = np.round(x / 0.1) * 0.1, np.round(y / 0.1) * 0.1  # multiples of 0.1, then 0.05 apart
-    return [grid[0], grid[1] + 0.05], {}
-
-
 @case("power")
 def power(draw):
     first, second = draw(broadcastable(2))
@@ -50,7 +36,7 @@ def power(draw):
     return [draw(arrays(first, "positive")), exponent], {}
 
 
-@case("neg", "exp", "sin", "cos", "tanh", "sigmoid", "erf", "abs", "relu", "silu")
+@case("neg", "exp", "tanh", "sigmoid", "erf", "abs", "relu", "silu")
 def unary(draw):
     return [draw(arrays())], {}
 
@@ -69,13 +55,6 @@ def swiglu(draw):
 @case("gelu")
 def gelu(draw):
     return [draw(arrays())], {"approximate": draw(st.sampled_from(["tanh", "none"]))}
-
-
-@case("clip")
-def clip(draw):
-    bounds = st.sampled_from([None, -1.0, 0.1]), st.sampled_from([None, 1.0, 5])
-    x = np.round(draw(arrays()) / 0.3) * 0.3 + 0.05  # off the bounds
-    return [x], {"min": draw(bounds[0]), "max": draw(bounds[1])}
 
 
 @case("where")
@@ -110,20 +89,13 @@ def drop(draw):
 # ---- reductions ----
 
 
-def draw_axis(draw, ndim):
-    """None, an axis from either end, or a tuple of axes."""
-    axes = st.integers(-ndim, ndim - 1) if ndim else st.none()
-    several = st.sets(st.integers(0, ndim - 1), min_size=1).map(tuple) if ndim else st.none()
-    return draw(st.one_of(st.none(), axes, several))
-
-
-@case("sum", "prod")
+@case("sum")
 def reduction(draw):
     x = draw(arrays())
     return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
 
 
-@case("mean", "var", "max", "min")
+@case("mean", "max", "min")
 def reduction_of_some(draw):
     x = draw(arrays(shapes(min_side=1), "distinct"))
     return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
@@ -133,12 +105,6 @@ def reduction_of_some(draw):
 def logsumexp(draw):
     x = draw(arrays(shapes(min_side=1)))
     return [x], {"axis": draw_axis(draw, x.ndim), "keepdims": draw(st.booleans())}
-
-
-@case("cumsum")
-def cumsum(draw):
-    x = draw(arrays())
-    return [x], {"axis": draw(st.sampled_from([None, *range(-x.ndim, x.ndim)]))}
 
 
 @case("softmax", "log_softmax")
@@ -157,18 +123,6 @@ def matmul(draw):
     x = draw(st.sampled_from([(k,), (n, k), (*first, n, k)]))
     y = draw(st.sampled_from([(k,), (k, m), (*second, k, m)]))
     return [draw(arrays(x)), draw(arrays(y))], {}
-
-
-@case("einsum")
-def einsum(draw):
-    """Operands with letters drawn at random: repeated in one, in several, summed, kept."""
-    sizes = {c: draw(st.integers(0, 3)) for c in "abcd"}
-    letters = st.lists(st.sampled_from("abcd"), max_size=3).map("".join)
-    inputs = draw(st.lists(letters, min_size=1, max_size=3))
-    known = sorted(set("".join(inputs)))
-    output = "".join(draw(st.permutations(known)))[: draw(st.integers(0, len(known)))]
-    parts = [draw(arrays(tuple(sizes[c] for c in names))) for names in inputs]
-    return [parts], {"subscripts": ",".join(inputs) + "->" + output}
 
 
 @case("linear")
@@ -219,38 +173,6 @@ def squeeze(draw):
     return [draw(arrays(tuple(shape)))], {"axis": axis}
 
 
-@case("flip")
-def flip(draw):
-    x = draw(arrays())
-    return [x], {"axis": draw_axis(draw, x.ndim)}
-
-
-@case("roll")
-def roll(draw):
-    x = draw(arrays(shapes(min_dims=1)))
-    shift = st.integers(-5, 5)
-    axis = draw(st.sampled_from([None, *range(-x.ndim, x.ndim), tuple(range(x.ndim))]))
-    several = isinstance(axis, tuple)
-    return [x], {
-        "shift": tuple(draw(shift) for _ in axis) if several else draw(shift),
-        "axis": axis,
-    }
-
-
-@case("tril", "triu")
-def triangle(draw):
-    return [draw(arrays(shapes(min_dims=2)))], {"k": draw(st.integers(-2, 2))}
-
-
-@case("pad")
-def pad(draw):
-    x = draw(arrays())
-    width = st.integers(0, 2)
-    pairs = [(draw(width), draw(width)) for _ in range(x.ndim)]
-    widths = draw(st.sampled_from([draw(width), (1, 2), pairs if pairs else 1]))
-    return [x], {"pad_width": widths, "constant_values": draw(st.sampled_from([0, 2]))}
-
-
 @case("broadcast_to")
 def broadcast_to(draw):
     x, other = draw(broadcastable(2))
@@ -291,17 +213,6 @@ def scatter_add(draw):
     [x], static = draw(CASES["getitem"])
     shape = np.shape(x[static["index"]])
     return [draw(arrays(shape))], {"shape": x.shape, "index": static["index"]}
-
-
-@case("take_along_axis")
-def take_along_axis(draw):
-    x = draw(arrays(shapes(min_dims=1, min_side=1)))
-    axis = draw(st.integers(-x.ndim, x.ndim - 1))
-    shape = list(x.shape)
-    shape[axis] = draw(st.integers(0, 4))
-    n = x.shape[axis]
-    indices = np.random.default_rng(draw(st.integers(0, 99))).integers(-n, n, shape)
-    return [x], {"indices": indices, "axis": axis}
 
 
 @case("embedding")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.functional.attention import LARGE, _boxes, _may_exceed
 from tensorlite.testing import check_grads
+from tests.cases import FUNCTIONS, function_of
 from tests.op_cases import CASES
 
 # The module: `functional.attention` is the operation of that name.
@@ -28,23 +29,23 @@ def flat(arrays):
     return arrays, lambda values: list(values)
 
 
-def check_case(op, arrays, static):
+def check_case(function, arrays, static):
     values, again = flat(arrays)
-    check_grads(lambda *args: op(*again(args), **static), values)
+    check_grads(lambda *args: function(*again(args), **static), values)
 
 
-def check_dtype(op, arrays, static):
+def check_dtype(function, arrays, static):
     """float32 in, float32 out, for the value and all gradients; equal to float64's."""
     values, again = flat(arrays)
     floats = [i for i, v in enumerate(values) if getattr(v, "dtype", None) == np.float64]
-    if op.name == "astype":
+    if function is tl.astype:
         static = static | {"dtype": np.float32}
     results = []
     for dtype in (np.float32, np.float64):
         args = list(values)
         for i in floats:
             args[i] = tl.tensor(values[i], dtype=dtype, requires_grad=True)
-        y = op(*again(args), **static)
+        y = function(*again(args), **static)
         gradients = tl.grad(y, [args[i] for i in floats], gradient=np.ones(y.shape))
         results.append([y, *gradients])
         if dtype == np.float32:
@@ -54,7 +55,7 @@ def check_dtype(op, arrays, static):
         np.testing.assert_allclose(single.data, double.data, rtol=2e-3, atol=2e-3)
 
 
-def check_unneeded(op, arrays, static):
+def check_unneeded(function, arrays, static):
     """An input that needs no gradient changes nothing about the gradients of the others."""
     values, again = flat(arrays)
     floats = [i for i, v in enumerate(values) if getattr(v, "dtype", None) == np.float64]
@@ -62,43 +63,43 @@ def check_unneeded(op, arrays, static):
     args = list(values)
     for i, t in zip(floats, tensors):
         args[i] = t
-    y = op(*again(args), **static)
+    y = function(*again(args), **static)
     expected = tl.grad(y, tensors, gradient=np.ones(y.shape))
     for i, t, g in zip(floats, tensors, expected):
         alone = list(values)
         alone[i] = t
-        y = op(*again(alone), **static)
+        y = function(*again(alone), **static)
         (g_alone,) = tl.grad(y, t, gradient=np.ones(y.shape))
         np.testing.assert_allclose(g_alone.data, g.data, rtol=1e-12, atol=1e-15)
 
 
-def check_all(op, arrays, static):
-    check_case(op, arrays, static)
-    check_dtype(op, arrays, static)
-    check_unneeded(op, arrays, static)
+def check_all(function, arrays, static):
+    check_case(function, arrays, static)
+    check_dtype(function, arrays, static)
+    check_unneeded(function, arrays, static)
 
 
 def test_every_operation_has_a_case():
-    assert set(CASES) == set(tl.OPS)
+    assert set(CASES) == set(tl.OPS) | FUNCTIONS
 
 
-@pytest.mark.parametrize("name", sorted(tl.OPS))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_walk(name):
     @given(CASES[name])
     def walk(arguments):
-        check_all(tl.OPS[name], *arguments)
+        check_all(function_of(name), *arguments)
 
     walk()
 
 
-@pytest.mark.parametrize("name", sorted(tl.OPS))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_second_derivatives(name):
     @settings(max_examples=12)
     @given(CASES[name])
     def walk(arguments):
         arrays, static = arguments
         values, again = flat(arrays)
-        check_grads(lambda *args: tl.OPS[name](*again(args), **static), values, order=2)
+        check_grads(lambda *args: function_of(name)(*again(args), **static), values, order=2)
 
     walk()
 

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.testing import arrays, broadcastable, shapes
+from tests.cases import named
 from tests.op_cases import CASES
+from tests.oracle_tables import elementwise, linalg, order, products, reductions, statistics
+from tests.oracle_tables import shapes as shape_tables
 
 torch = pytest.importorskip("torch", reason="PyTorch is what these tests compare with")
 F = torch.nn.functional
@@ -179,6 +182,7 @@ SAME_NAME = (
 THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "power": torch.pow,
     "silu": F.silu,
+    "swiglu": lambda gate, up: F.silu(gate) * up,
     "gelu": lambda x, approximate="tanh": F.gelu(x, approximate=approximate),
     "clip": clip,
     "astype": lambda x, dtype: x.to(dtype),
@@ -253,6 +257,11 @@ DIFFERENCES = {
 # ---- comparing ----
 
 DTYPES = st.sampled_from([np.float32, np.float64])
+for room in (elementwise, reductions, order, statistics, products, shape_tables, linalg):
+    THEIRS |= room.THEIRS
+    EXCEPTIONS |= room.EXCEPTIONS
+    DIFFERENCES |= room.DIFFERENCES
+
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 # A vector whose values are all equal: its rounding is divided by sqrt(eps).
 ROOM = {"layer_norm": 10}
@@ -316,8 +325,7 @@ def same(ours, theirs, room=1):
 def check(name, args, static, dtype):
     """Values and gradients of our function are those of torch's."""
     args = list(args)
-    function = tl.OPS.get(name) or getattr(tl, name)
-    ours = outcome(function, mapped(lambda a: our_leaf(a, dtype), args), static)
+    ours = outcome(named(name), mapped(lambda a: our_leaf(a, dtype), args), static)
     theirs = outcome(
         THEIRS[name],
         mapped(lambda a: their_leaf(a, dtype), args),
@@ -329,35 +337,6 @@ def check(name, args, static, dtype):
 
 
 # ---- arguments beside those of op_cases.py ----
-
-
-@st.composite
-def stack_case(draw):
-    shape = draw(shapes())
-    parts = draw(st.lists(arrays(shape), min_size=1, max_size=3))
-    return [parts], {"axis": draw(st.integers(-len(shape) - 1, len(shape)))}
-
-
-@st.composite
-def split_case(draw):
-    x = draw(arrays(shapes(min_dims=1)))
-    axis = draw(st.integers(-x.ndim, x.ndim - 1))
-    n = x.shape[axis]
-    sections = [k for k in range(1, 5) if n % k == 0]
-    cuts = st.lists(st.integers(-n - 1, n + 1), max_size=3)  # in any order, as slices
-    return [x], {
-        "indices_or_sections": draw(st.one_of(st.sampled_from(sections), cuts)),
-        "axis": axis,
-    }
-
-
-@st.composite
-def take_case(draw):
-    x = draw(arrays(shapes(min_dims=1, min_side=1)))
-    axis = draw(st.sampled_from([None, *range(-x.ndim, x.ndim)]))
-    n = x.size if axis is None else x.shape[axis]
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    return [x], {"indices": rng.integers(-n, n, draw(shapes(max_dims=2))), "axis": axis}
 
 
 @st.composite
@@ -434,9 +413,6 @@ def astype_case(draw):
 
 
 MORE_CASES = {
-    "stack": stack_case(),
-    "split": split_case(),
-    "take": take_case(),
     "scaled_dot_product_attention": attention_case(),
     "getitem": index_case(),
     "cross_entropy": cross_entropy_case(),
@@ -469,7 +445,8 @@ def test_every_function_is_in_a_table():
         for name, value in vars(tl).items()
         if str(getattr(value, "__module__", "")).startswith(FUNCTIONS)
     }
-    assert set(THEIRS) | set(EXCEPTIONS) == public | set(tl.OPS)
+    in_linalg = {name for name in CASES if name.startswith("linalg.")}
+    assert set(THEIRS) | set(EXCEPTIONS) == public | set(tl.OPS) | in_linalg
     assert not set(THEIRS) & set(EXCEPTIONS)
 
 
@@ -658,7 +635,7 @@ def test_einsum_known_forms(subscripts, shapes):
 # ---- second derivatives ----
 
 
-OURS = SimpleNamespace(**{name: tl.OPS.get(name) or getattr(tl, name) for name in THEIRS})
+OURS = SimpleNamespace(**{name: named(name) for name in THEIRS})
 TORCH = SimpleNamespace(**THEIRS)
 
 # Scalar functions of x (n, m), in the words of either library.

@@ -1,0 +1,16 @@
+"""NumPy's differentiable functions beyond those of ops.py, which should be read first.
+
+A function that needs a gradient of its own is an `@op`, in the same form as in ops.py. Most others
+are one line composed of functions that have one.
+"""
+
+from . import elementwise, order, products, reductions, shapes, statistics
+from .elementwise import *
+from .order import *
+from .products import *
+from .reductions import *
+from .shapes import *
+from .statistics import *
+
+_ROOM = (elementwise, reductions, order, statistics, products, shapes)
+__all__ = [name for module in _ROOM for name in module.__all__]
