@@ -16,6 +16,15 @@ def _sizes(values: list) -> list:
     return [abs(y) for y in values]
 
 
+def _rows(values: list, transposed: bool) -> list:
+    """Of singular vectors those that belong to a singular value; the others are any basis."""
+    if len(values) < 3:
+        return values
+    u, s, v = values
+    k = s.shape[-1]
+    return _sizes([u[..., :k], s, v[..., :k, :] if transposed else v[..., :k]])
+
+
 def _first(values: list) -> list:
     return values[:1]
 
@@ -24,9 +33,9 @@ COMPARED: dict[str, Callable[[list], list]] = {
     "linalg.eigh": _sizes,
     "linalg.lstsq": _first,
     "linalg.qr": _sizes,
-    "linalg.svd": _sizes,
+    "linalg.svd": lambda values: _rows(values, True),
     "qr": _sizes,
-    "svd": _sizes,
+    "svd": lambda values: _rows(values, False),
     "triangular_solve": _first,
 }
 

@@ -135,12 +135,18 @@ def gather(x, dim, at):
     return np.take_along_axis(x[cut], rows, dim).reshape(at.shape)
 
 
+def take_along_dim(x, at, dim=None):
+    return np.take_along_axis(x, at.ravel() if dim is None else at, dim)
+
+
 def pad(x, widths, mode="constant", value=0.0):
     """torch names the last axis first, and cuts where a width is negative."""
     modes = {"replicate": "edge", "circular": "wrap", "reflect": "reflect"}
     for axis, (before, after) in enumerate(zip(widths[::2], widths[1::2])):
         axis, added = -1 - axis, (max(before, 0), max(after, 0))
         kept = slice(max(-before, 0), None if after >= 0 else after)
+        if mode == "circular" and min(before, after) < 0:
+            raise CannotSay("cuts and wraps around")
         if mode == "constant":
             edges = [(0, 0)] * x.ndim
             edges[axis] = added
@@ -175,7 +181,7 @@ def stacked(name: str):
 
 
 def atleast(name: str):
-    return lambda x: getattr(np, name)(*(x if isinstance(x, tuple) else (x,)))
+    return lambda x: getattr(np, name)(*(x if isinstance(x, (tuple, list)) else (x,)))
 
 
 def meshgrid(*arrays, indexing):
@@ -292,7 +298,7 @@ NAMES = {
     "t": lambda x: x.T,
     "t_copy": lambda x: x.T,
     "take": lambda x, at: np.take(x, at),
-    "take_along_dim": lambda x, at, dim=None: np.take_along_axis(x, at, dim),
+    "take_along_dim": take_along_dim,
     "tensor_split": tensor_split,
     "tile": lambda x, dims: np.tile(x, dims),
     "to": same,
