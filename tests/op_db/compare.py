@@ -40,8 +40,8 @@ def entries() -> list:
 
 
 def full_name(op) -> str:
-    """The name of an entry and of its variant, as in "round decimals_3"."""
-    return f"{op.name} {op.variant_test_name}".strip()
+    """The name of an entry and of its variant, as in "round|decimals_3"."""
+    return f"{op.name}|{op.variant_test_name}".rstrip("|")
 
 
 def samples(op) -> Iterator:
@@ -52,7 +52,7 @@ def samples(op) -> Iterator:
     return op.sample_inputs("cpu", torch.float64, requires_grad=True)
 
 
-def differences(
+def difference(
     op, sample, ours: Callable, orders: int = 3, compared: Callable = list, room: float = 1
 ) -> Difference | None:
     """The first difference between `ours` and PyTorch's entry `op` for a sample, or None.

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 
-from . import elementwise, networks, products, reductions, shapes
+from . import elementwise, networks, products, reductions, scattered, shapes
 from .compare import full_name
+from .reasons import reason_missing
 
-NAMES: dict[str, Callable | None] = (
-    elementwise.NAMES | networks.NAMES | products.NAMES | reductions.NAMES | shapes.NAMES
+NAMES: dict[str, Callable] = (
+    elementwise.NAMES
+    | networks.NAMES
+    | products.NAMES
+    | reductions.NAMES
+    | scattered.NAMES
+    | shapes.NAMES
 )
 
 
@@ -41,6 +47,6 @@ COMPARED: dict[str, Callable[[list], list]] = {
 
 
 def how_to_say(op) -> Callable | None:
-    """Our function of an entry's arguments, or None; a variant's own comes first."""
+    """Our function of an entry's arguments, a variant's own first, or None if there is none."""
     name = full_name(op)
-    return NAMES[name] if name in NAMES else NAMES.get(op.name)
+    return None if reason_missing(name) else NAMES.get(name, NAMES.get(op.name))

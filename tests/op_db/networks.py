@@ -165,6 +165,13 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     return reduced(loss, reduction)
 
 
+def linear_cross_entropy(x, w, target, reduction="mean", ignore_index=None, **named):
+    if w.ndim > 2 or target.dtype.kind != "i" or reduction == "none" or named:
+        raise CannotSay("probabilities, weights of classes, a bias, or one loss for each row")
+    ignored = -100 if ignore_index is None else ignore_index
+    return tl.linear_cross_entropy(x, w, target, ignore_index=ignored, reduction=reduction)
+
+
 def normalized(x, axes, eps):
     return (x - np.mean(x, axis=axes, keepdims=True)) / np.sqrt(
         np.var(x, axis=axes, keepdims=True) + eps
@@ -268,6 +275,7 @@ NAMES = {
     "nn.functional.kl_div": kl_div,
     "nn.functional.l1_loss": elementwise_loss(lambda x, y: np.abs(x - y)),
     "nn.functional.layer_norm": layer_norm,
+    "nn.functional.linear_cross_entropy": linear_cross_entropy,
     "nn.functional.margin_ranking_loss": margin_ranking,
     "nn.functional.mse_loss": elementwise_loss(lambda x, y: (x - y) ** 2),
     "nn.functional.multilabel_soft_margin_loss": multilabel_soft_margin,

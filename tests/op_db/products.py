@@ -8,7 +8,7 @@ from .compare import CannotSay
 from .reductions import vector_norm
 
 SAME_NAME = "matmul dot vdot inner outer kron trace"
-SAME_LINALG = "cholesky cond det inv matrix_power matrix_rank multi_dot slogdet solve"
+SAME_LINALG = "cholesky cond det inv matrix_power multi_dot slogdet solve"
 
 
 def numpys(name: str):
@@ -29,6 +29,11 @@ def addbmm(x, a, b, beta=1, alpha=1):
 
 def cdist(x, y, p=2.0, compute_mode=None):
     return vector_norm(x[..., :, None, :] - y[..., None, :, :], p, -1)
+
+
+def pdist(x, p=2.0):
+    i, j = np.triu_indices(x.shape[0], 1)
+    return vector_norm(x[i] - x[j], p, -1)
 
 
 def cholesky(x, upper=False):
@@ -164,7 +169,7 @@ NAMES |= {f"linalg.{name}": linalg(name) for name in SAME_LINALG.split()} | {
     "linalg.multi_dot": lambda arrays: np.linalg.multi_dot(arrays),
     "linalg.norm": norm,
     "linalg.pinv": pinv,
-    "linalg.pinv singular": lambda a, b: np.linalg.pinv(a @ np.matrix_transpose(b)),
+    "linalg.pinv|singular": lambda a, b: np.linalg.pinv(a @ np.matrix_transpose(b)),
     "linalg.qr": qr,
     "linalg.slogdet": slogdet,
     "linalg.solve": solve,
@@ -182,6 +187,7 @@ NAMES |= {f"linalg.{name}": linalg(name) for name in SAME_LINALG.split()} | {
         np.einsum("...i,oij,...j->...o", x, w, y) + (0 if b is None else b)
     ),
     "nn.functional.linear": lambda x, w, b=None: tl.linear(x, w.T, b),
+    "nn.functional.pdist": pdist,
     "norm": flat_norm,
     "pinverse": lambda x: np.linalg.pinv(x),
     "qr": old_qr,

@@ -6,6 +6,8 @@ import numpy as np
 
 import tensorlite as tl
 
+from .compare import CannotSay
+
 
 def axes(x, dim):
     """The axis of a reduction: None for no axes, (), and for a 0-d array."""
@@ -49,18 +51,13 @@ def extreme(name: str):
 
 
 def median(name: str):
-    """torch's median is the lower of two middle elements."""
+    def middle(x, dim=None, keepdim=False):
+        n = x.size if dim is None or x.ndim == 0 else x.shape[dim]
+        if n % 2 == 0 or np.isnan(getattr(x, "data", x)).any():
+            raise CannotSay("torch gives the lower of two middle elements, NumPy their mean")
+        return getattr(np, name)(x, axis=axes(x, dim), keepdims=keepdim)
 
-    def lower(x, dim=None, keepdim=False):
-        return kthvalue(
-            *(
-                (x, (x.shape[dim] + 1) // 2, dim, keepdim)
-                if dim is not None and x.ndim
-                else (np.ravel(x), (x.size + 1) // 2)
-            )
-        )
-
-    return lower
+    return middle
 
 
 def quantile(name: str):
@@ -164,12 +161,13 @@ NAMES = {name: over_axes(name) for name in "sum mean amax amin nansum nanmean".s
     "kthvalue": kthvalue,
     "linalg.vector_norm": vector_norm,
     "logsumexp": logsumexp,
-    "max reduction_no_dim": extreme("max"),
-    "max reduction_with_dim": extreme("max"),
+    "max|reduction_no_dim": extreme("max"),
+    "max|reduction_with_dim": extreme("max"),
     "median": median("median"),
-    "min reduction_no_dim": extreme("min"),
-    "min reduction_with_dim": extreme("min"),
+    "min|reduction_no_dim": extreme("min"),
+    "min|reduction_with_dim": extreme("min"),
     "msort": lambda x: np.sort(x, axis=0),
+    "nanmedian": median("nanmedian"),
     "nanquantile": quantile("nanquantile"),
     "prod": prod,
     "quantile": quantile("quantile"),

@@ -1,5 +1,6 @@
 """PyTorch's operations that rearrange, cut, join and index, said with NumPy's functions."""
 
+import itertools
 import math
 
 import numpy as np
@@ -108,12 +109,21 @@ def unfold(x, dimension, size, step):
     return np.moveaxis(windows, dimension % x.ndim + 1, -1)
 
 
+def strided(size, stride, storage_offset=0):
+    """The flat positions of torch's as_strided, which strides over contiguous memory."""
+    axes = [(-1,) + (1,) * (len(size) - 1 - i) for i in range(len(size))]
+    steps = [np.reshape(np.arange(n) * s, a) for n, s, a in zip(size, stride, axes)]
+    return sum(steps, np.array(storage_offset))
+
+
 def as_strided(x, size, stride, storage_offset=0):
-    at = storage_offset + sum(
-        np.reshape(np.arange(n) * step, (-1,) + (1,) * (len(size) - 1 - i))
-        for i, (n, step) in enumerate(zip(size, stride))
-    )
-    return np.take(x, at)
+    return np.take(x, strided(size, stride, storage_offset))
+
+
+def combinations(x, r=2, with_replacement=False):
+    draw = itertools.combinations_with_replacement if with_replacement else itertools.combinations
+    rows = np.array(list(draw(range(x.size), r)), int)
+    return x[rows.reshape(-1, r)]
 
 
 def squeeze(x, dim=None):
@@ -226,7 +236,6 @@ NAMES = {
     "__getitem__": lambda x, *index: x[index[0]],
     "alias_copy": same,
     "as_strided": as_strided,
-    "as_strided partial_views": None,  # reads outside of the view
     "as_strided_copy": as_strided,
     "atleast_1d": atleast("atleast_1d"),
     "atleast_2d": atleast("atleast_2d"),
@@ -239,6 +248,7 @@ NAMES = {
     "chunk": chunk,
     "clone": same,
     "column_stack": stacked("column_stack"),
+    "combinations": combinations,
     "constant_pad_nd": lambda x, widths, value=0: pad(x, widths, "constant", value),
     "contiguous": same,
     "diag": lambda x, diagonal=0: np.diag(x, diagonal),
