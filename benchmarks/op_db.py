@@ -18,28 +18,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests/op_db
 
-from tests.op_db.compare import CannotSay, difference, entries, full_name, samples
-from tests.op_db.names import COMPARED, how_to_say
-from tests.op_db.reasons import DIFFERENCES, MISSING, ROOM, reason_missing
+from tests.op_db.compare import CannotSay, entries, full_name, samples
+from tests.op_db.names import how_to_say, judge
+from tests.op_db.reasons import DIFFERENCES, MISSING, reason_missing
 
 
 def compare(op, chosen: bool) -> collections.Counter:
     """Compare all samples of an entry, print those that differ, and count the outcomes."""
-    name, counts = full_name(op), collections.Counter()
-    ours, compared = how_to_say(op), COMPARED.get(op.name, list)
-    shown = set()
+    counts, shown = collections.Counter(), set()
+    known = op.name in DIFFERENCES
     for i, sample in enumerate(samples(op)):
         try:
-            found = difference(op, sample, ours, 3, compared, ROOM.get(op.name, (1, ""))[0])
+            found = judge(op, sample)
         except CannotSay:
             counts["not said"] += 1
             continue
         counts["compared"] += 1
         if found:
-            known = op.name in DIFFERENCES
             counts["known" if known else "wrong"] += 1
             if chosen or not (known or found.what in shown):
-                print(f"{name}, sample {i}: {found.what}: {found.words}")
+                print(f"{full_name(op)}, sample {i}: {found.what}: {found.words}")
             shown.add(found.what)
     return counts
 

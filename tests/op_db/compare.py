@@ -54,25 +54,33 @@ def samples(op) -> Iterator:
 
 
 def difference(
-    op, sample, ours: Callable, orders: int = 3, compared: Callable = list, room: float = 1
+    op,
+    sample,
+    ours: Callable,
+    orders: int = 3,
+    prepared: Callable = lambda x: x,
+    compared: Callable = list,
+    room: float = 1,
 ) -> Difference | None:
     """The first difference between `ours` and PyTorch's entry `op` for a sample, or None.
 
     `orders` is how far to compare: 1 the values, 2 the first gradients too, 3 the second too.
-    `compared` chooses from a list of results what is compared. `room` multiplies the tolerance.
+    `prepared` is applied to the first argument in both libraries, and `compared` chooses from a
+    list of results what is compared. `room` multiplies the tolerance.
     Raises CannotSay for a sample that NumPy's function does not take by design.
     """
 
-    def results_of(values) -> list:
-        return compared([y for y in flattened(values) if is_float(y)])
+    def results(function, first, *args, **kwargs) -> list:
+        values = flattened(function(prepared(first), *args, **kwargs))
+        return compared([y for y in values if is_float(y)])
 
     args = [sample.input, *sample.args]
     converted: dict[int, tl.Tensor] = {}
-    our_args = mapped(lambda a: to_ours(a, converted), [args, sample.kwargs])
+    our_args, our_kwargs = mapped(lambda a: to_ours(a, converted), [args, sample.kwargs])
     leaves = [t for t in flattened([args, sample.kwargs]) if needs_gradient(t)]
     leaves = list({id(t): t for t in leaves}.values())
     orders = min(orders, 2 + op.supports_gradgrad)
-    theirs = torchs_results(lambda: results_of(op(*args, **sample.kwargs)), leaves, orders)
+    theirs = torchs_results(lambda: results(op, *args, **sample.kwargs), leaves, orders)
     try:
         our_leaves = [converted[id(t)] for t in leaves]
         results = our_results(
@@ -80,7 +88,7 @@ def difference(
         )
     except (TypeError, ValueError, AttributeError, NotImplementedError, IndexError) as error:
         return Difference("raises", f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    for what, a, b in zip(ORDERS, results, theirs):
+    for what, a, b in zip(ORDERS, found, theirs):
         if words := first_difference(a, b, TOLERANCE * room):
             return Difference(what, words)
     return None

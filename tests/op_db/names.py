@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from . import elementwise, networks, products, reductions, scattered, shapes
-from .compare import full_name
-from .reasons import reason_missing
+from .compare import Difference, difference, full_name
+from .reasons import ROOM, reason_missing
 
 NAMES: dict[str, Callable] = (
     elementwise.NAMES
@@ -46,7 +46,37 @@ COMPARED: dict[str, Callable[[list], list]] = {
 }
 
 
+def _symmetric(x):
+    return (x + x.swapaxes(-1, -2)) / 2
+
+
+# What is done to the first argument in both libraries: NumPy's functions of symmetric matrices read
+# one triangle, which gets the whole gradient of ours, while PyTorch's is spread over both.
+PREPARED: dict[str, Callable] = {
+    "cholesky": _symmetric,
+    "linalg.cholesky": _symmetric,
+    "linalg.cholesky_ex": _symmetric,
+    "linalg.eigh": _symmetric,
+    "linalg.eigvalsh": _symmetric,
+    "linalg.pinv|hermitian": _symmetric,
+}
+
+
 def how_to_say(op) -> Callable | None:
     """Our function of an entry's arguments, a variant's own first, or None if there is none."""
     name = full_name(op)
     return None if reason_missing(name) else NAMES.get(name, NAMES.get(op.name))
+
+
+def judge(op, sample, orders: int = 3) -> Difference | None:
+    """The first difference between PyTorch's entry and ours for a sample; see `difference`."""
+    name = full_name(op)
+    return difference(
+        op,
+        sample,
+        how_to_say(op),
+        orders,
+        PREPARED.get(name, lambda x: x),
+        COMPARED.get(op.name, list),
+        ROOM.get(op.name, (1, ""))[0],
+    )

@@ -95,11 +95,13 @@ def solve(a, b, left=True):
 
 
 def svd(x, full_matrices=True):
+    if full_matrices and x.shape[-1] != x.shape[-2]:
+        raise CannotSay("vectors that belong to no singular value have no derivative")
     return np.linalg.svd(x, full_matrices)
 
 
 def old_svd(x, some=True):
-    u, s, vh = np.linalg.svd(x, not some)
+    u, s, vh = svd(x, not some)
     return u, s, np.matrix_transpose(vh)
 
 

@@ -63,7 +63,6 @@ DIFFERENCES = {
 
 # Where the last digits differ more than elsewhere: a factor for the tolerance, and why.
 ROOM = {
-    "cov": (1e3, "PyTorch computes with the float32 weights of these samples in float32"),
     "nn.functional.hardsigmoid": (1e3, "PyTorch's derivative is 1/6 in float32"),
 }
 

@@ -115,6 +115,8 @@ def cumulative_trapezoid(y, x=None, dx=1.0, dim=-1):
 
 
 def cov(x, correction=1, fweights=None, aweights=None):
+    if aweights is not None:
+        raise CannotSay("weights of float32, with which torch computes in float32")
     return np.cov(x, ddof=correction, fweights=fweights, aweights=aweights)
 
 
