@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arraylike import is_float
+from .conduct import complaints
 from .differences import LOW
 from .judge import Tolerance, judge
 from .probe import Probe, precision
@@ -79,6 +80,7 @@ def examine_vjp(
     return Report(
         verdict,
         found.wrong or found.unknown,
+        complaints(value, vjp, args, weight),
         notes=notes,
         counts=found.counts,
         precision=found.precision,
