@@ -7,8 +7,9 @@ gradient is, what differences of the values give, and the error of these differe
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
+
+from .summary import SUMMARY
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ class Report:
     precision: float = 0.0
 
     def __post_init__(self):
-        SUMMARY.verdicts[self.verdict] += 1
-        if self.verdict == "right":
-            SUMMARY.precision = max(SUMMARY.precision, self.precision)
+        SUMMARY.add(self.verdict, self.precision)
 
     @property
     def ok(self) -> bool:
@@ -95,17 +94,6 @@ class Report:
         if self.mistake:
             lines.append(f"it looks like this: {self.mistake.words}")
         return "\n".join(lines + self.complaints + self.notes)
-
-
-@dataclass
-class Summary:
-    """How often each verdict was given, and the worst precision of a gradient found right."""
-
-    verdicts: Counter = field(default_factory=Counter)
-    precision: float = 0.0
-
-
-SUMMARY = Summary()  # of all reports made by this process; plugin.py prints it
 
 
 class WrongGradient(AssertionError):
