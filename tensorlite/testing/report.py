@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from .summary import SUMMARY
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -80,6 +82,9 @@ class Report:
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
     precision: float = 0.0
 
+    def __post_init__(self):
+        SUMMARY.add(self.verdict, self.precision)
+
     @property
     def ok(self) -> bool:
         """Whether the gradient is right and nothing else is wrong."""
@@ -134,6 +139,11 @@ class WrongGradient(AssertionError):
     def __init__(self, report: Report, message: str | None = None):
         super().__init__(str(report) if message is None else message)
         self.report = report
+
+
+def misconduct(words: str) -> WrongGradient:
+    """The exception for a function that breaks a rule, whatever its numbers are."""
+    return WrongGradient(Report("cannot tell", complaints=[words]), words)
 
 
 class CannotTell(UserWarning):
