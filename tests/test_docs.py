@@ -135,7 +135,7 @@ def test_the_property_tests_of_the_pages(tmp_path):
         ("testing_wrong", "test_cube"),
         ("testing_wrong", "test_cube_in_one_line"),
     ], output
-    assert "4 failed, 8 passed" in output, output
+    assert "4 failed, 9 passed" in output, output
 
 
 # ---- the commands of a page ----
