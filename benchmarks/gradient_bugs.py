@@ -274,7 +274,7 @@ DETACHED = [
     Bug("power", _zeroed(f.power_vjp, 1)),
     Bug("interpolate", _zeroed(f.interpolate_vjp, 1)),
     Bug("largest", lambda xp, g, x: (
-        f.largest_vjp(xp, g, x)[0] * (xp.arange(3)[:, None] < 2),)),
+        f.largest_vjp(xp, g, x)[0] * (xp.arange(3)[:, None] < 1),)),
     Bug("bilinear", lambda xp, g, x, w, y: (
         f.bilinear_vjp(xp, g, x, w, y)[0], 0 * w, f.bilinear_vjp(xp, g, x, w, y)[2])),
 ]  # fmt: skip
@@ -446,20 +446,6 @@ def _together(vjp, when: int, then: int):
     return wrong
 
 
-def _first_come(vjp):
-    """The gradients that are needed, in their order, from the first place on."""
-
-    def wrong(xp, g, *args, needs=None):
-        gs = list(vjp(xp, g, *args))
-        if needs is None or all(needs) or not any(needs):
-            return tuple(gs)
-        alone = [x for x, need in zip(gs, needs) if need]
-        return tuple(gs[0] * 0 if need and gs[0].shape == x.shape and len(alone) < len(gs) else x
-                     for x, need in zip(gs, needs))
-
-    return wrong
-
-
 DEPENDS = [
     Bug("gelu", _raw_g(f.gelu_vjp), frameworks="nt"),
     Bug("layer_norm", _raw_g(f.layer_norm_vjp), frameworks="nt"),
@@ -469,7 +455,7 @@ DEPENDS = [
     Bug("hypot", _together(f.hypot_vjp, 0, 1), frameworks="nt"),
     Bug("linear", _together(f.linear_vjp, 1, 2), frameworks="nt"),
     Bug("attention", _together(f.attention_vjp, 0, 1), frameworks="nt"),
-    Bug("maximum", _first_come(f.maximum_vjp), frameworks="nt"),
+    Bug("maximum", _together(f.maximum_vjp, 1, 0), frameworks="nt"),
     Bug("rms_norm", _together(f.rms_norm_vjp, 1, 0), frameworks="nt"),
 ]
 
