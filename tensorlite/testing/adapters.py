@@ -20,28 +20,30 @@ from ..modes import no_grad
 from ..tensor import Tensor, grad
 
 
-def of_tensors(f: Callable) -> tuple[Callable, Callable]:
-    """(value, vjp) of a function of tensors, or of an operation.
+def of_tensors(f: Callable, device: str | None = None) -> tuple[Callable, Callable]:
+    """(value, vjp) of a function of tensors, or of an operation, computed on `device`.
 
     >>> value, vjp = of_tensors(lambda x, y: x * y)
     >>> vjp(np.ones(2), np.array([1.0, 2.0]), np.array([3.0, 4.0]), needs=(True, False))
     (array([3., 4.]), None)
     """
 
+    def moved(x, need=False):
+        x = place(x, device) if isinstance(x, np.ndarray) else x
+        return Tensor(x, need) if hasattr(x, "dtype") and is_float(x.dtype) else x
+
     def value(*args):
         with no_grad():
-            return _one("tensor", Tensor, f(*map(_tensor, args))).data
+            return _one("tensor", Tensor, f(*map(moved, args))).numpy()
 
     def vjp(g, *args, needs=None):
         needs = _needs(args, needs)
-        inputs = [_tensor(x, need) for x, need in zip(args, needs)]
+        inputs = list(map(moved, args, needs))
         y = f(*inputs)
         leaves = [x for x, need in zip(inputs, needs) if need]
-        if y.requires_grad:
-            found = [t.data for t in grad(y, leaves, gradient=g)]
-        else:  # the value does not depend on the arguments
-            found = [np.zeros_like(leaf.data) for leaf in leaves]
-        return _in_places(found, needs)
+        if not y.requires_grad:  # the value does not depend on the arguments
+            return _in_places((np.zeros(x.shape, x.dtype) for x in leaves), needs)
+        return _in_places((t.numpy() for t in grad(y, leaves, gradient=place(g, device))), needs)
 
     return value, vjp
 
@@ -151,10 +153,6 @@ def _to_gpu(x: np.ndarray):
     if x.strides[0] < 0:
         return place(x[::-1].copy(), "cuda")[::-1]
     return np.repeat(place(x, "cuda"), 2, axis=-1)[..., ::2]
-
-
-def _tensor(x, requires_grad: bool = False):
-    return Tensor(x, requires_grad) if isinstance(x, np.ndarray) and is_float(x.dtype) else x
 
 
 def _one(what: str, kind: type, value):

@@ -67,8 +67,11 @@ def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) ->
 class Subject:
     """A function and its vjp; each call is given copies of the arrays, and is watched."""
 
-    def __init__(self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray):
+    def __init__(
+        self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray, unit: float = 2.0**-23
+    ):
         self.functions = {"value": value, "vjp": vjp}
+        self.unit = unit  # of the numbers with which the functions compute, as far as one knows
         self.args, self.g = copies(args), np.array(g)
         self.writes: dict[tuple, str] = {}  # (function, array) -> the complaint
 
@@ -116,15 +119,15 @@ class Subject:
         """By how much rounding may change the gradient of argument i, or the value for None.
 
         Where large terms cancel, this is far more than a unit in the last place of the result.
-        So it is measured: a change of g and of the arguments in the last places (of float32 at
-        least, in which the function may compute) rounds everything in between differently.
+        So it is measured: a change of g and of the arguments in the last places rounds everything
+        in between differently.
         """
         arrays = [a for a in [self.g, *self.args] if is_real(a)]
-        least = max(1.2e-7, *map(unit, arrays))
+        least = max(self.unit, *map(unit, arrays))
         kept = self.kept_value[0] if i is None else self.kept[i]
         # If the terms cancel to exactly 0 each time, their rounding is that of g.
         single = np.array_equal(wide(kept).astype(np.float32), wide(kept))
-        change = max(1.2e-7 if single else 0.0, unit(kept)) * largest(self.g)
+        change = max(self.unit if single else 0.0, unit(kept)) * largest(self.g)
         for seed in range(6):
             g, *args = self.nearby(least * 2**seed, seed)
             found = self.value(args)[0] if i is None else self.vjp(g, args)[i]
@@ -202,18 +205,15 @@ def _not_linear(subject: Subject) -> Iterator[str]:
     factor = -2 if subject.g.dtype == np.float16 else -64  # float16 ends at 65,504
     scaled = subject.vjp((subject.g * factor).astype(subject.g.dtype))
     scaled = [None if a is None else wide(a) / factor for a in scaled]
-    words = differ(scaled, subject.kept, REARRANGED, subject.noise)
+    words = differ(_finite(scaled, subject.kept), subject.kept, REARRANGED, subject.noise)
     if words:
         yield f"The vjp is not linear in g: of {factor} g, and divided by {factor}, {words}."
         return
     rng = np.random.default_rng(1)
-    h = (largest(subject.g) * rng.uniform(-1, 1, subject.g.shape)).astype(subject.g.dtype)
+    h = np.asarray(largest(subject.g) * rng.uniform(-1, 1, subject.g.shape))
+    h = h.astype(subject.g.dtype)
     of_h = copies(subject.vjp(h.copy()))
-
-    of_sum = minus(subject.vjp(subject.g + h), of_h)
-    for difference, kept in zip(of_sum, subject.kept):
-        if kept is not None:  # where the sum overflows, nothing can be said
-            np.copyto(difference, wide(kept), where=~np.isfinite(difference))
+    of_sum = _finite(minus(subject.vjp(subject.g + h), of_h), subject.kept)
 
     def allowed(i: int) -> float:
         return ADDED[0] * largest(of_h[i]) + subject.noise(i)
@@ -223,20 +223,34 @@ def _not_linear(subject: Subject) -> Iterator[str]:
         yield f"The vjp is not linear in g: as vjp(g + h) - vjp(h), {words}."
 
 
+def _finite(found: list, expected: list) -> list:
+    """`found` with what is expected where one of both is infinite: there another g may overflow."""
+    return [
+        a if a is None or b is None else np.where(np.isfinite(a - wide(b)), a, wide(b))
+        for a, b in zip(found, expected)
+    ]
+
+
 def _orders_of_arguments(subject: Subject) -> Iterator[str]:
     arrays = [i for i, a in enumerate(subject.args) if isinstance(a, np.ndarray)]
 
     def changed(which: list, order: str) -> str:
-        args = [arranged(a, order) if i in which else a for i, a in enumerate(subject.args)]
-        if all(a.strides == b.strides for a, b in zip(_arrays(args), _arrays(subject.args))):
-            return ""  # already known
-        words = _outcome(
-            lambda: subject.value(args),
+        orders = [order if i in which else "given" for i in range(len(subject.args))]
+
+        def laid() -> list:
+            return [
+                arranged(a, o) if isinstance(a, np.ndarray) else a
+                for a, o in zip(subject.args, orders)
+            ]
+
+        if all(a.strides == b.strides for a, b in zip(_arrays(laid()), _arrays(subject.args))):
+            return ""  # nothing changes
+        return _outcome(
+            lambda: subject.value(laid()),
             subject.kept_value,
             lambda _: subject.noise(None),
             names=["the value"],
-        )
-        return words or _outcome(lambda: subject.vjp(None, args), subject.kept, subject.noise)
+        ) or _outcome(lambda: subject.vjp(None, laid()), subject.kept, subject.noise)
 
     for order in ORDERS:
         words = changed(arrays, order)

@@ -17,9 +17,9 @@ def estimate(line: Line) -> Estimate:
 
     In float64, differences with many step sizes are extrapolated to step size 0. Where numbers are
     less precise, and where the extrapolation shows little, polynomials are fitted to the values
-    (fits.py). A complex step is tried as well: it needs no subtraction, so it is as exact as the
-    function. But a function may take complex numbers and be another one for them, so a complex step
-    is believed only where it agrees with the differences.
+    (fits.py). In float64 a complex step is tried as well: it needs no subtraction, so it is as
+    exact as the function. But a function may take complex numbers and be another one for them, so a
+    complex step is believed only where it agrees with the differences.
     """
     if max(line.eps, line.eps_steps) < LOW:
         found = by_extrapolation(line)
@@ -28,11 +28,11 @@ def estimate(line: Line) -> Estimate:
             if fitted.error < found.error and _agree(fitted, found):
                 found = fitted
     else:
-        found = by_fits(line)
+        return by_fits(line)
     if found.low == found.high and found.error < 0.01 * abs(found.low):
         slope = line.complex_slope()
         if slope is not None and abs(slope - found.low) <= 3 * found.error:
-            error = 16 * max(line.eps, line.eps_steps) * abs(slope)
+            error = 16 * line.eps * abs(slope)
             if error < found.error:
                 return Estimate(slope, slope, error)
     return found

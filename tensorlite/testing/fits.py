@@ -12,7 +12,6 @@ import numpy as np
 from .probe import Line
 from .report import Estimate
 
-ROOT = 2**0.5  # of a step size to the next smaller one
 DENSE = 24  # further steps on each side, in the range that shows most
 
 
@@ -27,62 +26,58 @@ def by_fits(line: Line) -> Estimate:
     """
     top = 0.5 * line.size
     bottom = 4 * max(line.eps_steps, line.eps / 4) * line.unit
-    n = max(8, int(np.log(top / bottom) / np.log(ROOT)))
-    samples = [(0.0, 0.0, _noise(line, None))]
-    for t in top * ROOT ** -np.arange(n):
-        samples += [_sample(line, t), _sample(line, -t)]
-    ranges = top * ROOT ** -np.arange(n - 1.0, -1, -2)
-    *_, best_range = _best(samples, ranges, "both")
-    if not np.isfinite(best_range):
-        best_range = top / 4
-    for k in range(DENSE):
-        t = best_range * (k + 0.6) / DENSE
-        samples += [_sample(line, t), _sample(line, -t)]
-    left, right, both = (_best(samples, ranges, side)[:2] for side in ("left", "right", "both"))
-    return _combined(left, right, both)
-
-
-def _combined(left, right, both) -> Estimate:
+    ratio = 2.0 if max(line.eps, line.eps_steps) < 1e-5 else 2**0.5
+    n = max(8, int(np.log(top / bottom) / np.log(ratio)))
+    ranges = top * ratio ** -np.arange(n - 1.0, -1, -1)
+    samples, moving = [(0.0, 0.0, 0.0)], np.zeros(line.rounding.shape, bool)
+    for t in (*ranges, *-ranges):
+        step, delta = line.change(t)
+        samples.append(_sample(line, step, delta))
+        moving |= delta != 0
+    # The rounding errors that count are those of the entries that change anywhere.
+    rounding = float(np.sqrt(np.sum(line.rounding**2, where=moving if moving.any() else True)))
+    fits = (_best(samples, ranges, rounding, side) for side in ("both", "left", "right"))
+    range_ = next((h for _, _, h in fits if np.isfinite(h)), top / 4)
+    for t in range_ * (np.arange(DENSE) + 0.6) / DENSE:
+        samples += [_sample(line, *line.change(t)), _sample(line, *line.change(-t))]
+    left, right, both = (
+        _best(samples, ranges, rounding, side)[:2] for side in ("left", "right", "both")
+    )
     gap, error = abs(left[0] - right[0]), left[1] + right[1]
     if gap > 3 * error:
         return Estimate(*sorted((left[0], right[0])), error)
-    slope, error = both if np.isfinite(both[1]) else min(left, right, key=lambda s: s[1])
+    slope, error = both
+    if not np.isfinite(error):  # at the edge of the domain, where functions are often steep
+        slope, error = min(left, right, key=lambda s: s[1])
+        error *= 4
     return Estimate(slope, slope, error)
 
 
-def _sample(line: Line, t: float) -> tuple[float, float, float]:
-    """(the step that was taken, the change of the weighted sum, its rounding error)."""
-    step, delta = line.change(t)
-    return step, float(np.sum(delta)), _noise(line, delta)
+def _sample(line: Line, step: float, delta) -> tuple[float, float, float]:
+    """(the step, the change of the weighted sum, the rounding error of this change itself)."""
+    return step, float(np.sum(delta)), line.eps * float(np.linalg.norm(delta))
 
 
-def _noise(line: Line, delta) -> float:
-    """The standard deviation of the rounding error of the sum, of the entries that change."""
-    rounding = line.rounding
-    if delta is not None and np.any(delta):
-        rounding = np.where(delta != 0, rounding + line.eps * np.abs(delta), 0.0)
-    return 0.3 * float(np.sqrt(np.sum(rounding**2)))
-
-
-def _best(samples: list, ranges, side: str) -> tuple[float, float, float]:
+def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, float, float]:
     """(slope, error, range) of the fit with the smallest error, from the smallest range on.
 
-    The search ends at the first fit that contradicts the best one before it.
+    The search ends at the first fit that contradicts one before it.
     """
-    d, s, noise = np.array(samples).T
-    usable = np.isfinite(s)
-    usable &= {"both": d == d, "left": d <= 0, "right": d >= 0}[side]
+    d, s, noise = np.array(sorted(samples)).T
+    noise = np.hypot(rounding, noise)
+    usable = np.isfinite(s) & {"both": d == d, "left": d <= 0, "right": d >= 0}[side]
     d, s, noise = d[usable], s[usable], noise[usable]
-    best = np.nan, np.inf, np.nan
+    best, low, high = (np.nan, np.inf, np.nan), -np.inf, np.inf
     for h in ranges:
-        inside = np.abs(d) <= h * 1.01
+        inside = (np.abs(d) <= h * 1.01) & ((np.abs(d) > h / 40) | (d == 0))
         if side == "both" and not (np.any(d[inside] > 0) and np.any(d[inside] < 0)):
             continue
         slope, error = _fit(d[inside] / h, s[inside], noise[inside], side)
         slope, error = slope / h, error / h
         if not np.isfinite(error):
             continue
-        if np.isfinite(best[0]) and abs(slope - best[0]) > error + best[1]:
+        low, high = max(low, slope - 1.5 * error), min(high, slope + 1.5 * error)
+        if low > high:
             break
         if error < best[1]:
             best = slope, error, h
@@ -90,20 +85,32 @@ def _best(samples: list, ranges, side: str) -> tuple[float, float, float]:
 
 
 def _fit(u, s, noise, side: str) -> tuple[float, float]:
-    """The slope at 0 of the best polynomial through (u, s), and its error."""
+    """The slope at 0 of the best polynomial through (u, s), with ascending u, and its error.
+
+    The error is two standard deviations, as what is left over shows them, plus the difference to
+    a polynomial of higher degree.
+    """
     degrees = (1, 3, 5, 7) if side == "both" else (1, 2, 3, 4, 5)
-    fits = []
-    floor = float(np.sqrt(np.mean(noise**2))) if len(noise) else 0.0
+    n_points, n_values = len(np.unique(u)), len(np.unique(s))
+    degrees = [degree for degree in degrees if n_points - degree - 1 >= 3]
+    if not degrees:
+        return np.nan, np.inf
+    unit = float(np.sqrt(np.mean(noise**2)))  # in the last place; the deviation is 0.3 of it
+    # If rounding leaves few different values, all may be off to the same side by half a step.
+    stairs = np.ptp(s) / n_values if n_values > 1 else unit
+    flat = stairs if n_values < 8 and unit > 0 else 0.0
+    q, r = np.linalg.qr(np.vander(u, degrees[-1] + 1, increasing=True))
+    part, fits = q.T @ s, []
     for degree in degrees:
-        free = len(np.unique(u)) - degree - 1
-        if free < 3:
-            break
-        powers = np.vander(u, degree + 1, increasing=True)
-        inverse = np.linalg.pinv(powers)
-        coefficients = inverse @ s
-        left_over = s - powers @ coefficients
-        sigma = max(float(np.sqrt(np.sum(left_over**2) / free)), floor)
-        fits.append((coefficients[1], 2 * sigma * float(np.linalg.norm(inverse[1]))))
+        m = degree + 1
+        row = np.linalg.inv(r[:m, :m])[1]
+        left_over = s - q[:, :m] @ part[:m]
+        sigma = float(np.sqrt(np.sum(left_over**2) / (n_points - m)))
+        # Rounding errors of neighbours are often alike, and then their average is not as small.
+        alike = np.vdot(left_over[1:], left_over[:-1]) / (np.vdot(left_over, left_over) or 1.0)
+        alike = min(max(alike, 0.0), 0.9)
+        sigma = max(sigma * np.sqrt((1 + alike) / (1 - alike)), 0.3 * unit)
+        fits.append((row @ part[:m], 2 * sigma * float(np.linalg.norm(row)) + flat + unit / 2))
     best = np.nan, np.inf
     for (slope, error), (finer, _) in zip(fits, fits[1:]):
         error += abs(finer - slope)

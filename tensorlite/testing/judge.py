@@ -115,7 +115,8 @@ def _quick(probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance)
         error, allowed = abs(got - slope), tolerance.of(got, slope, slope)
         clear = error <= allowed  # False for NaN
         if low:
-            if clear and noise <= 0.3 * allowed:
+            half, _ = _central(line, step / 2)  # which has a quarter of the error of truncation
+            if clear and noise <= 0.3 * allowed and abs(slope - half) <= 0.5 * allowed:
                 return slope, allowed + noise, 0.0
             continue
         if abs(got) <= probe.lost / line.size:  # where the effect of a small step may be lost

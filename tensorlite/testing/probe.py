@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+TINY = 1e-60  # the size of a complex step
 OUTSIDE = ArithmeticError, ValueError, RuntimeError  # what a function raises outside its domain
 
 
@@ -84,12 +85,10 @@ class Probe:
             return float(moved[index]) - start, self.change({i: moved})
 
         def complex_slope() -> float | None:
-            if self.call_complex is None or x.dtype.kind != "f" or x.dtype.itemsize < 4:
+            if self.call_complex is None or x.dtype != np.float64:
                 return None
-            dtype = np.result_type(x.dtype, np.complex64)
-            h = dtype.type(1j * (1e-60 if dtype == np.complex128 else 1e-20))
-            moved = x.astype(dtype)
-            moved[index] += h
+            moved = x.astype(np.complex128)
+            moved[index] += 1j * TINY
             try:
                 with np.errstate(all="ignore"), warnings.catch_warnings():
                     warnings.simplefilter("error")  # a cast that loses the imaginary part
@@ -98,7 +97,7 @@ class Probe:
                 return None
             if y.dtype.kind != "c" or y.shape != self.weight.shape:
                 return None
-            return float(np.sum(self.weight * (y.imag.astype(np.float64) / float(h.imag))))
+            return float(np.sum(self.weight * (y.imag / TINY)))
 
         eps = precision(x.dtype)
         return Line(change, self.rounding, start, self.eps, eps, complex_slope)
