@@ -141,7 +141,7 @@ class Gradient:
 
         Empty if there is no simple description of exactly these.
         """
-        matters = mask | (np.abs(self.expected) > 10 * self.slack)  # 0 is right whatever happens
+        matters = mask | (np.abs(self.expected) > self.slack)  # 0 is right whatever happens
         if mask.sum() == 1 and self.size > 1:
             return f"at index {tuple(map(int, np.argwhere(mask)[0]))} alone"
         for axis in range(mask.ndim):
@@ -162,7 +162,7 @@ class Gradient:
         return self._condition(mask, matters)
 
     def _slab(self, mask) -> str:
-        matters = mask | (np.abs(self.expected) > 10 * self.slack)
+        matters = mask | (np.abs(self.expected) > self.slack)
         for axis in range(mask.ndim):
             if mask.shape[axis] < 3:
                 continue
