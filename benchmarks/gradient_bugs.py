@@ -1,8 +1,8 @@
 """Mistakes as people make them in gradients, for benchmarks/gradient_checkers.py.
 
-`BUGS` has for each kind of mistake a list of (function, wrong gradients). The gradients of the first
-seven kinds are wrong in their numbers. Those of the last three kinds are right when they are called
-once in the usual way; what is wrong with them is their conduct.
+`BUGS` has for each kind of mistake a list of bugs. The gradients of the first seven kinds are wrong
+in their numbers. Those of the last three kinds are right, or right on the average, when they are
+called once in the usual way; what is wrong with them is their conduct.
 """
 
 from __future__ import annotations
@@ -413,9 +413,9 @@ def raw(xp, x):
             return x
         base = x if x.base is None or not isinstance(x.base, np.ndarray) else x.base
         memory = base.ravel(order="K")
-        start = (x.__array_interface__["data"][0] - memory.__array_interface__["data"][0])
+        start = x.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
         start = start // x.itemsize if np.shares_memory(x, memory) else 0
-        return np.resize(memory[max(start, 0):], x.shape)
+        return np.resize(memory[max(start, 0) :], x.shape)
     if x.is_contiguous():
         return x
     strides = [math.prod(x.shape[i + 1 :]) for i in range(x.ndim)]

@@ -55,9 +55,9 @@ NAMES = {
 }
 # What complaints about conduct say.
 WORDS = {
-    "nondeterminism": r"random|deterministic|again|second call|kept|keeps",
-    "writing into g or an argument": r"writes|changes|written|changed",
-    "depends on memory order or on needs": r"order|memory|contiguous|need",
+    "nondeterminism": r"Computed again",
+    "writing into g or an argument": r"writes into",
+    "depends on memory order or on needs": r"When (g|argument|gradients)",
 }
 
 

@@ -8,24 +8,11 @@ import inspect
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import torch
 
-from benchmarks.gradient_draws import Case
+from benchmarks.gradient_draws import Case, arguments, in_numpy, is_float
 from tensorlite.testing.adapters import of_jax, of_torch
-
-DTYPES = {"float64": np.float64, "float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
-
-
-def arguments(case: Case) -> list[np.ndarray]:
-    """The arguments as NumPy arrays, those of floating point in the case's dtype."""
-    dtype = DTYPES[case.dtype]
-    return [x.astype(dtype) if x.dtype.kind == "f" else x for x in map(np.array, case.args)]
-
-
-def is_float(x) -> bool:
-    return np.asarray(x).dtype.kind not in "iub"
 
 
 def in_framework(case: Case):
@@ -36,29 +23,6 @@ def in_framework(case: Case):
     if case.framework == "t":
         return (*of_torch(torch_function(case)), args)
     return (*of_jax(jax_function(case)), args)
-
-
-def in_numpy(case: Case):
-    dtype = DTYPES[case.dtype]
-
-    def wide(x):
-        """bfloat16 is computed in float32, as kernels do it."""
-        return x.astype(np.float32) if case.dtype == "bfloat16" and is_float(x) else x
-
-    def value(*args):
-        return np.asarray(case.value(np, *map(wide, args)), dtype)
-
-    if "needs" in inspect.signature(case.vjp).parameters:
-
-        def vjp(g, *args, needs=None):
-            return case.vjp(np, g, *args, needs=needs)
-    else:
-
-        def vjp(g, *args):
-            gs = case.vjp(np, wide(g), *map(wide, args))
-            return tuple(None if x is None else np.asarray(x, dtype) for x in gs)
-
-    return value, vjp
 
 
 # ---- PyTorch ----

@@ -1,4 +1,4 @@
-"""One gradient beside the one that differences give: whether a guess fits, and where it is wrong."""
+"""A gradient beside the one that differences give: whether a guess fits, and where it is wrong."""
 
 from __future__ import annotations
 
@@ -153,12 +153,11 @@ class Gradient:
         if mask.ndim >= 2:
             rows, columns = (np.arange(n) for n in mask.shape[-2:])
             apart = columns - rows[:, None]
-            places = {"on the diagonal": apart == 0, "off the diagonal": apart != 0}
-            places |= {"above the diagonal": apart > 0, "below the diagonal": apart < 0}
-            places |= {"on and above the diagonal": apart >= 0, "on and below the diagonal": apart <= 0}
+            places = {"on": apart == 0, "off": apart != 0, "above": apart > 0, "below": apart < 0}
+            places |= {"on and above": apart >= 0, "on and below": apart <= 0}
             for words, place in places.items():
                 if np.array_equal(mask & matters, np.broadcast_to(place, mask.shape) & matters):
-                    return words
+                    return f"{words} the diagonal"
         return self._condition(mask, matters)
 
     def _slab(self, mask) -> str:

@@ -134,9 +134,8 @@ def _swapped(wrong: list[Gradient]) -> Guess | None:
             a is not b and a.got.shape == b.got.shape and a.fits(b.expected, a.slack + b.slack)
             for a, b in zip(wrong, order)
         ):
-            numbers = _listed([a.number for a in wrong])
-            words = f"for arguments {numbers} stand in the order {_listed([a.number for a in order])}"
-            return Guess("arguments swapped", words)
+            numbers, others = (_listed([a.number for a in some]) for some in (wrong, order))
+            return Guess("arguments swapped", f"for arguments {numbers} are those for {others}")
     return None
 
 
@@ -255,7 +254,8 @@ def _part(a: Gradient) -> Guess | None:
         what = "is 0" if not a.got[wrong].any() else "is wrong"
         return Guess("index off by one", f"{what} {where} and right elsewhere")
     if wrong.sum() > 1 and not a.got[wrong].any():
-        return Guess("detached path", f"is 0 {place}, where differences are not, and right elsewhere")
+        words = f"is 0 {place}, where differences are not, and right elsewhere"
+        return Guess("detached path", words)
     found = a.factor(a.expected, a.slack, wrong)
     if found is not None and wrong.sum() > 1:
         if found.number == -1:

@@ -256,7 +256,8 @@ def factor_left_out(a: Gradient) -> Guess | None:
 def _factors(a: Gradient) -> Iterator[tuple[str, np.ndarray]]:
     for name, q in _quantities(a, a.got.shape):
         yield from ((name, q), (f"1 / {name}", 1 / q), (f"{name}**2", q * q))
-        yield from ((f"(1 - {name})", 1 - q), (f"(1 + {name})", 1 + q), (f"1 / {name}**2", 1 / q**2))
+        yield from ((f"(1 - {name})", 1 - q), (f"(1 + {name})", 1 + q))
+        yield f"1 / {name}**2", 1 / q**2
         for sign, word in ((-1, "-"), (1, "+")):
             s = 1 + sign * q * q
             yield from ((f"(1 {word} {name}**2)", s), (f"1 / (1 {word} {name}**2)", 1 / s))
