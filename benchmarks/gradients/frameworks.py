@@ -1,4 +1,4 @@
-"""Puts a case of benchmarks/gradient_draws.py before a checker: as a function of NumPy arrays, as a
+"""Puts a case of draws.py before a checker: as a function of NumPy arrays, as a
 torch.autograd.Function or as a jax.custom_vjp.
 """
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.gradient_draws import Case, arguments, in_numpy, is_float
+from benchmarks.gradients.draws import Case, arguments, in_numpy, is_float
 from tensorlite.testing.adapters import of_jax, of_torch
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.gradient_bugs import BUGS
-from benchmarks.gradient_functions import FUNCTIONS, Function
+from benchmarks.gradients.bugs import BUGS
+from benchmarks.gradients.table import FUNCTIONS, Function
 
 
 class Case(NamedTuple):
-    """A function with a vjp, as in gradient_functions.py, in one framework and one dtype."""
+    """A function with a vjp, as in functions.py, in one framework and one dtype."""
 
     group: str  # the kind of the bug, or what is special about a right gradient
     name: str
