@@ -144,6 +144,8 @@ class Gradient:
         matters = mask | (np.abs(self.expected) > self.slack)  # 0 is right whatever happens
         if mask.sum() == 1 and self.size > 1:
             return f"at index {tuple(map(int, np.argwhere(mask)[0]))} alone"
+        if (condition := self._condition(mask, matters)) and condition[1] in (0.0, 1.0, -1.0):
+            return condition[0]
         for axis in range(mask.ndim):
             others = tuple(i for i in range(mask.ndim) if i != axis)
             has = np.any(mask, axis=others)
@@ -158,7 +160,7 @@ class Gradient:
             for words, place in places.items():
                 if np.array_equal(mask & matters, np.broadcast_to(place, mask.shape) & matters):
                     return f"{words} the diagonal"
-        return self._condition(mask, matters)
+        return condition[0] if condition else ""
 
     def _slab(self, mask) -> str:
         matters = mask | (np.abs(self.expected) > self.slack)
@@ -172,8 +174,11 @@ class Gradient:
                     return name
         return ""
 
-    def _condition(self, mask, matters) -> str:
-        """A condition on an argument, the value or g that holds for the entries of `mask` alone."""
+    def _condition(self, mask, matters) -> tuple[str, float] | None:
+        """A condition on an argument, the value or g that holds for the entries of `mask` alone.
+
+        In words, and the number that is compared with.
+        """
         named = [(f"argument {i}", x) for i, x in enumerate(self.args)]
         named += [("the value", self.value), ("g", self.g)]
         for name, x in named:
@@ -186,8 +191,8 @@ class Gradient:
                 for low, high, word in ((outside, inside, "above"), (inside, outside, "below")):
                     if low.max() < high.min():
                         t = _round_number(low.max(), high.min())
-                        return f"where {words} is {word} {t:.3g}"
-        return ""
+                        return f"where {words} is {word} {t:.3g}", t
+        return None
 
 
 def _float64(x) -> np.ndarray | None:

@@ -210,8 +210,9 @@ def _one_a_line(a: Gradient, axis: int) -> bool:
     running, slack = np.cumsum(a.got - a.expected, axis), np.cumsum(a.slack, axis)
     seen = np.abs(running) > slack
     many = np.count_nonzero(seen, axis)
-    level = np.max(running, axis) - np.min(np.where(seen, running, np.inf), axis)
-    around = (many == n - 1) & ~seen.take(-1, axis) & (np.abs(level) <= slack.take(-1, axis))
+    most, least = (np.where(seen, running, x) for x in (-np.inf, np.inf))
+    even = np.max(most, axis) - np.min(least, axis) <= slack.take(-1, axis)
+    around = (many == n - 1) & ~seen.take(-1, axis) & even
     clear = np.all(np.abs(running)[seen] > 5 * slack[seen])
     return bool(clear and np.all((many <= 1) | around))
 
