@@ -153,9 +153,14 @@ def where(condition, x, y):
 
 
 @op
-def masked_fill(x, *, mask, value):
-    """x with the number `value` where the boolean mask, which is broadcast to x, is True."""
-    return np.where(mask, value, x), lambda g: np.where(mask, 0, g)
+def masked_fill(x, mask, value):
+    """x with `value` where the boolean mask, which is broadcast to x, is True."""
+    return (
+        np.where(mask, value, x),
+        lambda g: np.where(mask, 0, g),
+        None,
+        lambda g: np.where(mask, g, 0),
+    )
 
 
 @op(moves=True)
@@ -213,16 +218,17 @@ def mean(x, *, axis=None, keepdims=False):
 @op
 def max(x, *, axis=None, keepdims=False):
     """The largest element; ties share the gradient equally."""
-    return _extreme(np.max, x, axis, keepdims)
+    return extreme(np.max, x, axis, keepdims)
 
 
 @op
 def min(x, *, axis=None, keepdims=False):
     """The smallest element; ties share the gradient equally."""
-    return _extreme(np.min, x, axis, keepdims)
+    return extreme(np.min, x, axis, keepdims)
 
 
-def _extreme(function, x, axis, keepdims):
+def extreme(function, x, axis, keepdims):
+    """The body of max and min, and of what chooses one element as they do."""
     axis = axis_of(axis, x)
     y = function(x, axis=axis, keepdims=keepdims)
     best = function(x, axis=axis, keepdims=True)
