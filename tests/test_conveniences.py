@@ -164,15 +164,12 @@ CALLS = {
     "copy": [()],
     "cumprod": [(), (1,)],
     "cumsum": [(), dict(axis=0)],
-    "diagonal": [(), (1,)],
     "flatten": [()],
     "max": [(), (0,)],
     "mean": [(), dict(axis=1)],
     "min": [()],
     "nonzero": [()],
     "prod": [(), (1,)],
-    "ravel": [()],
-    "repeat": [(2,), dict(repeats=2, axis=1)],
     "reshape": [(-1,), (3, 2)],
     "round": [(), (1,), dict(decimals=-1)],
     "squeeze": [()],
@@ -188,6 +185,7 @@ CALLS = {
 ARRAYS = {"floats": X, "masks": X > 0, "integers": np.array([[3, 1, 2]]), "0-d": np.array(2.0)}
 
 
+@pytest.mark.filterwarnings("ignore")  # of a variance with no degrees of freedom
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 def test_methods_are_numpys(name, array):
@@ -195,8 +193,8 @@ def test_methods_are_numpys(name, array):
         args, named = (call, {}) if isinstance(call, tuple) else ((), call)
         try:
             expected = getattr(array, name)(*args, **named)
-        except (ValueError, TypeError):  # of a 0-d array, of booleans
-            with pytest.raises((ValueError, TypeError)):
+        except (ValueError, TypeError, IndexError):  # of a 0-d array, of booleans
+            with pytest.raises((ValueError, TypeError, IndexError)):
                 getattr(tl.tensor(array), name)(*args, **named)
             continue
         result = getattr(tl.tensor(array), name)(*args, **named)
