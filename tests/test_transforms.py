@@ -96,7 +96,9 @@ def test_shapes_of_jacobians_and_hessians():
     near(second["b"]["w"][0], second["w"][0]["b"].transpose(2, 0, 1).numpy())
 
 
-OTHERS = [(n, t) for n in (1, 4) for t in (np.float16, np.float64)]  # by rows and by columns
+def repeated(n, dtype):
+    """A function whose value has another dtype than x; for n > 1 its Jacobian is by columns."""
+    return lambda x: x.astype(dtype) * np.ones((n, 1), dtype)
 
 
 def test_numbers_and_dtypes():
@@ -107,7 +109,9 @@ def test_numbers_and_dtypes():
         x, v = np.ones(3, dtype), [1, 2, 3]
         results = [*tl.value_and_grad(lambda x: (x * x).sum(), x), tl.jacobian(lambda x: x * x, x)]
         results += [*tl.jvp(lambda x: np.exp(x), x, v), tl.hvp(lambda x: (x**3).sum(), x, v)]
-        results += [tl.jacobian(lambda x: x.astype(t) * np.ones((n, 1), t), x) for n, t in OTHERS]
+        results += [
+            tl.jacobian(repeated(n, t), x) for n in (1, 4) for t in (np.float16, np.float64)
+        ]
         assert {r.dtype for r in results} == {np.dtype(dtype)}
 
 
