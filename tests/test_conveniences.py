@@ -212,6 +212,7 @@ def test_methods_that_are_not_as_numpys():
     assert x.sort().tolist() == [1, 2, 3] and x.tolist() == [3, 1, 2]  # a new tensor
     assert x.norm().item() == pytest.approx(14**0.5) and x.dot(x).item() == 14
     assert tl.tensor(X).mT.shape == (3, 2) and tl.tensor([[X, X]]).mT.shape == (1, 2, 3, 2)
+    assert x.nbytes == 12
 
 
 def test_rounding_is_numpys_and_gives_a_tensor():
