@@ -13,9 +13,18 @@ FUNCTIONS = {name for name in tl.numpy_ops.__all__ if name not in tl.OPS}
 FUNCTIONS |= {f"linalg.{name}" for name in tl.linalg.__all__ if name not in tl.OPS}
 
 
+# Functions that take lists of arrays, or others before them, told the arrays one after the other.
+IN_ORDER = {
+    "select": lambda x, y, default, condlist: tl.select(condlist, [x, y], default),
+    "choose": lambda x, y, indices: tl.choose(indices, [x, y]),
+    "full_like": lambda x, shape: tl.full_like(tl.broadcast_to(x, shape).detach(), x),
+    "insert": lambda x, values, obj, axis: tl.insert(x, obj, values, axis),
+}
+
+
 def named(name):
     """The operation or the function of this name."""
-    return tl.OPS.get(name) or operator.attrgetter(name)(tl)
+    return IN_ORDER.get(name) or tl.OPS.get(name) or operator.attrgetter(name)(tl)
 
 
 def function_of(name):
