@@ -200,7 +200,8 @@ for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_eq
 # The values of these need no gradient: they are booleans, counts, indices, shapes and constants.
 _WITHOUT_GRADIENT = """
     isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
-    logical_and logical_not logical_or logical_xor any all count_nonzero
+    logical_and logical_not logical_or logical_xor
+    bitwise_and bitwise_or bitwise_xor invert left_shift right_shift any all count_nonzero
     argmax argmin argsort searchsorted digitize nonzero argwhere flatnonzero
     zeros_like ones_like empty_like imag angle
     ndim shape size result_type iscomplexobj isrealobj iscomplex isreal

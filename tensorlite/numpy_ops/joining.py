@@ -21,9 +21,7 @@ __all__ += ["repeat", "tile", "broadcast_arrays", "meshgrid", "full_like"]
 
 def tensors_of(arrays, name: str) -> list[Tensor]:
     """Tensors, arrays, lists and numbers as tensors; beside float64, numbers become float64."""
-    return [
-        as_tensor(x if hasattr(x, "dtype") else operand([x], name, arrays)[0]) for x in arrays
-    ]
+    return [as_tensor(x if hasattr(x, "dtype") else operand([x], name, arrays)[0]) for x in arrays]
 
 
 # =================================================================================================

@@ -3,8 +3,7 @@
 import torch
 
 SAME_NAME = (
-    "flipud fliplr ravel atleast_1d atleast_2d atleast_3d hstack vstack dstack column_stack "
-    "hsplit vsplit dsplit tile"
+    "flipud fliplr ravel atleast_1d atleast_2d atleast_3d hstack vstack dstack column_stack tile"
 )
 
 
@@ -60,6 +59,9 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "array_split": lambda x, indices_or_sections, axis: torch.tensor_split(
         x, indices_or_sections, dim=axis
     ),
+    "hsplit": lambda x, indices_or_sections: torch.hsplit(x, indices_or_sections),
+    "vsplit": lambda x, indices_or_sections: torch.vsplit(x, indices_or_sections),
+    "dsplit": lambda x, indices_or_sections: torch.dsplit(x, indices_or_sections),
     "unstack": lambda x, axis: torch.unbind(x, axis),
     "repeat": repeat,
     "tile": lambda x, reps: torch.tile(x, reps if isinstance(reps, tuple) else (reps,)),
