@@ -194,6 +194,7 @@ _register(["fftshift", "ifftshift"], numpy_ops, np.fft)
 _register(linalg.__all__, linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
+NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
@@ -202,8 +203,8 @@ _WITHOUT_GRADIENT = """
     isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
     logical_and logical_not logical_or logical_xor
     bitwise_and bitwise_or bitwise_xor invert left_shift right_shift any all count_nonzero
-    argmax argmin argsort searchsorted digitize nonzero argwhere flatnonzero
-    zeros_like ones_like empty_like imag angle
+    argmax argmin nanargmax nanargmin argsort argpartition
+    searchsorted digitize nonzero argwhere flatnonzero zeros_like ones_like empty_like imag angle
     ndim shape size result_type iscomplexobj isrealobj iscomplex isreal
 """.split()
 for _name in _WITHOUT_GRADIENT:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from ..arraylike import array_of
 from ..device import place
 from ..op import operand
-from ..ops import broadcast_to, concatenate, expand_dims, getitem, reshape, swapaxes
+from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes
 from ..tensor import Tensor
 from .shapes import as_tensor, atleast_1d, atleast_2d, atleast_3d, ravel, split, take
 
@@ -154,7 +152,7 @@ def meshgrid(*arrays, sparse: bool = False, indexing: str = "xy") -> tuple[Tenso
 
 
 def full_like(x, fill_value) -> Tensor:
-    """A tensor with the shape, dtype and device of x, filled with a number; differentiable in it."""
+    """A tensor of the shape, dtype and device of x, filled with a number; differentiable in it."""
     x = as_tensor(x)
     value = as_tensor(fill_value).to(x.device)
     return broadcast_to(value, x.shape).astype(x.dtype)

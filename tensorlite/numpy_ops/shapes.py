@@ -219,9 +219,21 @@ def take(x, indices, axis: int | None = None) -> Tensor:
     return getitem(x, (slice(None),) * normalize_axis_index(axis, x.ndim) + (indices,))
 
 
+def take_along_axis(x, indices, axis: int | None = -1) -> Tensor:
+    """The elements of x at `indices` along `axis`; in other axes both have the same size.
+
+    None makes a row of x first, for one row of indices.
+    """
+    if axis is not None:
+        return _take_along_axis(x, indices, axis)
+    indices = index_array(indices)
+    if indices.ndim != 1:
+        raise ValueError(f"take_along_axis: for axis=None, indices is a row, not {indices.shape}")
+    return take(x, indices)
+
+
 @op
-def take_along_axis(x, *, indices, axis):
-    """The elements of x at `indices` along `axis`; in other axes both have the same size."""
+def _take_along_axis(x, *, indices, axis):
     axis, indices = normalize_axis_index(axis, x.ndim), index_array(indices)
     index = []
     for a, n in enumerate(x.shape):

@@ -3,11 +3,20 @@
 import numpy as np
 from hypothesis import strategies as st
 
+import tensorlite as tl
 from tensorlite.testing import arrays, broadcastable, shapes
 from tests.cases.drawing import draw_axis, table
 
 CASES, case = table()
 LACKING = {}
+
+# Functions that take lists of arrays, or others before them, told the arrays one after the other.
+WRAPPED = {
+    "select": lambda x, y, default, condlist: tl.select(condlist, [x, y], default),
+    "choose": lambda x, y, indices: tl.choose(indices, [x, y]),
+    "full_like": lambda x, shape: tl.full_like(tl.broadcast_to(x, shape).detach(), x),
+    "insert": lambda x, values, obj, axis: tl.insert(x, obj, values, axis),
+}
 
 
 def small(min_dims=0, **limits):
