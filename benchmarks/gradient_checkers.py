@@ -31,6 +31,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import torch
 from jax.test_util import check_grads

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import inspect
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import torch
