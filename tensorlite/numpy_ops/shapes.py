@@ -118,7 +118,8 @@ def moveaxis(x, *, source, destination):
 def rollaxis(x, axis: int, start: int = 0) -> Tensor:
     """x with one axis moved before the axis `start`; `moveaxis` is easier to understand."""
     x = as_tensor(x)
-    axis, start = normalize_axis_index(axis, x.ndim), normalize_axis_index(start, x.ndim + 1)
+    axis, start = normalize_axis_index(axis, x.ndim), start + x.ndim * (start < 0)
+    start = normalize_axis_index(start, x.ndim + 1)
     return moveaxis(x, axis, start - (axis < start))
 
 
