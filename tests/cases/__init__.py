@@ -11,11 +11,13 @@ import tensorlite as tl
 # A function that is no operation of its own is in the tables too; one of np.linalg as linalg.name.
 FUNCTIONS = {name for name in tl.numpy_ops.__all__ if name not in tl.OPS}
 FUNCTIONS |= {f"linalg.{name}" for name in tl.linalg.__all__ if name not in tl.OPS}
+# Functions of several arrays that do not stand first among their arguments.
+CALLS = {"average": lambda x, weights, **static: tl.average(x, weights=weights, **static)}
 
 
 def named(name):
     """The operation or the function of this name."""
-    return tl.OPS.get(name) or operator.attrgetter(name)(tl)
+    return tl.OPS.get(name) or CALLS.get(name) or operator.attrgetter(name)(tl)
 
 
 def function_of(name):
