@@ -7,17 +7,18 @@ Each file has a table `CASES` from the name of an operation or of a function to 
 import operator
 
 import tensorlite as tl
+from tests.cases import linalg, reductions
+
+WRAPPED = linalg.WRAPPED | reductions.WRAPPED
 
 # A function that is no operation of its own is in the tables too; one of np.linalg as linalg.name.
 FUNCTIONS = {name for name in tl.numpy_ops.__all__ if name not in tl.OPS}
 FUNCTIONS |= {f"linalg.{name}" for name in tl.linalg.__all__ if name not in tl.OPS}
-# Functions of several arrays that do not stand first among their arguments.
-CALLS = {"average": lambda x, weights, **static: tl.average(x, weights=weights, **static)}
 
 
 def named(name):
-    """The operation or the function of this name."""
-    return tl.OPS.get(name) or CALLS.get(name) or operator.attrgetter(name)(tl)
+    """The operation or the function of this name, or what stands in its place in the tests."""
+    return WRAPPED.get(name) or tl.OPS.get(name) or operator.attrgetter(name)(tl)
 
 
 def function_of(name):
@@ -29,4 +30,4 @@ def function_of(name):
         several = isinstance(y, (list, tuple))
         return tl.concatenate([tl.reshape(part, -1) for part in y]) if several else y
 
-    return function if name in tl.OPS else joined
+    return function if function is tl.OPS.get(name) else joined
