@@ -239,7 +239,9 @@ def _part(a: Gradient) -> Guess | None:
         what = "is 0" if not a.got[wrong].any() else "is wrong"
         return Guess("index off by one", f"{what} {where} and right elsewhere")
     if wrong.sum() > 1 and not a.got[wrong].any():
-        return Guess("detached path", f"is 0 {place}, where differences are not, and right elsewhere")
+        return Guess(
+            "detached path", f"is 0 {place}, where differences are not, and right elsewhere"
+        )
     found = a.factor(a.expected, a.slack, wrong)
     if found is not None and wrong.sum() > 1:
         if found.number == -1:

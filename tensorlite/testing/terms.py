@@ -221,7 +221,11 @@ def factor_left_out(a: Gradient) -> Guess | None:
 def _factors(a: Gradient) -> Iterator[tuple[str, np.ndarray]]:
     for name, q in _quantities(a, a.got.shape):
         yield from ((name, q), (f"1 / {name}", 1 / q), (f"{name}**2", q * q))
-        yield from ((f"(1 - {name})", 1 - q), (f"(1 + {name})", 1 + q), (f"1 / {name}**2", 1 / q**2))
+        yield from (
+            (f"(1 - {name})", 1 - q),
+            (f"(1 + {name})", 1 + q),
+            (f"1 / {name}**2", 1 / q**2),
+        )
         for sign, word in ((-1, "-"), (1, "+")):
             s = 1 + sign * q * q
             yield from ((f"(1 {word} {name}**2)", s), (f"1 / (1 {word} {name}**2)", 1 / s))
@@ -298,7 +302,9 @@ def two_terms(a: Gradient) -> Guess | None:
         c, _, rank, _ = np.linalg.lstsq(columns / sizes, w * missing[use], rcond=1e-6)
         c = c / sizes
         if rank == 2 and _near(missing, c[0] * s + c[1] * t, a.slack):
-            return Guess("term left out", f"lacks the terms {_times(c[0])}{n} and {_times(c[1])}{m}")
+            return Guess(
+                "term left out", f"lacks the terms {_times(c[0])}{n} and {_times(c[1])}{m}"
+            )
     return None
 
 
