@@ -7,13 +7,13 @@ F = torch.nn.functional
 
 
 def diff(x, n=1, axis=-1, prepend=None):
-    if prepend is not None:
+    if n and prepend is not None:
         shape = list(x.shape)
         shape[axis] = 1
         prepend = torch.full(shape, prepend, dtype=x.dtype)
     for i in range(n):  # one by one, because torch refuses more times than there are elements
         x = torch.diff(x, 1, axis, prepend if i == 0 else None)
-    return x if n or prepend is None else torch.cat([prepend, x], axis)
+    return x * 1
 
 
 def ediff1d(x, to_end=None, to_begin=None):
