@@ -84,7 +84,8 @@ def slogdet(x) -> SlogdetResult:
 @lapack
 def _slogdet(x):
     """The sign beside the logarithm: (..., 2)."""
-    y = np.stack(np.linalg.slogdet(x), axis=-1)
+    sign, logabsdet = np.linalg.slogdet(x)
+    y = np.stack([sign, logabsdet], axis=-1)
     return y, lambda g: g[..., 1, None, None] * t(np.linalg.inv(x))
 
 

@@ -39,6 +39,10 @@ def lstsq(a, b):
     return [x * rank, squares, s]
 
 
+def rank_times_sum(x):
+    return tl.sum(x, (-2, -1)) * tl.linalg.matrix_rank(x).astype(x.dtype)
+
+
 # In the place of functions and operations whose results are constant in part, or have any sign.
 WRAPPED = {
     "eigh": steady_eigh,
@@ -47,7 +51,7 @@ WRAPPED = {
     "cholesky": tl.linalg.cholesky,
     "slogdet": slogdet,
     "linalg.lstsq": lstsq,
-    "linalg.matrix_rank": lambda x: tl.sum(x, (-2, -1)) * tl.linalg.matrix_rank(x),
+    "linalg.matrix_rank": rank_times_sum,
 }
 
 
