@@ -7,6 +7,7 @@ gradient is, what differences of the values give, and the error of these differe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -48,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Mistake:
-    """What a wrong gradient looks like: one of the kinds in mistakes.py, and a sentence about it."""
+    """What a wrong gradient looks like: a kind in mistakes.py, and a sentence."""
 
     kind: str
     words: str
@@ -73,6 +74,11 @@ class Report:
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
     precision: float = 0.0
 
+    def __post_init__(self):
+        SUMMARY.verdicts[self.verdict] += 1
+        if self.verdict == "right":
+            SUMMARY.precision = max(SUMMARY.precision, self.precision)
+
     @property
     def ok(self) -> bool:
         """Whether the gradient is right and nothing else is wrong."""
@@ -89,6 +95,17 @@ class Report:
         if self.mistake:
             lines.append(f"it looks like this: {self.mistake.words}")
         return "\n".join(lines + self.complaints + self.notes)
+
+
+@dataclass
+class Summary:
+    """How often each verdict was given, and the worst precision of a gradient found right."""
+
+    verdicts: Counter = field(default_factory=Counter)
+    precision: float = 0.0
+
+
+SUMMARY = Summary()  # of all reports made by this process; plugin.py prints it
 
 
 class WrongGradient(AssertionError):

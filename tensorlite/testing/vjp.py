@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .differences import _slopes
-from .report import CannotTell, Entry, Estimate, Report, WrongGradient
+from ..arraylike import is_float
+from .differences import LOW
+from .judge import Tolerance, judge
+from .probe import Probe, precision
+from .report import CannotTell, Report, WrongGradient
 
 
 def check_vjp(value: Callable, vjp: Callable, args: Sequence, **options) -> Report:
     """Raise WrongGradient unless `vjp` gives the gradients of `value` at `args`.
 
-    Takes what `examine_vjp` takes and returns its report. Warns CannotTell where differences are
-    too inaccurate to say whether the gradient is right.
+    Takes what `examine_vjp` takes and returns its report. Raises also if the report has a complaint
+    about the conduct of `value` or `vjp`. Warns CannotTell where differences are too inaccurate to
+    say whether the gradient is right.
+
+    >>> check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.array([1.0, 2.0])]).verdict
+    'right'
     """
     report = examine_vjp(value, vjp, args, **options)
     if report.verdict == "wrong" or report.complaints:
@@ -43,34 +50,46 @@ def examine_vjp(
     tuple with one gradient for each argument, or the gradient alone if there is one argument; None
     where there is no gradient.
     """
-    y = np.asarray(value(*args))
-    rng = np.random.default_rng(seed)
-    if g is None:
-        g = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
-    g = np.asarray(g, y.dtype)
-    given = vjp(g.copy(), *args)
+    args, y, weight = _prepared(value, args, g, seed)
+    points = {i: x for i, x in enumerate(args) if is_float(x.dtype)}
+    given = vjp(weight.copy(), *(np.array(x) for x in args))
     given = given if isinstance(given, (tuple, list)) else (given,)
-    entries, counts = [], {}
-    weight, y64 = g.astype(np.float64), y.astype(np.float64)
-    eps = float(np.finfo(y.dtype).eps)
-    for i, x in enumerate(args):
-        if given[i] is None or np.asarray(x).dtype.kind != "f":
-            continue
-        wrong = 0
-        for index in np.ndindex(np.shape(x)):
+    got = {i: np.asarray(given[i]) for i in points if given[i] is not None}
+    gradients = {i: g.astype(np.float64) for i, g in got.items()}
 
-            def at(t, i=i, x=x, index=index):
-                moved = np.array(x)
-                moved[index] = t
-                with np.errstate(all="ignore"):
-                    return np.asarray(value(*args[:i], moved, *args[i + 1 :])).astype(np.float64)
+    rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
 
-            rounding = eps * np.abs(weight * y64)
-            low, high, error = _slopes(at, float(x[index]), y64, weight, rounding, eps)
-            got = float(np.asarray(given[i])[index])
-            slack = atol + rtol * max(abs(got), abs(low), abs(high)) + 3 * error
-            if not low - slack <= got <= high + slack:
-                wrong += 1
-                entries.append(Entry(i, index, got, Estimate(low, high, error)))
-        counts[i] = wrong, np.size(x)
-    return Report("wrong" if entries else "right", entries, counts=counts)
+    def moved_args(moved: dict):
+        return [moved.get(i, x) for i, x in enumerate(args)]
+
+    probe = Probe(
+        lambda moved: np.asarray(value(*moved_args(moved))).astype(np.float64),
+        points,
+        weight.astype(np.float64),
+        y.astype(np.float64),
+        precision(y.dtype),
+        lambda moved: value(*moved_args(moved)),
+        floor=1.0 if rounding < LOW and atol else 0.0,
+    )
+    found = judge(probe, gradients, Tolerance(rtol, atol, rounding))
+    verdict = "wrong" if found.wrong else "cannot tell" if found.unknown else "right"
+    notes = []
+    if found.slope is not None:
+        notes.append(f"the Taylor remainder has the slope {found.slope:.3g}")
+    return Report(
+        verdict,
+        found.wrong or found.unknown,
+        notes=notes,
+        counts=found.counts,
+        precision=found.precision,
+    )
+
+
+def _prepared(value: Callable, args: Sequence, g, seed: int):
+    """The arguments as arrays, the function's value, and the gradient to start from."""
+    args = [np.asarray(x) for x in args]
+    y = np.asarray(value(*(np.array(x) for x in args)))
+    if g is None:
+        rng = np.random.default_rng(seed)
+        g = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
+    return args, y, np.asarray(g).astype(y.dtype)
