@@ -17,9 +17,10 @@ import numpy as np
 
 from ..arraylike import array_of
 from ..numpy_ops import take_along_axis
+from ..numpy_ops.operands import as_tensor
 from ..ops import abs
 from ..tensor import Tensor
-from .matrices import folded, lapack, mirrored, t, tensors
+from .matrices import folded, lapack, mirrored, t
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "svd", "svdvals", "qr"]
 
@@ -51,7 +52,7 @@ def cholesky(x, upper: bool = False) -> Tensor:
     Only the entries of x on and below the diagonal are read (with `upper`, on and above it), and
     only these have a gradient. Raises LinAlgError if x is not positive definite.
     """
-    (x,) = tensors("cholesky", x)
+    x = as_tensor(x)
     return t(_cholesky(t(x))) if upper else _cholesky(x)
 
 
@@ -102,7 +103,7 @@ def _eigh(x, *, UPLO):
 
 
 def _over_gaps(m, gaps):
-    """(m_ij - m_ji) / gap_ij, where m_ij is what turning vector j towards vector i adds to the loss.
+    """(m_ij - m_ji) / gap_ij. Turning vector j towards vector i changes the loss at the rate m_ij.
 
     Where the gap is 0, this is NaN if m_ij or m_ji is not 0, otherwise 0; it is 0 on the diagonal.
     """
@@ -135,7 +136,7 @@ def svd(x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool 
     the top of this file. A singular value that is 0 has a kink, and where a gradient flows into its
     vectors, they are not determined either, unless the matrix is square.
     """
-    (x,) = tensors("svd", x)
+    x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
     if full_matrices and compute_uv and m != n:
         raise ValueError(
@@ -207,7 +208,7 @@ def qr(x, mode: str = "reduced"):
     gradient needs the first k columns of x to be linearly independent, and raises LinAlgError if R
     shows that they are not.
     """
-    (x,) = tensors("qr", x)
+    x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
     if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
         raise ValueError(

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..op import op, operand
-from ..tensor import Tensor, tensor
+from ..op import op
 
 
 def lapack(body: Callable):
@@ -33,11 +32,6 @@ def lapack(body: Callable):
 
 def _wide(x):
     return x.astype(np.float32) if getattr(x, "dtype", None) == np.float16 else x
-
-
-def tensors(name: str, *values) -> list[Tensor]:
-    """The arguments of the function `name`, arrays, lists or numbers, as tensors."""
-    return [v if isinstance(v, Tensor) else tensor(operand(v, name, values)) for v in values]
 
 
 def t(x):
