@@ -17,12 +17,15 @@ from tensorlite.testing import check_grads
 # ---- arguments: each is obeyed or refused by name ----
 
 X = np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
+# Two operands, by position only: test_numpy_linalg.py.
+PRODUCTS = {getattr(np.linalg, name) for name in "cross matmul outer tensordot vecdot".split()}
 FUNCTIONS = [
     f
     for f, ours in NUMPY.items()
     if not isinstance(f, np.ufunc)
     and f is not np.einsum
     and not isinstance(ours, functools.partial)  # NumPy's function of the array in the tensor
+    and f not in PRODUCTS
 ]
 # What else the functions need, and for each name of an argument a value that is not its default.
 NEEDED = {
@@ -61,7 +64,7 @@ NEEDED |= {
 }
 LINALG_VALUES = dict(b=np.eye(3), n=-2, axes=(0,), upper=True, UPLO="U", hermitian=True, mode="r")
 LINALG_VALUES |= dict(full_matrices=False, compute_uv=False, rcond=0.3, rtol=0.4, tol=2.5, ind=1)
-LINALG_VALUES |= dict(ord=1, p=-2, axis=(1, 0))
+LINALG_VALUES |= dict(ord=1, p=-2, axis=(1, 0), offset=1)
 
 
 def is_linalg(function):

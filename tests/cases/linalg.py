@@ -195,3 +195,19 @@ def cond(draw):
     n = draw(st.integers(1, 3))
     m = draw(st.integers(1, 3)) if p in (None, 2, -2) else n
     return [draw_matrices(draw, draw_stack(draw), m, n)], {"p": p}
+
+
+@case("linalg.cross")
+def cross(draw):
+    pair = draw(st.sampled_from([((3,), (3,)), ((2, 3), (1, 3)), ((0, 3), (1, 3))]))
+    return [draw(arrays(shape)) for shape in pair], {"axis": -1}
+
+
+@case("linalg.outer")
+def outer(draw):
+    return [draw(arrays((draw(st.integers(0, 3)),))) for _ in range(2)], {}
+
+
+@case("linalg.trace")
+def trace(draw):
+    return [draw(arrays(shapes(min_dims=2)))], {"offset": draw(st.integers(-2, 2))}

@@ -76,6 +76,9 @@ THEIRS = {
     "linalg.norm": lambda x, ord=None, axis=None, keepdims=False: L.norm(x, ord, axis, keepdims),
     "linalg.cond": cond,
     "linalg.matrix_rank": lambda x: x.sum((-2, -1)) * L.matrix_rank(x),
+    "linalg.cross": lambda a, b, axis: L.cross(a, b, dim=axis),
+    "linalg.outer": torch.outer,
+    "linalg.trace": lambda x, offset: L.diagonal(x, offset=offset).sum(-1),
 }
 EXCEPTIONS = {}
 DIFFERENCES = {
