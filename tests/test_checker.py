@@ -13,6 +13,7 @@ from tensorlite.testing import arrays, check_grads, shapes
 from tensorlite.testing.differences import by_extrapolation
 from tensorlite.testing.probe import Probe
 from tensorlite.testing.suite import check_first_order
+from tests.cases import function_of
 from tests.op_cases import CASES
 
 BUGS = {
@@ -75,7 +76,7 @@ def test_a_planted_bug_is_found(name, index, bug, monkeypatch):
     @settings(phases=[Phase.generate], database=None, report_multiple_bugs=False)
     @given(CASES[name])
     def walk(arguments):
-        check_first_order(op, arguments)
+        check_first_order(function_of(name), arguments)
 
     with pytest.raises(AssertionError, match=r"the gradient is .*, differences give"):
         walk()
