@@ -17,12 +17,15 @@ from tensorlite.testing import check_grads
 # ---- arguments: each is obeyed or refused by name ----
 
 X = np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
+# Two operands, by position only: test_numpy_linalg.py.
+PRODUCTS = {getattr(np.linalg, name) for name in "cross matmul outer tensordot vecdot".split()}
 FUNCTIONS = [
     f
     for f, ours in NUMPY.items()
     if not isinstance(f, np.ufunc)
     and f is not np.einsum
     and not isinstance(ours, functools.partial)  # NumPy's function of the array in the tensor
+    and f not in PRODUCTS
 ]
 # What else the functions need, and for each name of an argument a value that is not its default.
 NEEDED = {
@@ -102,8 +105,27 @@ FIRST = {
     np.choose: (X > 0).astype(int),
 }
 
+# Functions of np.linalg are given a symmetric matrix, and these arguments.
+SQUARE = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, -1.0], [0.5, -1.0, 2.0]])
+NEEDED |= {
+    "linalg.solve": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.lstsq": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.tensorsolve": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.matrix_power": dict(n=3),
+    "linalg.tensorinv": dict(ind=1),
+}
+LINALG_VALUES = dict(b=np.eye(3), n=-2, axes=(0,), upper=True, UPLO="U", hermitian=True, mode="r")
+LINALG_VALUES |= dict(full_matrices=False, compute_uv=False, rcond=0.3, rtol=0.4, tol=2.5, ind=1)
+LINALG_VALUES |= dict(ord=1, p=-2, axis=(1, 0), offset=1)
+
+
+def is_linalg(function):
+    return function.__module__ == "numpy.linalg"
+
 
 def first_argument(function):
+    if is_linalg(function):
+        return [SQUARE, SQUARE + 1] if function is np.linalg.multi_dot else SQUARE
     if function in FIRST:
         return FIRST[function]
     if function in (np.convolve, np.correlate):
@@ -137,10 +159,12 @@ CALLS = [(f, name) for f in FUNCTIONS for name in arguments_of(f)]
 
 @pytest.mark.parametrize(("function", "name"), CALLS, ids=[f"{f.__name__}-{n}" for f, n in CALLS])
 def test_every_argument_of_numpys_functions_is_obeyed_or_refused(function, name):
-    x, needed = first_argument(function), dict(NEEDED.get(function.__name__, {}))
+    key = f"linalg.{function.__name__}" if is_linalg(function) else function.__name__
+    x, needed = first_argument(function), dict(NEEDED.get(key, {}))
     if name in ("min", "max"):
         needed.clear()
-    value = OF_ONE.get((function.__name__, name), VALUES.get(name))
+    values = VALUES | LINALG_VALUES if is_linalg(function) else VALUES
+    value = OF_ONE.get((function.__name__, name), values.get(name))
     if name == "out":  # of the right shape and dtype
         value = np.empty_like(function(x, **needed))
     if name == "indices" and function is np.take_along_axis:
