@@ -3,7 +3,9 @@
 To read the code, start with tensor.py. This file only collects the public names.
 """
 
-from . import cuda, linalg, nn, numpy_names, optim
+from . import cuda, linalg, methods, nn, numpy_names, optim
+from .checkpointing import checkpoint
+from .dlpack import from_dlpack
 from .erf import erf
 from .functional import (
     attention,
@@ -62,6 +64,6 @@ from .ops import (
     where,
 )
 from .tensor import OPS, Tensor, grad, tensor
-from .transforms import checkpoint, hessian, hvp
+from .transforms import hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"

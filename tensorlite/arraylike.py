@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .device import place
+from .protect import owner_of
 
 NUMPY: dict[Callable, Callable] = {}  # NumPy's function -> ours; filled by numpy_names.py
 
@@ -56,19 +57,42 @@ class ArrayLike:
             )
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **options):
+        if self.requires_grad:
+            raise TypeError(
+                "this tensor needs a gradient, which another library would lose: call .detach()"
+            )
+        if self.device == "cpu" and not self.data.flags.writeable and not options.get("copy"):
+            raise BufferError(
+                "this tensor is read-only, as while a pending backward pass needs it, and another "
+                "library might write to it: give away a .copy()"
+            )
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         function = NUMPY.get(ufunc)
         if function is None or method != "__call__" or kwargs:
             call = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
             given = "".join(f", {name}=" for name in kwargs)
-            raise TypeError(f"np.{call}(...{given}) does not take tensors; use .numpy() or a tl op")
+            way_out = "write a = a + x for a += x" if "out" in kwargs else "use .numpy() or a tl op"
+            raise TypeError(f"np.{call}(...{given}) does not take tensors: {way_out}")
         return function(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
         ours = NUMPY.get(function)
         if ours is None:
-            raise TypeError(f"np.{function.__name__} does not take tensors; use .numpy()")
+            raise TypeError(f"np.{function.__name__} does not take tensors: use .numpy()")
         return ours(*args, **kwargs)
+
+    def __setstate__(self, state) -> None:
+        """Restore what was pickled. Protocol 5 gives a read-only array, if it was one, as bytes."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        if isinstance(self.data, np.ndarray) and isinstance(owner_of(self.data).base, bytes):
+            self.data = self.data.copy()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -136,7 +160,7 @@ def number_dtype(dtype) -> np.dtype:
         return bfloat16()
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf" and dtype.name != "bfloat16":
-        raise TypeError(f"a tensor holds numbers; {dtype} is not a dtype of real numbers")
+        raise TypeError(f"a tensor holds real numbers, not {dtype}")
     return bfloat16() if dtype.kind == "V" else dtype
 
 
@@ -177,7 +201,10 @@ def on_gpu(values) -> bool:
 
 def check_differentiable(array) -> bool:
     if not is_float(array.dtype):
-        raise TypeError(f"only floating-point tensors can require gradients, not {array.dtype}")
+        raise TypeError(
+            f"only floating-point tensors can require gradients, not {array.dtype}: convert it "
+            "with .astype(np.float32), or make it of floats, such as 1.0"
+        )
     return True
 
 

@@ -39,9 +39,14 @@ def _comparison(function):
     return compare
 
 
-def _without_gradient(function, *args, **kwargs) -> Tensor:
+def _without_gradient(function, *args, **kwargs):
     y = function(*map(array_of, args), **{name: array_of(value) for name, value in kwargs.items()})
-    return Tensor(whole(y))
+    return tuple(map(_as_tensor, y)) if isinstance(y, tuple) else _as_tensor(y)
+
+
+def _as_tensor(y):
+    """An array as a tensor; what is none, such as a shape, unchanged."""
+    return Tensor(whole(y)) if hasattr(y, "dtype") else y
 
 
 Tensor.__add__, Tensor.__radd__ = _operator(add)
@@ -50,7 +55,11 @@ Tensor.__mul__, Tensor.__rmul__ = _operator(mul)
 Tensor.__truediv__, Tensor.__rtruediv__ = _operator(div)
 Tensor.__pow__, Tensor.__rpow__ = _operator(power)
 Tensor.__matmul__, Tensor.__rmatmul__ = _operator(matmul)
-Tensor.__neg__, Tensor.__abs__ = neg, abs
+Tensor.__mod__, Tensor.__rmod__ = _operator(numpy_ops.remainder)
+Tensor.__floordiv__, Tensor.__rfloordiv__ = _operator(numpy_ops.floor_divide)
+Tensor.__divmod__ = lambda x, y: numpy_ops.divmod(x, y)
+Tensor.__rdivmod__ = lambda x, y: numpy_ops.divmod(y, x)
+Tensor.__neg__, Tensor.__abs__, Tensor.__pos__ = neg, abs, numpy_ops.positive
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
@@ -184,9 +193,17 @@ _register(numpy_ops.__all__, numpy_ops, np)
 _register(linalg.__all__, linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
+NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
 for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
     NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
-# These are constant nearly everywhere, so their values need no gradient.
-for _function in (np.sign, np.isinf, np.isnan, np.isfinite, np.argmax, np.argmin, np.argsort):
-    NUMPY[_function] = functools.partial(_without_gradient, _function)
+# The values of these need no gradient: they are booleans, counts, indices, shapes and constants.
+_WITHOUT_GRADIENT = """
+    isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
+    logical_and logical_not logical_or logical_xor any all count_nonzero
+    argmax argmin nanargmax nanargmin argsort argpartition searchsorted digitize nonzero argwhere flatnonzero
+    zeros_like ones_like empty_like full_like imag angle
+    ndim shape size result_type iscomplexobj isrealobj iscomplex isreal
+""".split()
+for _name in _WITHOUT_GRADIENT:
+    NUMPY[getattr(np, _name)] = functools.partial(_without_gradient, getattr(np, _name))

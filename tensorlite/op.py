@@ -298,7 +298,7 @@ def operand(value, name: str, beside: Sequence = ()):
             value = value.astype(np.float32)
     if not is_array(value) or (value.dtype.kind not in "biuf" and not is_float(value.dtype)):
         kind = value.dtype if is_array(value) else type_name(value)
-        raise TypeError(f"{name} takes tensors, arrays and numbers, not {kind}")
+        raise TypeError(f"{name} takes tensors, arrays and real numbers, not {kind}")
     if value.dtype.kind == "V":
         bfloat16()  # from now on operations look for it
     return value

@@ -153,9 +153,14 @@ def where(condition, x, y):
 
 
 @op
-def masked_fill(x, *, mask, value):
-    """x with the number `value` where the boolean mask, which is broadcast to x, is True."""
-    return np.where(mask, value, x), lambda g: np.where(mask, 0, g)
+def masked_fill(x, mask, value):
+    """x with `value` where the boolean mask, which is broadcast to x, is True."""
+    return (
+        np.where(mask, value, x),
+        lambda g: np.where(mask, 0, g),
+        None,
+        lambda g: np.where(mask, g, 0),
+    )
 
 
 @op(moves=True)
@@ -213,16 +218,17 @@ def mean(x, *, axis=None, keepdims=False):
 @op
 def max(x, *, axis=None, keepdims=False):
     """The largest element; ties share the gradient equally."""
-    return _extreme(np.max, x, axis, keepdims)
+    return extreme(np.max, x, axis, keepdims)
 
 
 @op
 def min(x, *, axis=None, keepdims=False):
     """The smallest element; ties share the gradient equally."""
-    return _extreme(np.min, x, axis, keepdims)
+    return extreme(np.min, x, axis, keepdims)
 
 
-def _extreme(function, x, axis, keepdims):
+def extreme(function, x, axis, keepdims):
+    """The body of max and min, and of what chooses one element as they do."""
     axis = axis_of(axis, x)
     y = function(x, axis=axis, keepdims=keepdims)
     best = function(x, axis=axis, keepdims=True)
@@ -351,7 +357,7 @@ def concatenate(*arrays, axis=0):
 @op(moves=True)
 def getitem(x, *, index):
     """x[index], for any index that NumPy takes; tensors in the index are used as arrays."""
-    index = _plain(index)
+    index = plain_index(index)
     repeated = any(hasattr(i, "dtype") and i.dtype.kind in "iu" for i in _parts(index))
     return x[index], lambda g: Part(g, index, repeated)
 
@@ -360,7 +366,7 @@ def _parts(index):
     return index if isinstance(index, tuple) else (index,)
 
 
-def _plain(index):
+def plain_index(index):
     """The index with its tensors and its sequences of integers or booleans converted to arrays."""
     return tuple(map(index_array, index)) if isinstance(index, tuple) else index_array(index)
 
@@ -385,7 +391,7 @@ def index_array(i):
 @op
 def scatter_add(g, *, shape, index):
     """Zeros of `shape` to which `g` is added at `index`: the gradient of getitem."""
-    index = _plain(index)
+    index = plain_index(index)
     total = np.zeros(shape, g.dtype, like=array_of(g))
     add_at(total, index, array_of(g))
     return total, lambda h: h[index]

@@ -25,8 +25,8 @@ walks the nodes from the last to the first.
 
 Read on in gradients.py (how gradients are added), graph.py (nodes), op.py (how `@op` makes an
 operation), ops.py (the primitives), functional/ (the fused functions of neural networks) and nn.py
-(modules). arraylike.py has what a tensor reports about its array, numpy_names.py gives tensors
-their operators and methods, and modes.py has the modes, such as `no_grad`.
+(modules). arraylike.py has what a tensor reports about its array, numpy_names.py and methods.py
+give tensors their operators and methods, and modes.py has the modes, such as `no_grad`.
 
 Follows HIPS autograd (vjps, ownership of gradients) and micrograd (small enough to read). Unlike in
 both, a node is not a tensor: a value that no vjp captured can be freed during the forward pass.
@@ -182,7 +182,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False) -> Tensor
     if dtype is None and array is not data and array.dtype == np.float64:
         dtype = np.float32
     if array.dtype.kind not in "biuf" and not is_float(array.dtype):
-        raise TypeError(f"a tensor holds numbers; this is of dtype {array.dtype}")
+        raise TypeError(f"a tensor holds real numbers; this is of dtype {array.dtype}")
     array = array.astype(number_dtype(dtype or array.dtype), copy=True)
     return Tensor(place(whole(array), device), requires_grad and check_differentiable(array))
 

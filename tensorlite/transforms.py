@@ -1,137 +1,306 @@
-"""Functions built on the engine: second derivatives, and checkpoints, which save memory."""
+"""Derivatives of functions: gradients, products with Jacobians and Hessians, and whole matrices.
+
+A transform is given a function `f` and the point `x` at which to differentiate it. `f` returns one
+tensor. Write J for its Jacobian, the matrix of the derivatives of each entry of the value with
+respect to each entry of x. Reverse mode computes u @ J for a vector u of the value's shape, in one
+backward pass: that is `vjp`, and everything here is made of it.
+
+- `x` is a tensor, an array or a number, or a dict or list of them, such as a network's parameters;
+  `f` is then given the same dict or list of tensors. A tuple is several arguments: f(*x).
+- Derivatives come in the form of x, and have its dtype. With a tuple, `argnums` (a number or a
+  sequence of numbers) chooses the arguments to differentiate, and the others are passed to `f` as
+  they are, which may be integers or None.
+- Where the value does not depend on a part of x, the derivative is 0.
+- Transforms can be nested: the results of one that is called in the function of another can be
+  differentiated. To differentiate them by `backward`, call it under `with higher_order():`. For
+  that, `f` itself is always run under `higher_order`, so that its graph keeps the inputs of each
+  operation; `backward` without that mode needs less memory.
+
+All transforms raise TypeError if `f` does not return one tensor of floating-point numbers and for
+an `x` of integers, and ValueError for shapes that do not fit. The names and the meaning are those
+of JAX and torch.func, but a transform returns the derivative at `x`, not a function.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arraylike import array_of, check_differentiable
-from .graph import Node, next_serial
-from .modes import higher_order, in_mode, mode
-from .protect import protect
-from .tensor import Tensor, grad, run_backward
+from .arraylike import array_of, is_array, is_float, type_name, whole
+from .modes import higher_order, mode
+from .numpy_ops import stack
+from .ops import astype, reshape
+from .tensor import Tensor, grad, tensor
 
 
-def hvp(f: Callable[[Tensor], Tensor], x, v) -> Tensor:
+def value_and_grad(f: Callable, x, argnums=None) -> tuple:
+    """The value of the scalar function `f` at `x`, and its gradient: (tensor, as x).
+
+    One backward pass from the value with u = 1: the gradient is the only row of J.
+    Raises ValueError if the value has several elements.
+
+    >>> value_and_grad(lambda x: (x**2).sum(), [1.0, 2.0])
+    (tensor(5.), tensor([2., 4.]))
+    >>> value_and_grad(lambda w, x: (w * x).sum(), (3.0, np.array([1, 2])), argnums=0)
+    (tensor(9.), tensor(3.))
+    """
+    y, inputs, tree = _evaluate(f, x, argnums)
+    _check_scalar(y)
+    return _result(y), _formed(tree, _gradients(y, inputs, None, create_graph=_nested()))
+
+
+def vjp(f: Callable, x, argnums=None) -> tuple:
+    """The value of `f` at `x`, and the function that takes u (of the value's shape) to u @ J.
+
+    u @ J, the gradient of (u * value).sum(), has the form of x. The function may be called many
+    times: `f` is run once, and its graph is kept as long as the function is.
+
+    >>> value, pull = vjp(lambda x: x * x, [1.0, 2.0])
+    >>> pull([1.0, 0.0]), pull([0.0, 1.0])
+    (tensor([2., 0.]), tensor([0., 4.]))
+    """
+    y, inputs, tree = _evaluate(f, x, argnums)
+
+    def pull(u):
+        u = _fitting(u, y, "u", "the value")
+        return _formed(tree, _gradients(y, inputs, u, create_graph=_nested()))
+
+    return _result(y), pull
+
+
+def jvp(f: Callable, x, v, argnums=None) -> tuple[Tensor, Tensor]:
+    """The value of `f` at `x`, and J @ v, its derivative in the direction `v`, which is as x.
+
+    Computed by two backward passes. The first gives u @ J, which is linear in u; the second
+    differentiates (u @ J) @ v with respect to u, which gives J @ v whatever u is (here 0). The cost
+    is that of a few evaluations of `f`, whatever the size of x.
+    Raises ValueError if `v` is not of the form and shapes of x.
+
+    >>> jvp(lambda x: x * x, [1.0, 2.0], [1.0, 10.0])
+    (tensor([1., 4.]), tensor([ 2., 40.]))
+    """
+    y, inputs, tree = _evaluate(f, x, argnums)
+    directions = _directions(tree, v, inputs)
+    u = Tensor(np.zeros_like(y.data), requires_grad=True)
+    with higher_order():
+        slope = _inner(_gradients(y, inputs, u, create_graph=True), directions)  # (u @ J) @ v
+    (product,) = _gradients(slope, [u], None, create_graph=_nested())
+    return _result(y), product
+
+
+def jacobian(f: Callable, x, argnums=None):
+    """J: the derivative of each entry of the value by each of x, of shape value.shape + x.shape.
+
+    It is computed by rows, one backward pass for each entry of the value, or by columns as in
+    `jvp`, one pass for each entry of x, whichever are fewer. The columns ask that the vjps of the
+    operations can be differentiated. The result has the form of x.
+
+    >>> jacobian(lambda x: x[1:] * x[0], [2.0, 3.0, 5.0])
+    tensor([[3., 2., 0.],
+            [5., 0., 2.]])
+    """
+    y, inputs, tree = _evaluate(f, x, argnums)
+    if y.size <= sum(x.size for x in inputs):
+        return _formed(tree, _rows(y, inputs, _nested()))
+    u = Tensor(np.zeros_like(y.data), requires_grad=True)
+    with higher_order():
+        gs = _gradients(y, inputs, u, create_graph=True)
+    blocks = []
+    for x, g in zip(inputs, gs):
+        (columns,) = _rows(g, [u], _nested())  # x.shape + value.shape
+        order = [*range(x.ndim, columns.ndim), *range(x.ndim)]
+        blocks.append(astype(columns.transpose(order), x.dtype))
+    return _formed(tree, blocks)
+
+
+def hvp(f: Callable, x, v, argnums=None):
     """The Hessian of the scalar function `f` at `x`, times `v`: x (...), v (...) -> (...).
 
-    It is computed as the gradient of (gradient * v).sum(), at the cost of a few evaluations of `f`
-    and without the whole Hessian (Pearlmutter, 1994). Raises ValueError if the shapes of x and v
-    differ, and TypeError if `x` is not of floating point.
+    It is computed as the gradient of gradient(x) @ v, at the cost of a few evaluations of `f` and
+    without the whole Hessian (Pearlmutter, 1994). Raises ValueError if v is not of the form and
+    shapes of x, or if the value has several elements.
 
     >>> hvp(lambda x: (x**3).sum(), tensor([1.0, 2.0]), tensor([1.0, 1.0]))
     tensor([ 6., 12.])
     """
-    x, v = _leaf(x), np.asarray(v) if isinstance(v, (list, float, int)) else array_of(v)
-    if v.shape != x.shape:
-        raise ValueError(f"v has shape {v.shape}, x has {x.shape}")
+    y, inputs, tree = _evaluate(f, x, argnums)
+    _check_scalar(y)
+    directions = _directions(tree, v, inputs)
     with higher_order():
-        y = f(x)
-        if not y.requires_grad:  # f does not depend on x
-            return Tensor(np.zeros_like(x.data))
-        (g,) = grad(y, x, create_graph=True)
-        if not g.requires_grad:  # f is linear
-            return Tensor(np.zeros_like(x.data))
-        return grad((g * v).sum(), x)[0]
+        slope = _inner(_gradients(y, inputs, None, create_graph=True), directions)
+    return _formed(tree, _gradients(slope, inputs, None, create_graph=_nested()))
 
 
-def hessian(f: Callable[[Tensor], Tensor], x) -> Tensor:
-    """The Hessian of the scalar function `f` at `x`, of shape x.shape + x.shape."""
-    x = _leaf(x)
-    rows = np.zeros((x.size, *x.shape), x.dtype, like=x.data)
-    with higher_order():
-        y = f(x)
-        g = grad(y, x, create_graph=True)[0] if y.requires_grad else y
-    if g.requires_grad:
-        for i, index in enumerate(np.ndindex(x.shape)):
-            rows[i] = grad(g[index], x, retain_graph=True)[0].data
-    return Tensor(np.reshape(rows, x.shape + x.shape))
+def hessian(f: Callable, x, argnums=None):
+    """All second derivatives of the scalar function `f` at `x`, of shape x.shape + x.shape.
 
+    It is the Jacobian of the gradient, computed by rows: one backward pass for each entry of x.
+    With a dict, list or tuple, result[a][b] has the shape x[a].shape + x[b].shape. Raises
+    ValueError if the value has several elements.
 
-def _leaf(x) -> Tensor:
-    data = array_of(x)
-    data = data if hasattr(data, "dtype") else np.asarray(data, np.float32)
-    return Tensor(data, check_differentiable(data))
-
-
-def checkpoint(fn: Callable[..., Tensor], *args) -> Tensor:
-    """Compute fn(*args) and keep only the arguments; the backward pass runs `fn` again.
-
-    For a block of a model this keeps one input instead of all activations, and costs the time of
-    one more forward pass (Chen et al., 2016). Gradients flow into tensors among the arguments and
-    into leaves that `fn` uses, such as a model's parameters. Random numbers must come from
-    generators among the arguments: `checkpoint` copies these, so that the second run draws the same
-    numbers as the first (nn.Dropout without a generator raises ValueError). Nothing else that `fn`
-    uses may change between the two runs. Raises TypeError unless `fn` returns one tensor.
+    >>> hessian(lambda x: x[0] * x[1] ** 2, [3.0, 1.0])
+    tensor([[0., 2.],
+            [2., 6.]])
     """
-    if not mode.get().record or mode.get().keep_inputs:
-        return _one_tensor(fn(*args))
-    inputs = [_inside(a) for a in args]
-    kept = _with_copied_generators(inputs)
-    first = next_serial()
-    with in_mode(recomputed=True):
-        y = _one_tensor(fn(*inputs))
-    for a, arg in zip(inputs, args):
-        if y is a:  # `fn` returned its argument, as a layer that is skipped does
-            return arg
-    if y.node is None:
-        return y
-    # Gradients flow to the leaves and nodes outside `fn` that its graph reaches. The graph itself
-    # is dropped when this function returns.
-    inside = {a: arg for a, arg in zip(inputs, args) if isinstance(a, Tensor)}
-    keys = _reached(y.node, first)
-    parents = [_key(inside.get(key, key)) for key in keys]
-
-    def vjp(g):
-        with in_mode(record=True, keep_inputs=False, recomputed=True):
-            y = fn(*_with_copied_generators(kept))
-        found = run_backward(y, g, False, set(keys), through=False)
-        return [found[key][0] if key in found else None for key in keys]
-
-    node = Node("checkpoint", parents, vjp, y.data, ())
-    # `fn` will be computed again from these arrays, so they must not change.
-    arrays = [t.data for t in (*inside, *keys) if isinstance(t, Tensor)]
-    # The node has protected arrays among the arguments already, which its vjp holds.
-    more = protect([a for a in arrays if isinstance(a, np.ndarray)])
-    node.protected = [*node.protected, *more]
-    return Tensor(y.data, False, node)
+    y, inputs, tree = _evaluate(f, x, argnums)
+    _check_scalar(y)
+    gs = _gradients(y, inputs, None, create_graph=True)
+    return _formed(tree, [_formed(tree, _rows(g, inputs, _nested())) for g in gs])
 
 
-def _one_tensor(y) -> Tensor:
-    if not isinstance(y, Tensor):
-        raise TypeError(
-            f"checkpoint takes a function that returns one tensor, not a {type(y).__name__}: join "
-            "several with tl.stack or tl.concatenate, or checkpoint the parts one by one"
+# =================================================================================================
+# One evaluation, and gradients of it
+# =================================================================================================
+
+
+def _evaluate(f: Callable, x, argnums) -> tuple[Tensor, list[Tensor], object]:
+    """The value of f, the tensors that stood for x in it, and the form of x."""
+    f, tree = _chosen(f, x, argnums)
+    nested, inputs = _nested(), []
+    with higher_order():
+        for leaf in _leaves(tree, tree):
+            if not is_array(array_of(leaf)):
+                leaf = tensor(leaf, np.float32)
+            data = whole(array_of(leaf))
+            if not is_float(data.dtype):
+                raise TypeError(
+                    f"x has numbers of dtype {data.dtype}; derivatives are by floating-point "
+                    "numbers: convert it by .astype, or choose other arguments by argnums="
+                )
+            if nested and isinstance(leaf, Tensor) and leaf.requires_grad:
+                # A copy in the graph, so that `f` may also use the tensor itself, as a constant.
+                inputs.append(astype(leaf, leaf.dtype))
+            else:
+                inputs.append(Tensor(data, requires_grad=True))
+        y = f(_formed(tree, inputs))
+    if not isinstance(y, Tensor) or not is_float(y.dtype):
+        what = f"a tensor of dtype {y.dtype}" if isinstance(y, Tensor) else f"a {type_name(y)}"
+        raise TypeError(f"the function must return one tensor of floating point, not {what}")
+    return y, inputs, tree
+
+
+def _nested() -> bool:
+    """Whether what is computed now will be differentiated: it is in the function of another."""
+    return mode.get().record and mode.get().keep_inputs
+
+
+def _result(y: Tensor) -> Tensor:
+    return y if _nested() else y.detach()
+
+
+def _gradients(y: Tensor, inputs: list, u, create_graph: bool) -> Sequence[Tensor]:
+    """u @ J for each input, zeros where y does not depend on it; u is 1 if it is None."""
+    if not y.requires_grad:
+        return [Tensor(np.zeros_like(x.data)) for x in inputs]
+    return grad(y, inputs, gradient=u, create_graph=create_graph, retain_graph=True)
+
+
+def _rows(y: Tensor, inputs: list, create_graph: bool) -> list[Tensor]:
+    """The Jacobian of y for each input, of shape y.shape + x.shape, row by row."""
+    if not y.requires_grad or not y.size:
+        zeros = [np.zeros(y.shape + x.shape, x.dtype, like=x.data) for x in inputs]
+        return [Tensor(z) for z in zeros]
+    rows = []
+    for i in range(y.size):
+        u = np.zeros(y.size, y.dtype, like=y.data)
+        u[i] = 1
+        rows.append(_gradients(y, inputs, u.reshape(y.shape), create_graph))
+    return [reshape(stack(row), y.shape + x.shape) for row, x in zip(zip(*rows), inputs)]
+
+
+def _inner(gs: Sequence[Tensor], directions: list[Tensor]) -> Tensor:
+    """The inner product of two lists of tensors."""
+    products = [(g * v).sum() for g, v in zip(gs, directions)]
+    return sum(products[1:], products[0]) if products else Tensor(np.zeros(()))
+
+
+def _check_scalar(y: Tensor) -> None:
+    if y.size != 1:
+        raise ValueError(
+            f"the function's value has the shape {y.shape}; it must be a single number: add it up "
+            "with .sum(), or use tl.jacobian"
         )
-    return y
 
 
-def _with_copied_generators(args: list) -> list:
-    return [copy.deepcopy(a) if hasattr(a, "random") else a for a in args]
+def _directions(tree, v, inputs: list) -> list[Tensor]:
+    return [_fitting(part, x, "v", "x") for part, x in zip(_leaves(tree, v), inputs)]
 
 
-def _inside(a):
-    """An argument as a leaf of the graph inside `fn`."""
-    return Tensor(a.data, a.requires_grad) if isinstance(a, Tensor) else a
+def _fitting(v, x: Tensor, name: str, other: str) -> Tensor:
+    """`v` as a tensor of the dtype and on the device of `x`; its shape must be that of x."""
+    if isinstance(v, Tensor) and _nested():
+        v = v if v.dtype == x.dtype else astype(v, x.dtype)
+    else:
+        v = tensor(v, x.dtype, x.device)
+    if v.shape != x.shape:
+        raise ValueError(f"{name} has shape {v.shape}, {other} has {x.shape}")
+    return v
 
 
-def _key(item):
-    """The entry for a tensor in the graph: the node that made it, or the leaf itself."""
-    return item.node if isinstance(item, Tensor) and item.node is not None else item
+# =================================================================================================
+# Several arguments, and dicts and lists of tensors
+# =================================================================================================
 
 
-def _reached(root: Node, first: int) -> list:
-    """The leaves and the nodes made before serial number `first` that `root` reaches, each once."""
-    reached, stack, seen = [], [root], set()
-    while stack:
-        item = stack.pop()
-        if item is None or item in seen:
-            continue
-        seen.add(item)
-        if isinstance(item, Node) and item.serial > first:
-            stack.extend(item.parents)
-        else:
-            reached.append(item)
-    return reached
+def _chosen(f: Callable, x, argnums) -> tuple[Callable, object]:
+    """`f` as a function of the arguments that are differentiated, and these arguments."""
+    if not isinstance(x, tuple):
+        if argnums is not None:
+            raise TypeError("argnums counts in a tuple of arguments; x is a single argument")
+        return f, x
+    if argnums is None:
+        return lambda args: f(*args), x
+    single = isinstance(argnums, int)
+    try:
+        numbers = [range(len(x))[i] for i in ([argnums] if single else argnums)]
+    except IndexError:
+        raise ValueError(f"argnums is {argnums!r}, but there are {len(x)} arguments") from None
+    if len(set(numbers)) < len(numbers) or not numbers:
+        raise ValueError(f"argnums is {argnums!r}; it must name arguments, each once")
+
+    def function(chosen):
+        given = dict(zip(numbers, [chosen] if single else chosen))
+        return f(*(given.get(i, a) for i, a in enumerate(x)))
+
+    return function, x[numbers[0]] if single else tuple(x[i] for i in numbers)
+
+
+def _is_tree(x) -> bool:
+    """Whether x holds tensors or arrays; a list of numbers is an array."""
+    if isinstance(x, (dict, tuple)):
+        return True
+    return isinstance(x, list) and any(
+        isinstance(part, Tensor) or _is_tree(part) or (is_array(part) and np.ndim(part))
+        for part in x
+    )
+
+
+def _leaves(tree, other) -> list:
+    """The leaves of `other`, which must be of the form of `tree`, in the order of `tree`."""
+    if not _is_tree(tree):
+        return [other]
+    if isinstance(tree, dict):
+        if not isinstance(other, dict) or other.keys() != tree.keys():
+            raise ValueError(f"v must be a dict with the keys {list(tree)}, as x is")
+        pairs = [(part, other[key]) for key, part in tree.items()]
+    else:
+        if not isinstance(other, (list, tuple)) or len(other) != len(tree):
+            raise ValueError(f"v must be a {type(tree).__name__} of {len(tree)}, as x is")
+        pairs = list(zip(tree, other))
+    return [leaf for pair in pairs for leaf in _leaves(*pair)]
+
+
+def _formed(tree, leaves: Sequence):
+    """A tree of the form of `tree` with other leaves."""
+    leaves = iter(leaves)
+
+    def form(tree):
+        if not _is_tree(tree):
+            return next(leaves)
+        if isinstance(tree, dict):
+            return {key: form(part) for key, part in tree.items()}
+        parts = [form(part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+
+    return form(tree)

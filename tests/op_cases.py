@@ -67,7 +67,8 @@ def where(draw):
 def masked_fill(draw):
     x, mask = draw(broadcastable(2))
     shape = np.broadcast_shapes(x, mask)
-    return [draw(arrays(shape))], {"mask": draw(arrays(mask)) > 0, "value": -1.5}
+    value = draw(st.sampled_from([-1.5, draw(arrays(()))]))
+    return [draw(arrays(shape)), draw(arrays(mask)) > 0, value], {}
 
 
 @case("astype")

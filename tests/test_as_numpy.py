@@ -3,6 +3,7 @@
 import array
 import collections
 import contextlib
+import functools
 import inspect
 import math
 
@@ -16,7 +17,13 @@ from tensorlite.testing import check_grads
 # ---- arguments: each is obeyed or refused by name ----
 
 X = np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
-FUNCTIONS = [f for f in NUMPY if not isinstance(f, np.ufunc) and f is not np.einsum]
+FUNCTIONS = [
+    f
+    for f, ours in NUMPY.items()
+    if not isinstance(f, np.ufunc)
+    and f is not np.einsum
+    and not isinstance(ours, functools.partial)  # NumPy's function of the array in the tensor
+]
 # What else the functions need, and for each name of an argument a value that is not its default.
 NEEDED = {
     "reshape": dict(shape=(3, 2)),
@@ -30,12 +37,15 @@ NEEDED = {
     "pad": dict(pad_width=1),
     "split": dict(indices_or_sections=1),
     "clip": dict(a_min=-1.0, a_max=2.0),
+    "interp": dict(xp=np.array([0.0, 2.0]), fp=np.array([1.0, 3.0])),
 }
 VALUES = dict(axis=1, axes=(1, 0), dtype=np.float32, keepdims=True, initial=7.0, ddof=1, k=1)
 VALUES |= dict(correction=1, order="F", copy=True, subok=True, casting="unsafe", mode="wrap")
 VALUES |= dict(optimize=True, kind="stable", stable=True, min=-1.0, max=2.0, a_min=-1.0, a_max=2.0)
 VALUES |= dict(indices=np.array([1, 0]), constant_values=7.0, reflect_type="odd")
 VALUES |= dict(indices_or_sections=[1], pad_width=2, shift=2, axis1=1, axis2=0, shape=(6,))
+VALUES |= dict(nan=7.0, posinf=7.0, neginf=7.0, decimals=1, left=7.0, right=7.0, period=4.0)
+VALUES |= dict(xp=np.array([0.5, 3.0]), fp=np.array([-1.0, 2.0]))
 VALUES |= dict(
     out=np.empty((2, 3)), where=np.array([[True, False, True]] * 2), mean=np.ones((2, 1))
 )

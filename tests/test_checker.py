@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.testing import arrays, check_grads, shapes
-from tensorlite.testing.differences import _slopes
+from tensorlite.testing.differences import by_extrapolation
+from tensorlite.testing.probe import Probe
+from tensorlite.testing.suite import check_first_order
 from tests.op_cases import CASES
-from tests.test_ops import check_case
 
 BUGS = {
     "scaled": lambda g: g * 1.01,
@@ -74,7 +75,7 @@ def test_a_planted_bug_is_found(name, index, bug, monkeypatch):
     @settings(phases=[Phase.generate], database=None, report_multiple_bugs=False)
     @given(CASES[name])
     def walk(arguments):
-        check_case(op, *arguments)
+        check_first_order(op, arguments)
 
     with pytest.raises(AssertionError, match=r"the gradient is .*, differences give"):
         walk()
@@ -238,11 +239,14 @@ def test_differences_are_as_sure_as_they_say(function):
     for x in (1e-6, 1e-3, 0.7, 12.0, 150.0):
         with mpmath.workdps(40):
             expected = float(mpmath.diff(exact, mpmath.mpf(x), h=mpmath.mpf(x) * 1e-15))
-        y = np.asarray(float(exact(x)))
-        low, high, error = _slopes(
-            lambda x: np.asarray(float(exact(x)) if x > 0 else np.nan),
-            x, y, np.ones(()), np.finfo(float).eps * abs(y), np.finfo(float).eps,
-        )  # fmt: skip
+
+        def at(moved, x=x):
+            x = moved.get(0, x)
+            return np.asarray(float(exact(float(x))) if x > 0 else np.nan)
+
+        probe = Probe(at, {0: np.array(x)}, np.ones(()), at({}), np.finfo(float).eps, floor=0.0)
+        found = by_extrapolation(probe.entry(0, ()))
+        low, high, error = found.low, found.high, found.error
         assert low == high and abs(low - expected) <= 3 * error
         assert error <= 1e-6 * abs(expected)
 

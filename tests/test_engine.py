@@ -719,8 +719,8 @@ def test_numpy_functions_and_arrays_mix_with_tensors():
 
 def test_what_numpy_cannot_do_with_a_tensor_says_so():
     x = leaf([1.0, 2.0])
-    with pytest.raises(TypeError, match="np.linalg|np.cross|np.fft|np.arcsinh"):
-        np.arcsinh(x)
+    with pytest.raises(TypeError, match="np.spacing"):
+        np.spacing(x)
     with pytest.raises(TypeError, match="np.median"):
         np.median(x)
     with pytest.raises(TypeError, match="np.add.reduce"):

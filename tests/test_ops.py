@@ -9,74 +9,18 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.functional.attention import LARGE, _boxes, _may_exceed
 from tensorlite.testing import check_grads
+from tensorlite.testing.suite import gradient_tests
 from tests.cases import FUNCTIONS, function_of
 from tests.op_cases import CASES
 
 # The module: `functional.attention` is the operation of that name.
 ATTENTION = sys.modules["tensorlite.functional.attention"]
-
-
-def flat(arrays):
-    """The arrays of a case, and how to call the operation on them again."""
-    if isinstance(arrays[0], list):  # concatenate takes one sequence
-        return arrays[0], lambda values: [list(values)]
-    return arrays, lambda values: list(values)
-
-
-def check_case(function, arrays, static):
-    values, again = flat(arrays)
-    check_grads(lambda *args: function(*again(args), **static), values)
-
-
-def check_dtype(function, arrays, static):
-    """float32 in, float32 out, for the value and all gradients; equal to float64's."""
-    values, again = flat(arrays)
-    floats = [i for i, v in enumerate(values) if getattr(v, "dtype", None) == np.float64]
-    if function is tl.astype:
-        static = static | {"dtype": np.float32}
-    results = []
-    for dtype in (np.float32, np.float64):
-        args = list(values)
-        for i in floats:
-            args[i] = tl.tensor(values[i], dtype=dtype, requires_grad=True)
-        y = function(*again(args), **static)
-        gradients = tl.grad(y, [args[i] for i in floats], gradient=np.ones(y.shape))
-        results.append([y, *gradients])
-        if dtype == np.float32:
-            assert {t.dtype for t in results[0]} == {np.dtype(np.float32)}
-    for single, double in zip(*results):
-        assert single.shape == double.shape
-        np.testing.assert_allclose(single.data, double.data, rtol=2e-3, atol=2e-3)
-
-
-def check_unneeded(function, arrays, static):
-    """An input that needs no gradient changes nothing about the gradients of the others."""
-    values, again = flat(arrays)
-    floats = [i for i, v in enumerate(values) if getattr(v, "dtype", None) == np.float64]
-    tensors = [tl.tensor(values[i], requires_grad=True) for i in floats]
-    args = list(values)
-    for i, t in zip(floats, tensors):
-        args[i] = t
-    y = function(*again(args), **static)
-    expected = tl.grad(y, tensors, gradient=np.ones(y.shape))
-    for i, t, g in zip(floats, tensors, expected):
-        alone = list(values)
-        alone[i] = t
-        y = function(*again(alone), **static)
-        (g_alone,) = tl.grad(y, t, gradient=np.ones(y.shape))
-        np.testing.assert_allclose(g_alone.data, g.data, rtol=1e-12, atol=1e-15)
-
-
-def check_all(function, arrays, static):
-    check_case(function, arrays, static)
-    check_dtype(function, arrays, static)
-    check_unneeded(function, arrays, static)
 
 
 def test_every_operation_has_a_case():
@@ -85,23 +29,7 @@ def test_every_operation_has_a_case():
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_walk(name):
-    @given(CASES[name])
-    def walk(arguments):
-        check_all(function_of(name), *arguments)
-
-    walk()
-
-
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_second_derivatives(name):
-    @settings(max_examples=12)
-    @given(CASES[name])
-    def walk(arguments):
-        arrays, static = arguments
-        values, again = flat(arrays)
-        check_grads(lambda *args: function_of(name)(*again(args), **static), values, order=2)
-
-    walk()
+    gradient_tests(function_of(name), CASES[name])()
 
 
 @pytest.mark.parametrize(
@@ -117,32 +45,6 @@ def test_second_derivatives(name):
 )
 def test_third_derivatives(function):
     check_grads(function, [np.array([[0.5, -0.7], [1.1, 0.3]])], order=3, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", sorted(n for n, op in tl.OPS.items() if op.composed))
-def test_fused_equals_composed(name):
-    """Value and gradients, to rounding."""
-
-    @given(CASES[name], st.sampled_from([np.float64, np.float32]))
-    def compare(arguments, dtype):
-        arrays, static = arguments
-        results = []
-        for function in (tl.OPS[name], tl.OPS[name].composed):
-            args = [
-                None if a is None else tl.tensor(a, dtype=dtype, requires_grad=True) for a in arrays
-            ]
-            y = function(*args, **static)
-            weight = np.cos(np.arange(y.size)).reshape(y.shape)
-            leaves = [a for a in args if a is not None]
-            results.append([y, *tl.grad(y, leaves, gradient=weight)])
-        tolerance = 1e-11 if dtype == np.float64 else 1e-4
-        for fused, composed in zip(*results):
-            assert fused.dtype == composed.dtype == dtype
-            np.testing.assert_allclose(
-                fused.data, composed.data, rtol=tolerance, atol=tolerance, equal_nan=False
-            )
-
-    compare()
 
 
 BINARY = ["add", "sub", "mul", "div", "maximum", "minimum", "matmul", "power"]

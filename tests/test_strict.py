@@ -19,11 +19,11 @@ from gpt.checkpoint import load_optimizer, save_run
 from tensorlite import nn
 from tensorlite.device import RowRandom, place
 from tensorlite.optim import SGD, AdamW, clip_grad_norm, cosine_schedule
+from tensorlite.testing.suite import bind
 from tests import emulator, strict
 from tests.cases import function_of
 from tests.op_cases import CASES, LACKING
 from tests.strict import StrictArray, to_device
-from tests.test_ops import flat
 from tokenizer import CharTokenizer
 
 HAS_GPU = tl.cuda.is_available()
@@ -197,7 +197,9 @@ def moved(value, index_arrays=True):
 def run(op, arguments, dtype, device, index_arrays, order):
     """Value and gradients of a case, on the host and on the device; as NumPy arrays."""
     arrays, static = arguments
-    values, again = flat(arrays)
+    if device == "cuda":
+        static = {name: moved(v, index_arrays) for name, v in static.items()}
+    f, values = bind(op, (arrays, static))
     args, leaves = [np.asarray(v) if isinstance(v, np.generic) else v for v in values], []
     for i, v in enumerate(args):
         if isinstance(v, np.ndarray) and v.dtype.kind == "f":
@@ -205,10 +207,8 @@ def run(op, arguments, dtype, device, index_arrays, order):
             leaves.append(args[i])
         elif device == "cuda":
             args[i] = moved(v)
-    if device == "cuda":
-        static = {name: moved(v, index_arrays) for name, v in static.items()}
     with tl.higher_order() if order > 1 else contextlib.nullcontext():
-        y = op(*again(args), **static)
+        y = f(*args)
         weight = np.cos(np.arange(y.size)).reshape(y.shape)
         results = [y, *tl.grad(y, leaves, gradient=weight, create_graph=order > 1)]
         if order > 1:

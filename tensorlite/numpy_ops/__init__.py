@@ -4,13 +4,33 @@ A function that needs a gradient of its own is an `@op`, in the same form as in 
 are one line composed of functions that have one.
 """
 
-from . import elementwise, order, products, reductions, shapes, statistics
+from . import (
+    elementwise,
+    exponentials,
+    order,
+    products,
+    reductions,
+    shapes,
+    statistics,
+    trigonometric,
+)
 from .elementwise import *
+from .exponentials import *
 from .order import *
 from .products import *
 from .reductions import *
 from .shapes import *
 from .statistics import *
+from .trigonometric import *
 
-_ROOM = (elementwise, reductions, order, statistics, products, shapes)
+_ROOM = (
+    elementwise,
+    trigonometric,
+    exponentials,
+    reductions,
+    order,
+    statistics,
+    products,
+    shapes,
+)
 __all__ = [name for module in _ROOM for name in module.__all__]

@@ -1,16 +1,186 @@
-"""Sums of products."""
+"""Sums of products.
+
+All but `einsum` are composed of products of elements and of matrices.
+"""
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from ..arraylike import array_of, whole
 from ..op import op, operand
+from ..ops import expand_dims, getitem, matmul, mul, reshape, squeeze, sum, transpose
 from ..tensor import Tensor, tensor
+from .operands import as_tensor, as_tensors
+from .shapes import pad, roll
 
-__all__ = ["einsum"]
+__all__ = """
+    dot vdot inner outer tensordot kron cross trace vecdot matvec vecmat einsum
+""".split()
+
+
+def dot(a, b) -> Tensor:
+    """The sums of products over the last axis of a and the last but one (or only) axis of b.
+
+    That is the inner product of vectors and the product of matrices. A number is a factor. Raises
+    ValueError if the axes differ in size.
+
+    >>> dot([1.0, 2.0], [3.0, 4.0])
+    tensor(11.)
+    """
+    a, b = as_tensors("dot", a, b)
+    if not a.ndim or not b.ndim:
+        return mul(a, b)
+    return matmul(a, b) if b.ndim <= 2 else tensordot(a, b, (-1, -2))
+
+
+def vdot(a, b) -> Tensor:
+    """The inner product of all elements of two arrays of the same size.
+
+    >>> vdot([[1.0, 2.0]], [[3.0], [4.0]])
+    tensor(11.)
+    """
+    a, b = as_tensors("vdot", a, b)
+    return matmul(reshape(a, (a.size,)), reshape(b, (b.size,)))
+
+
+def inner(a, b) -> Tensor:
+    """The sums of products over the last axes of a and b. A number is a factor."""
+    a, b = as_tensors("inner", a, b)
+    return tensordot(a, b, (-1, -1)) if a.ndim and b.ndim else mul(a, b)
+
+
+def outer(a, b) -> Tensor:
+    """The products of each element of a, in rows, with each element of b, in columns.
+
+    >>> outer([1.0, 2.0], [3.0, 4.0])
+    tensor([[3., 4.],
+            [6., 8.]])
+    """
+    a, b = as_tensors("outer", a, b)
+    return reshape(a, (a.size, 1)) * reshape(b, (1, b.size))
+
+
+def tensordot(a, b, axes=2) -> Tensor:
+    """The sums of products over several axes; those left of a come first, then those left of b.
+
+    `axes` is a number n, for the last n axes of a and the first n of b, or a pair: the axes of a
+    (one or a sequence) and the axes of b. Raises ValueError for axes of different sizes.
+    """
+    a, b = as_tensors("tensordot", a, b)
+    if isinstance(axes, (int, np.integer)):
+        axes = range(a.ndim - axes, a.ndim), range(axes)
+    summed_a, summed_b = (
+        normalize_axis_tuple(part, x.ndim) for part, x in zip(axes, (a, b), strict=True)
+    )
+    sizes = [a.shape[i] for i in summed_a]
+    if sizes != [b.shape[i] for i in summed_b]:
+        raise ValueError(
+            f"tensordot sums over axes of one size, not over the axes {tuple(summed_a)} of a shape "
+            f"{a.shape} and the axes {tuple(summed_b)} of a shape {b.shape}"
+        )
+    kept_a = [i for i in range(a.ndim) if i not in summed_a]
+    kept_b = [i for i in range(b.ndim) if i not in summed_b]
+    shape_a, shape_b = [a.shape[i] for i in kept_a], [b.shape[i] for i in kept_b]
+    n = math.prod(sizes)
+    rows = reshape(transpose(a, (*kept_a, *summed_a)), (math.prod(shape_a), n))
+    columns = reshape(transpose(b, (*summed_b, *kept_b)), (n, math.prod(shape_b)))
+    return reshape(matmul(rows, columns), (*shape_a, *shape_b))
+
+
+def kron(a, b) -> Tensor:
+    """The Kronecker product: each element of a, times the whole of b.
+
+    >>> kron([1.0, 10.0], [1.0, 2.0])
+    tensor([ 1.,  2., 10., 20.])
+    """
+    a, b = as_tensors("kron", a, b)
+    ndim = max(a.ndim, b.ndim)
+    m, n = ((1,) * (ndim - x.ndim) + x.shape for x in (a, b))
+    a = reshape(a, tuple(side for size in m for side in (size, 1)))
+    b = reshape(b, tuple(side for size in n for side in (1, size)))
+    return reshape(a * b, tuple(i * j for i, j in zip(m, n)))
+
+
+def cross(a, b, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis=None) -> Tensor:
+    """The cross product of vectors in three dimensions, which lie along the axes given.
+
+    `axis` stands for all three of axisa, axisb and axisc. A vector of two elements has a third one
+    of 0; of two such vectors, the result is the third element of the product alone. Raises
+    ValueError for vectors of another length.
+
+    >>> cross([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+    tensor([0., 0., 1.])
+    """
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = as_tensors("cross", a, b)
+    a, b = (_moved_last(x, along) for x, along in ((a, axisa), (b, axisb)))
+    if not {a.shape[-1], b.shape[-1]} <= {2, 3}:
+        raise ValueError(f"cross takes vectors of 2 or 3 elements, not shapes {a.shape}, {b.shape}")
+    if a.shape[-1] == b.shape[-1] == 2:
+        return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    a, b = (pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3 - x.shape[-1])]) for x in (a, b))
+    c = roll(a * roll(b, -1, -1) - roll(a, -1, -1) * b, -1, -1)
+    axis = normalize_axis_index(axisc, c.ndim)
+    return transpose(c, [*range(axis), c.ndim - 1, *range(axis, c.ndim - 1)])
+
+
+def _moved_last(x, axis):
+    if not x.ndim:
+        raise ValueError("a product of vectors takes arrays of one or more dimensions, not numbers")
+    axis = normalize_axis_index(axis, x.ndim)
+    return transpose(x, [*(a for a in range(x.ndim) if a != axis), axis])
+
+
+def trace(x, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The sum of a diagonal of the matrices in two axes; `offset` counts from the main diagonal.
+
+    >>> trace([[1.0, 2.0], [3.0, 4.0]])
+    tensor(5.)
+    """
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"trace takes matrices, not an array of shape {x.shape}")
+    axes = normalize_axis_tuple((axis1, axis2), x.ndim)
+    x = transpose(x, [*(a for a in range(x.ndim) if a not in axes), *axes])
+    n, m = x.shape[-2:]
+    i = np.arange(max(0, -offset), max(0, -offset, min(n, m - offset)))
+    return sum(getitem(x, (..., i, i + offset)), -1)
+
+
+def vecdot(x1, x2, axis: int = -1) -> Tensor:
+    """The inner products of the vectors along an axis; the other axes are broadcast.
+
+    >>> vecdot([[1.0, 2.0], [3.0, 4.0]], [1.0, 10.0])
+    tensor([21., 43.])
+    """
+    x1, x2 = as_tensors("vecdot", x1, x2)
+    x1, x2 = (_moved_last(x, axis) for x in (x1, x2))
+    if x1.shape[-1] != x2.shape[-1]:
+        raise ValueError(f"vecdot takes vectors of one length, not shapes {x1.shape}, {x2.shape}")
+    return sum(x1 * x2, -1)
+
+
+def matvec(x1, x2) -> Tensor:
+    """The products of matrices (..., m, n) and vectors (..., n); the other axes are broadcast."""
+    x1, x2 = as_tensors("matvec", x1, x2)
+    return squeeze(matmul(x1, expand_dims(x2, -1)), -1)
+
+
+def vecmat(x1, x2) -> Tensor:
+    """The products of vectors (..., m) and matrices (..., m, n); the other axes are broadcast."""
+    x1, x2 = as_tensors("vecmat", x1, x2)
+    return squeeze(matmul(expand_dims(x1, -2), x2), -2)
+
+
+# =================================================================================================
+# Einstein summation
+# =================================================================================================
 
 
 def einsum(subscripts: str, *operands) -> Tensor:

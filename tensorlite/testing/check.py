@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..graph import Node
-from ..modes import higher_order
+from ..arraylike import is_float
+from ..modes import higher_order, no_grad
 from ..tensor import Tensor, grad
-from .differences import close, compare, nodes_of
+from .judge import Tolerance, judge
+from .probe import Probe, precision
+from .report import Report, WrongGradient
+from .supervise import nodes_of, supervised
 from .ways import FACTORS, Way, arranged, ways_of
 
 
@@ -87,7 +89,7 @@ def _check(fn, args: Sequence, points: dict, ways: list[Way], rtol: float, atol:
                 raise
             raise AssertionError(f"{way}: {type(error).__name__}: {error}") from error
         if first is None or not _same(found, first, rtol, atol):
-            compare(call, points, way, weight, value, found[1], rtol, atol)
+            _compare(call, points, way, weight, value, found[1], rtol, atol)
         first = found if first is None else first
     return weight
 
@@ -111,7 +113,7 @@ def _weight(shape) -> np.ndarray:
 def _same(found, first, rtol: float, atol: float) -> bool:
     """Whether value and gradients equal `first`, which was compared with differences already."""
     pairs = [(found[0], first[0]), *((g, first[1][i]) for i, g in found[1].items())]
-    return all(close(a, b, rtol, atol) for a, b in pairs)
+    return all(_close(a, b, rtol, atol) for a, b in pairs)
 
 
 def _weighted_gradient(fn, checked: list[int], weight):
@@ -142,75 +144,38 @@ def _gradients(value: Tensor, leaves: list[Tensor], weight, g_order: str) -> lis
     if not value.requires_grad:
         return [np.zeros(leaf.shape) for leaf in leaves]
     start = arranged(weight * FACTORS[g_order], g_order)
-    with _supervised(value, g_order):
+    with supervised(value, g_order):
         gradients = grad(value, leaves, gradient=start, retain_graph=True)
     return [g.data / FACTORS[g_order] for g in gradients]
 
 
-# =================================================================================================
-# What a vjp may not do
-# =================================================================================================
+def _close(a, b, rtol: float, atol: float = 0.0) -> bool:
+    """Whether all entries agree to `rtol`, or to the rounding error of the largest finite one."""
+    atol += 1e-12 * np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
+    return np.allclose(a, b, rtol, atol, equal_nan=True)
 
 
-@contextlib.contextmanager
-def _supervised(value: Tensor, g_order: str) -> Iterator[None]:
-    """A block in which the vjps below `value` are watched, and given gradients in memory order
-    `g_order`.
-    """
-    vjps = {node: node.vjps for node in nodes_of(value)}
-    for node in vjps:
-        node.vjps = _watched(node, node.vjps, g_order)
-    try:
-        yield
-    finally:
-        for node in vjps:  # restored, because the graph may be used again
-            node.vjps = vjps[node]
+def _compare(call, points: dict, way: Way, weight, value: Tensor, gradients: dict, rtol, atol):
+    """Raise WrongGradient if a gradient differs from the differences of the values."""
+    prefix = f"{way}: " if str(way) else ""
+    laid_out = way.arranged(points)
 
+    def at(moved: dict) -> np.ndarray:
+        moved = {i: arranged(x, way.orders[i]) for i, x in moved.items()}
+        with no_grad():
+            return call(laid_out | moved)[0].data.astype(np.float64)
 
-def _watched(node: Node, vjps, g_order: str) -> Callable:
-    """The vjps of a node as one function, which raises AssertionError if they break a rule."""
-
-    def call(g):
-        try:
-            if callable(vjps):
-                return vjps(g)
-            return [None if p is None else vjp(g) for p, vjp in zip(node.parents, vjps)]
-        except ValueError as error:
-            if "read-only" not in str(error):
-                raise
-            raise AssertionError(
-                f"a vjp of '{node.op}' writes into an array that is not its own, either the "
-                f"gradient that it is given or one that the forward pass keeps: copy it first "
-                f"({error})"
-            ) from error
-
-    def watched(g):
-        g = arranged(np.asarray(g), g_order)
-        g.flags.writeable = False
-        before = g.copy()
-        gradients = call(g)
-        if not np.array_equal(g, before, equal_nan=True):
-            raise AssertionError(f"a vjp of '{node.op}' changes the gradient that it is given")
-        if node.fresh:
-            _check_fresh(node, g, gradients, call(g))
-        return gradients
-
-    return watched
-
-
-def _check_fresh(node: Node, g, *calls) -> None:
-    """Raise AssertionError unless the vjps of an operation declared `fresh` return new arrays.
-
-    `calls` are the results of two calls. An array that is kept somewhere would be in both.
-    """
-    others = [g]
-    for i, new in ((i, new) for gradients in calls for i, new in enumerate(gradients)):
-        if not isinstance(new, np.ndarray) or not new.size:  # only arrays are added to in place
-            continue
-        if not new.flags.writeable or any(np.shares_memory(new, other) for other in others):
-            raise AssertionError(
-                f"'{node.op}' is declared fresh=True, but its gradient for input {i} shares memory "
-                "with the gradient that the vjp was given, with another gradient, or with an array "
-                "that is kept, which the engine would add to in place: copy it, or leave fresh out"
-            )
-        others.append(new)
+    y = at({})
+    if not _close(y, value.data, rtol):
+        raise AssertionError(
+            f"{prefix}the function gives other values when it is called again with the same "
+            "arguments, without recording gradients: does it draw random numbers?"
+        )
+    # The precision of the values is that of the least precise dtype in the graph.
+    dtypes = [node.dtype for node in nodes_of(value)] + [value.dtype, np.dtype(np.float64)]
+    eps = max(precision(dtype) for dtype in dtypes if is_float(dtype))
+    probe = Probe(at, points, weight, y, eps, floor=1.0 if atol else 0.0)
+    found = judge(probe, gradients, Tolerance(rtol, atol, eps))
+    if found.wrong:
+        report = Report("wrong", found.wrong, counts=found.counts)
+        raise WrongGradient(report, f"{prefix}{found.wrong[0]}")

@@ -1,143 +1,90 @@
-"""Compares a gradient with differences of the function's values, whose error is estimated."""
+"""The derivative of a function along a line, from differences of its values, and its error."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import numpy as np
 
-from ..graph import Node
-from ..modes import no_grad
-from ..tensor import Tensor
-from .ways import Way, arranged
+from .fits import by_fits
+from .probe import Line
+from .report import Estimate
 
 RATIO = 2.6  # of a step size to the next smaller one; with an integer, periods of f could go unseen
+LOW = 1e-12  # a function with less precision than this is of low precision
 
 
-def compare(call, points: dict, way: Way, weight, value: Tensor, gradients: dict, rtol, atol):
-    """Raise AssertionError if a gradient differs from the differences of the values.
+def estimate(line: Line) -> Estimate:
+    """What differences say about the derivative along `line`.
 
-    For most entries one central difference shows that they are right. The others are compared with
-    differences of many step sizes, the worst entry first.
+    In float64, differences with many step sizes are extrapolated to step size 0. Where numbers are
+    less precise, and where the extrapolation shows little, polynomials are fitted to the values
+    (fits.py). In float64 a complex step is tried as well: it needs no subtraction, so it is as
+    exact as the function. But a function may take complex numbers and be another one for them, so a
+    complex step is believed only where it agrees with the differences.
     """
-    prefix = f"{way}: " if str(way) else ""
-    laid_out = way.arranged(points)
-    # The precision of the values is that of the least precise dtype in the graph.
-    dtypes = [node.dtype for node in nodes_of(value)] + [value.dtype, np.dtype(np.float64)]
-    eps = max(np.finfo(dtype).eps for dtype in dtypes if dtype.kind == "f")
-
-    def at(i: int, index: tuple, x: float) -> np.ndarray:
-        """The value of the function with one entry changed to `x`; NaN outside its domain."""
-        moved = np.array(points[i])
-        moved[index] = x
-        try:
-            with no_grad(), np.errstate(all="ignore"):
-                y = call(laid_out | {i: arranged(moved, way.orders[i])})[0].data
-        except (ArithmeticError, ValueError):
-            return np.full(weight.shape, np.nan)
-        return y.astype(np.float64) if y.shape == weight.shape else np.full(weight.shape, np.nan)
-
-    def central(i: int, index: tuple, x: float, step: float) -> float:
-        up, down = x + step, x - step
-        return np.sum(weight * _change(at(i, index, down), at(i, index, up))) / (up - down)
-
-    with no_grad():
-        y = call(laid_out)[0].data.astype(np.float64)
-    if not close(y, value.data, rtol):
-        raise AssertionError(
-            f"{prefix}the function gives other values when it is called again with the same "
-            "arguments, without recording gradients: does it draw random numbers?"
-        )
-    # One unit in the last place of the values, or of numbers around 1 from which they may have been
-    # computed. A gradient smaller than the sum of these is invisible at every step size.
-    rounding = eps * np.abs(weight) * np.maximum(np.abs(y), 1.0 if atol else 0.0)
-    rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values have no rounding error
-    lost = np.sum(rounding)
-    # If large terms cancel, rounding errors of this size remain in a gradient that is 0.
-    sizes = [np.abs(g[np.isfinite(g)]) for g in gradients.values()]
-    atol += 64 * np.finfo(np.float64).eps * max(np.max(size, initial=0.0) for size in sizes)
-    suspects = []
-    for i, gradient in gradients.items():
-        for index in np.ndindex(gradient.shape):
-            x, got = float(points[i][index]), float(gradient[index])
-            if not np.isfinite(x):  # there are no points near infinity to take differences from
-                continue
-            size = max(1.0, abs(x))
-            # The step size balances the errors of truncation (step^2) and of rounding (1 / step).
-            step = 6e-6 * _unit(x)
-            slope = central(i, index, x, step)
-            error, allowed = abs(got - slope), atol + rtol * max(abs(got), abs(slope))
-            clear = error <= allowed  # False for NaN
-            if abs(got) <= lost / size:  # almost 0, where the effect of a small step may be lost
-                coarse = 1e-3 * size
-                clear = abs(slope) <= 4 * lost / step and (
-                    abs(central(i, index, x, coarse)) <= 4 * lost / coarse
-                )
-            if not clear:
-                badness = error / allowed if allowed else np.inf
-                suspects.append((np.nan_to_num(badness, nan=np.inf), i, index, x, got))
-    for _, i, index, x, got in sorted(suspects, reverse=True):
-        f = functools.partial(at, i, index)
-        low, high, error = _slopes(f, x, y, weight, rounding, eps)
-        slack = atol + rtol * max(abs(got), abs(low), abs(high)) + 3 * error
-        if not (np.isfinite(got) and low - slack <= got <= high + slack):
-            expected = f"{low:.10g}" if low == high else f"from {low:.10g} to {high:.10g}"
-            sure = f" +/- {error:.1g}" if np.isfinite(error) else " at every step"
-            raise AssertionError(
-                f"{prefix}argument {i} at {tuple(map(int, index))}: the gradient is {got:.10g}, "
-                f"differences give {expected}{sure}"
-            )
+    if max(line.eps, line.eps_steps) < LOW:
+        found = by_extrapolation(line)
+        if not found.error <= 1e-4 * max(abs(found.low), abs(found.high)):
+            fitted = by_fits(line)
+            if fitted.error < found.error and _agree(fitted, found):
+                found = fitted
+    else:
+        return by_fits(line)
+    if found.low == found.high and found.error < 0.01 * abs(found.low):
+        slope = line.complex_slope()
+        if slope is not None and abs(slope - found.low) <= 3 * found.error:
+            error = 16 * line.eps * abs(slope)
+            if error < found.error:
+                return Estimate(slope, slope, error)
+    return found
 
 
-def _unit(x: float) -> float:
-    """The unit of step sizes at `x`."""
-    return abs(x) if abs(x) > 1e-100 else 1.0
-
-
-def _change(before, after):
-    """after - before, and 0 for equal infinities, which masked outputs may be."""
-    with np.errstate(invalid="ignore"):
-        return np.where(before == after, 0.0, after - before)
+def _agree(a: Estimate, b: Estimate) -> bool:
+    if not np.isfinite(b.error):
+        return True
+    slack = 3 * (a.error + b.error)
+    return a.low <= b.high + slack and b.low <= a.high + slack
 
 
 @np.errstate(all="ignore")
-def _slopes(f: Callable, x: float, y, weight, rounding, eps: float) -> tuple[float, float, float]:
-    """The derivative of sum(weight * f(x)): (the lowest slope, the highest slope, their error).
+def by_extrapolation(line: Line) -> Estimate:
+    """The derivative by Richardson extrapolation.
 
-    `y` is f(x). The two slopes differ if f has a kink at x. The step sizes go from some units in
-    the last place of x up to the size of x. If f is defined on one side of x only, the slope on
-    that side is returned.
+    The step sizes go from some units in the last place of the starting point up to its size. If
+    the function is defined on one side only, the slope on that side is returned.
     """
-    least = max(1e-10, eps) * _unit(x) if x else max(1e-12, eps)
-    n = int(np.log(0.3 * max(1.0, abs(x)) / least) / np.log(RATIO))
+    least = max(1e-10, line.eps) * line.unit if line.start else max(1e-12, line.eps)
+    n = int(np.log(0.3 * line.size / least) / np.log(RATIO))
     steps = least * RATIO ** np.arange(n)
     left, right, central = [], [], []
-    last_up = last_down = visible = np.zeros(y.shape)
+    last_up = last_down = visible = np.zeros(line.rounding.shape)
     for step in steps:
-        above, below = x + step, x - step
-        up, down = weight * _change(y, f(above)), weight * _change(f(below), y)
-        right.append(np.sum(up) / (above - x))
-        left.append(np.sum(down) / (x - below))
-        central.append(np.sum(up + down) / (above - below))
+        (above, up), (below, down) = line.change(step), line.change(-step)
+        right.append(np.sum(up) / above)
+        left.append(np.sum(down) / below)
+        central.append(np.sum(up - down) / (above - below))
         # A small change may be lost in the rounding of f's intermediate results. The first change
         # that is not proportional to the step shows how large that rounding is.
         if step > steps[0]:
             jump = np.maximum(np.abs(up - RATIO * last_up), np.abs(down - RATIO * last_down))
-            near = step < 1e-5 * max(1.0, abs(x))  # with a larger step the cause may be a kink
+            near = step < 1e-5 * line.size  # with a larger step the cause may be a kink
             visible = np.where((visible == 0) & near, np.nan_to_num(jump, posinf=0.0), visible)
         last_up, last_down = up, down
-    rounding = float(np.sum(np.maximum(rounding, visible)))
+    rounding = float(np.sum(np.maximum(line.rounding, visible)))
     from_left, from_right, both = (
         _limit(steps, np.array(slopes), rounding, power)
         for slopes, power in ((left, 1), (right, 1), (central, 2))
     )
+    return combined(from_left, from_right, both)
+
+
+def combined(from_left, from_right, both) -> Estimate:
+    """One estimate from those on the left, on the right and on both sides: (slope, error) each."""
     gap, error = abs(from_left[0] - from_right[0]), from_left[1] + from_right[1]
     if gap > 4 * error:
-        return *sorted((from_left[0], from_right[0])), error
+        return Estimate(*sorted((from_left[0], from_right[0])), error)
     one_sided = min(from_left, from_right, key=lambda limit: limit[1])
     slope, error = both if np.isfinite(both[1]) else one_sided
-    return slope, slope, error
+    return Estimate(slope, slope, error)
 
 
 def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
@@ -165,18 +112,27 @@ def _limit(steps, slopes, rounding: float, power: int) -> tuple[float, float]:
     return float(best), float(best_error)
 
 
-def close(a, b, rtol: float, atol: float = 0.0) -> bool:
-    """Whether all entries agree to `rtol`, or to the rounding error of the largest finite one."""
-    atol += 1e-12 * np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
-    return np.allclose(a, b, rtol, atol, equal_nan=True)
+def remainder_slope(line: Line, got: float) -> float | None:
+    """The slope of the Taylor remainder in a doubly logarithmic plot, or None where it is unseen.
 
-
-def nodes_of(value: Tensor) -> list[Node]:
-    """All nodes that `value` was computed by, except those that were freed."""
-    found, stack = {}, [value.node]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Node) and node.vjps is not None and node not in found:
-            found[node] = None
-            stack.extend(node.parents)
-    return list(found)
+    The remainder |f(x + h) - f(x) - h * got| is of order h^2 if `got` is the derivative, so that
+    halving the step quarters it; otherwise it is of order h, and halving the step halves it. Only
+    remainders that are clearly above the rounding errors are used, and of these the smallest.
+    """
+    steps, remainders = [], []
+    step = 0.5 * line.size
+    noise = float(np.sqrt(np.sum(line.rounding**2)))
+    while step > line.eps_steps * line.unit and len(steps) < 60:
+        values = []
+        for t in (step, -step):
+            actual, delta = line.change(t)
+            values.append(abs(np.sum(delta) - actual * got))
+        if np.isfinite(values).all():
+            if max(values) <= 8 * noise:
+                break
+            steps.append(step)
+            remainders.append(max(values))
+        step /= 1.5
+    if len(steps) < 4:
+        return None
+    return float(np.polyfit(np.log(steps[-6:]), np.log(remainders[-6:]), 1)[0])

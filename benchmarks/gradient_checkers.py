@@ -1,0 +1,184 @@
+"""Planted bugs and right gradients, judged by three gradient checkers side by side.
+
+    python benchmarks/gradient_checkers.py [--quick] [--float32] [--json FILE] [--only GROUP ...]
+                                           [--show]                needs PyTorch, JAX and ml_dtypes
+
+200 bugs of ten kinds are planted in functions written in plain NumPy, as torch.autograd.Function
+and as jax.custom_vjp, and 2,000 right gradients are drawn: at kinks, at scales from 1e-12 to 1e12,
+near the edge of the domain, in float32 and in bfloat16. All are judged by
+
+- `tensorlite.testing.examine_vjp`,
+- `torch.autograd.gradcheck` with its defaults. It warns that it is made for double precision: what
+  has another precision counts as refused;
+- `jax.test_util.check_grads` with its defaults, in reverse mode, to first order, with 64 bits.
+
+A function of another framework reaches a checker through NumPy: as a torch.autograd.Function that
+calls it, or as a jax.custom_vjp that calls it back. `--float32` plants the bugs in float32.
+docs/gradient_checkers.md contains the tables and says what they show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import torch
+from jax.test_util import check_grads
+
+from benchmarks import gradient_bugs
+from benchmarks.gradient_draws import Case, drawn, planted
+from benchmarks.gradient_frameworks import as_jax, as_torch, in_framework
+from tensorlite.testing import examine_vjp
+
+jax.config.update("jax_enable_x64", True)
+
+# The kinds of tensorlite.testing.mistakes that name a planted bug. A sum left out is called a term
+# left out where it is one, and so on: what a detached statistic leaves out is a term of the sum.
+NAMES = {
+    "factor": ("factor",),
+    "sign": ("sign",),
+    "transpose": ("transpose",),
+    "broadcast sum left out": ("sum over a broadcast axis", "sum over repeated indices"),
+    "term left out": ("term left out",),
+    "index off by one": ("index off by one",),
+    "detached path": ("detached path",),
+}
+# What complaints about conduct say.
+WORDS = {
+    "nondeterminism": r"random|deterministic|again|second call|kept|keeps",
+    "writing into g or an argument": r"writes|changes|written|changed",
+    "depends on memory order or on needs": r"order|memory|contiguous|need",
+}
+
+
+def ours(case: Case) -> tuple[str, str]:
+    """The verdict of examine_vjp, and the kind of mistake or the complaint."""
+    value, vjp, args = in_framework(case)
+    report = examine_vjp(value, vjp, args)
+    kind = report.mistake.kind if report.mistake else ""
+    if report.complaints:
+        return "wrong", " / ".join([kind, *report.complaints])
+    return report.verdict, f"{kind}: {report.mistake.words}" if report.mistake else ""
+
+
+def pytorchs(case: Case) -> tuple[str, str]:
+    function, args = as_torch(case)
+    if case.dtype != "float64":
+        return "refused", ""
+    try:
+        torch.autograd.gradcheck(function, args)
+    except Exception as error:  # GradcheckError, or what autograd itself raises
+        return "wrong", f"{type(error).__name__}: {error}"
+    return "right", ""
+
+
+def jaxs(case: Case) -> tuple[str, str]:
+    function, args = as_jax(case)
+    try:
+        check_grads(function, args, order=1, modes=["rev"])
+    except Exception as error:
+        return "wrong", f"{type(error).__name__}: {error}"
+    return "right", ""
+
+
+CHECKERS = {"tensorlite": ours, "gradcheck": pytorchs, "check_grads": jaxs}
+
+
+def named(case: Case, words: str) -> bool:
+    """Whether what is said about a planted bug is the right kind."""
+    if case.group in WORDS:
+        return bool(re.search(WORDS[case.group], words))
+    return words.startswith(NAMES[case.group])
+
+
+def judge(cases, checkers, show: bool) -> list[dict]:
+    """One row for each case and checker: what the checker says, and the seconds it takes."""
+    rows = []
+    for n, case in enumerate(cases):
+        for name in checkers:
+            gradient_bugs.KEPT.clear()
+            start = time.perf_counter()
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                try:
+                    verdict, words = CHECKERS[name](case)
+                except Exception as error:
+                    verdict, words = "error", f"{type(error).__name__}: {error}"
+            seconds = time.perf_counter() - start
+            row = {"n": n, "group": case.group, "function": case.name, "dtype": case.dtype}
+            row |= {"framework": case.framework, "checker": name, "verdict": verdict}
+            row |= {"words": words, "seconds": seconds}
+            if case.group in gradient_bugs.BUGS:
+                row["named"] = verdict == "wrong" and named(case, words)
+            rows.append(row)
+            if show and name == "tensorlite":
+                print({k: v for k, v in row.items() if k != "checker"}, flush=True)
+    return rows
+
+
+def table(title: str, rows: list[dict], good: str, columns: list[str]) -> str:
+    """A table in Markdown: a line for each group, and for each checker what it says."""
+    checkers = list(dict.fromkeys(row["checker"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    head = [title, "cases", *(f"{c}: {x}" for c in checkers for x in columns)]
+    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
+    for group in [*groups, "all"]:
+        chosen = [row for row in rows if group in (row["group"], "all")]
+        cells = [group, str(len(chosen) // len(checkers))]
+        for checker in checkers:
+            mine = [row for row in chosen if row["checker"] == checker]
+            count = collections.Counter(row["verdict"] for row in mine)
+            count["named"] = sum(row.get("named", False) for row in mine)
+            count["missed"], count["false alarms"] = count["right"], count["wrong"]
+            count["found"] = count["wrong"]
+            count["seconds"] = f"{sum(row['seconds'] for row in mine):.0f}"
+            if checker != "tensorlite":
+                count["named"] = "-"
+            cells += [str(count[column]) for column in columns]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the cases")
+    parser.add_argument("--float32", action="store_true", help="plant the bugs in float32")
+    parser.add_argument("--json", type=Path, help="write every verdict to this file")
+    parser.add_argument("--only", nargs="*", help="these groups of cases")
+    parser.add_argument("--checkers", nargs="*", default=list(CHECKERS), choices=CHECKERS)
+    parser.add_argument("--show", action="store_true", help="print each verdict of ours")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    dtype = "float32" if args.float32 else "float64"
+    bugs = list(planted(2 if args.quick else 20, dtype))
+    right = list(drawn(200 if args.quick else 2000))
+    results = []
+    for title, cases, good, columns in (
+        ("planted bugs", bugs, "wrong", ["found", "named", "missed", "cannot tell", "refused",
+                                         "error", "seconds"]),
+        ("right gradients", right, "right", ["right", "false alarms", "cannot tell", "refused",
+                                             "error", "seconds"]),
+    ):  # fmt: skip
+        cases = [case for case in cases if not args.only or case.group in args.only]
+        if cases:
+            rows = judge(cases, args.checkers, args.show)
+            print(table(title, rows, good, columns), end="\n\n", flush=True)
+            results += rows
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What the functions of linear algebra have in common."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from ..op import op, operand
+from ..tensor import Tensor, tensor
+
+
+def lapack(body: Callable):
+    """Make an operation (see op.py) whose body is given float32 for float16, which LAPACK lacks.
+
+    Its value is float16 again if all arrays are.
+    """
+
+    @functools.wraps(body)
+    def wide(*arrays, **static):
+        halves = [getattr(a, "dtype", None) == np.float16 for a in arrays]
+        arrays = [a.astype(np.float32) if half else a for a, half in zip(arrays, halves)]
+        value, *vjps = body(*arrays, **static)
+        return (value.astype(np.float16) if all(halves) else value, *vjps)
+
+    return op(wide, floats=True)
+
+
+def tensors(name: str, *values) -> list[Tensor]:
+    """The arguments of the function `name`, arrays, lists or numbers, as tensors."""
+    return [v if isinstance(v, Tensor) else tensor(operand(v, name, values)) for v in values]
+
+
+def t(x):
+    """The transposed matrices."""
+    return np.swapaxes(x, -1, -2)
+
+
+def mirrored(x):
+    """The symmetric matrices that have the entries of x on and below the diagonal."""
+    return np.tril(x) + t(np.tril(x, -1))
+
+
+def folded(g, upper: bool = False):
+    """The gradient for one triangle, from the gradient g (symmetric) for symmetric matrices.
+
+    LAPACK reads only the entries on and below the diagonal, or on and above it, of a matrix that it
+    takes for symmetric. So an entry off the diagonal stands for two, and the others for none.
+    """
+    return np.triu(g) + np.triu(g, 1) if upper else np.tril(g) + np.tril(g, -1)
+
+
+def check_square(name: str, x) -> None:
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise np.linalg.LinAlgError(f"{name} takes square matrices (..., n, n), not {x.shape}")

@@ -1,0 +1,324 @@
+"""How a function and its vjp behave, apart from the numbers: `complaints`.
+
+A gradient can be right where it is checked and still be wrong in use: because the vjp writes into
+an array that is not its own, keeps something between calls, draws random numbers, or is right for
+contiguous arrays only. Each of these is looked for by calling the function and its vjp again in a
+way that must change nothing, and is reported as what it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .comparing import (
+    ADDED,
+    EXACTLY,
+    REARRANGED,
+    REPEATED,
+    copies,
+    differ,
+    is_real,
+    largest,
+    minus,
+    unit,
+    wide,
+)
+from .ways import NAMES, arranged
+
+ORDERS = "C", "F", "strided", "reversed"
+
+
+@np.errstate(all="ignore")
+def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) -> list[str]:
+    """What `value(*args)` and `vjp(g, *args)` do that no function and no vjp should.
+
+    Each complaint is a sentence or two; the list is empty for a function without fault. `value`
+    returns an array; `vjp` returns one gradient for each argument (None where there is none), or an
+    array alone if there is one argument. Looked for are: results of a wrong number or type, random
+    numbers, results that depend on earlier calls, results that a later call overwrites, writing
+    into arguments or into `g`, a vjp that is not linear in `g`, results that depend on how the
+    arguments or `g` lie in memory and, if `vjp` has a parameter `needs` (a tuple of bools, one for
+    each argument), on which gradients are asked for. Whether the numbers are right is not judged.
+
+    >>> def vjp(g, x):
+    ...     g *= 2 * x
+    ...     return g
+    >>> complaints(lambda x: x * x, vjp, [np.ones(2)], np.ones(2))
+    ['The vjp writes into g: entry (0,) was 1 before the call and 2 after it. Copy it first.']
+    """
+    subject = Subject(value, vjp, args, g)
+    subject.value()  # some functions keep what their vjp uses
+    gradients = subject.vjp()
+    wrong = list(_malformed(gradients, subject.args))
+    if wrong:
+        return wrong
+    found = list(_unsteady(subject, gradients))
+    if not found:  # otherwise the results of other calls differ for this reason alone
+        subject.keep()
+        checks = _not_linear, _orders_of_arguments, _orders_of_g, _unneeded, _restored
+        found = [words for check in checks for words in check(subject)]
+    return [*subject.writes.values(), *found]
+
+
+class Subject:
+    """A function and its vjp; each call is given copies of the arrays, and is watched."""
+
+    def __init__(
+        self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray, unit: float = 2.0**-23
+    ):
+        self.functions = {"value": value, "vjp": vjp}
+        self.unit = unit  # of the numbers with which the functions compute, as far as one knows
+        self.args, self.g = copies(args), np.array(g)
+        self.writes: dict[tuple, str] = {}  # (function, array) -> the complaint
+
+    def keep(self) -> None:
+        """Keep the value and the gradients, which those of later calls are compared with."""
+        self.kept_value, self.kept = copies(self.value()), copies(self.vjp())
+
+    def value(self, args: Sequence | None = None) -> list:
+        """The value, in a list."""
+        args = copies(self.args) if args is None else args
+        return [np.asarray(self._call("value", args, [f"argument {i}" for i in range(len(args))]))]
+
+    def vjp(self, g=None, args: Sequence | None = None, **needs) -> list:
+        """The gradients as they are returned, in a list with one entry for each argument."""
+        args = copies(self.args) if args is None else args
+        g = np.array(self.g) if g is None else g
+        names = ["g", *(f"argument {i}" for i in range(len(args)))]
+        result = self._call("vjp", [g, *args], names, **needs)
+        return list(result) if isinstance(result, (tuple, list)) else [result]
+
+    def _call(self, what: str, arrays: list, names: list, **needs):
+        """Call one of the functions, and write down which of `arrays` it changes."""
+        before = copies(arrays)
+        result = self.functions[what](*arrays, **needs)
+        for name, old, new in zip(names, before, arrays):
+            if isinstance(new, np.ndarray) and new.tobytes() != old.tobytes():
+                changed = np.argwhere((new != old) & ((new == new) | (old == old)))
+                at = tuple(map(int, changed[0])) if len(changed) else (0,) * new.ndim
+                self.writes.setdefault(
+                    (what, name),
+                    f"The {what} writes into {name}: entry {at} was {old[at]:.6g} before the call "
+                    f"and {new[at]:.6g} after it. Copy it first.",
+                )
+        return result
+
+    def nearby(self, size: float, seed: int = 0) -> list:
+        """g and the arguments, with each number made smaller by up to `size` times itself."""
+        rng = np.random.default_rng(seed)
+        return [
+            (a * (1 - size * rng.uniform(0, 1, a.shape))).astype(a.dtype) if is_real(a) else a
+            for a in copies([self.g, *self.args])
+        ]
+
+    def noise(self, i: int | None) -> float:
+        """By how much rounding may change the gradient of argument i, or the value for None.
+
+        Where large terms cancel, this is far more than a unit in the last place of the result.
+        So it is measured: a change of g and of the arguments in the last places rounds everything
+        in between differently.
+        """
+        arrays = [a for a in [self.g, *self.args] if is_real(a)]
+        least = max(self.unit, *map(unit, arrays))
+        kept = self.kept_value[0] if i is None else self.kept[i]
+        # If the terms cancel to exactly 0 each time, their rounding is that of g.
+        single = np.array_equal(wide(kept).astype(np.float32), wide(kept))
+        change = max(self.unit if single else 0.0, unit(kept)) * largest(self.g)
+        for seed in range(6):
+            g, *args = self.nearby(least * 2**seed, seed)
+            found = self.value(args)[0] if i is None else self.vjp(g, args)[i]
+            change = max(change, largest(wide(found) - wide(kept)))
+        return 64 * max(a.size for a in arrays) ** 0.5 * change
+
+
+# =================================================================================================
+# What is looked for
+# =================================================================================================
+
+
+def _malformed(gradients: list, args: list) -> Iterator[str]:
+    """Results that are not one array of floating-point numbers for each argument."""
+    if len(gradients) != len(args):
+        yield f"The vjp returns {len(gradients)} gradients, but there are {len(args)} arguments."
+        return
+    for i, gradient in enumerate(gradients):
+        if gradient is not None and not is_real(gradient):
+            dtype = getattr(gradient, "dtype", None)
+            kind = f"type {type(gradient).__name__}" if dtype is None else f"dtype {dtype}"
+            yield f"The gradient of argument {i} is of {kind}, not an array of real numbers."
+
+
+def _unsteady(subject: Subject, gradients: list) -> Iterator[str]:
+    """Results that a call with the same arguments does not give again."""
+    at_first, value = copies(gradients), subject.value()
+    value_at_first = copies(value)
+    words = differ(subject.value(), value_at_first, REPEATED, names=["the value"])
+    if words:
+        yield (
+            f"Computed again with the same arguments, {words}: does the function draw random "
+            "numbers, or keep something between its calls?"
+        )
+        return
+    second, third = copies(subject.vjp()), copies(subject.vjp())
+    words = differ(second, at_first, REPEATED)
+    if words:
+        grows = not differ(minus(third, second), minus(second, at_first), REARRANGED)
+        yield f"Computed again with the same arguments, {words}: " + (
+            "it grows by the same amount with each call, as if it were added to what the call "
+            "before left behind."
+            if grows
+            else "does the vjp draw random numbers, or keep something between its calls?"
+        )
+        return
+    other_g, *other_args = subject.nearby(0.1)
+    subject.vjp(-other_g)
+    words = differ(gradients, at_first, EXACTLY)
+    if words:
+        yield (
+            f"After the vjp was called again with another g, {words}: it was returned in a buffer "
+            "that the later call has overwritten. Return a new array."
+        )
+        return
+    try:
+        subject.value(other_args)
+    except Exception:  # the other arguments may be outside the domain of the function
+        return
+    words = differ(value, value_at_first, EXACTLY, names=["the value"])
+    if words:
+        yield (
+            f"After the function was called with other arguments, {words}: it was returned in a "
+            "buffer that the later call has overwritten. Return a new array."
+        )
+    words = differ(subject.vjp(), at_first, REPEATED)
+    if words:
+        yield (
+            f"After the function was called with other arguments, {words}: the vjp uses what the "
+            "last call of the function left behind, and not the arguments that it is given."
+        )
+
+
+def _not_linear(subject: Subject) -> Iterator[str]:
+    factor = -2 if subject.g.dtype == np.float16 else -64  # float16 ends at 65,504
+    scaled = subject.vjp((subject.g * factor).astype(subject.g.dtype))
+    scaled = [None if a is None else wide(a) / factor for a in scaled]
+    words = differ(_finite(scaled, subject.kept), subject.kept, REARRANGED, subject.noise)
+    if words:
+        yield f"The vjp is not linear in g: of {factor} g, and divided by {factor}, {words}."
+        return
+    rng = np.random.default_rng(1)
+    h = np.asarray(largest(subject.g) * rng.uniform(-1, 1, subject.g.shape))
+    h = h.astype(subject.g.dtype)
+    of_h = copies(subject.vjp(h.copy()))
+    of_sum = _finite(minus(subject.vjp(subject.g + h), of_h), subject.kept)
+
+    def allowed(i: int) -> float:
+        return ADDED[0] * largest(of_h[i]) + subject.noise(i)
+
+    words = differ(of_sum, subject.kept, ADDED, allowed)
+    if words:
+        yield f"The vjp is not linear in g: as vjp(g + h) - vjp(h), {words}."
+
+
+def _finite(found: list, expected: list) -> list:
+    """`found` with what is expected where one of both is infinite: there another g may overflow."""
+    return [
+        a if a is None or b is None else np.where(np.isfinite(a - wide(b)), a, wide(b))
+        for a, b in zip(found, expected)
+    ]
+
+
+def _orders_of_arguments(subject: Subject) -> Iterator[str]:
+    arrays = [i for i, a in enumerate(subject.args) if isinstance(a, np.ndarray)]
+
+    def changed(which: list, order: str) -> str:
+        orders = [order if i in which else "given" for i in range(len(subject.args))]
+
+        def laid() -> list:
+            return [
+                arranged(a, o) if isinstance(a, np.ndarray) else a
+                for a, o in zip(subject.args, orders)
+            ]
+
+        if all(a.strides == b.strides for a, b in zip(_arrays(laid()), _arrays(subject.args))):
+            return ""  # nothing changes
+        return _outcome(
+            lambda: subject.value(laid()),
+            subject.kept_value,
+            lambda _: subject.noise(None),
+            names=["the value"],
+        ) or _outcome(lambda: subject.vjp(None, laid()), subject.kept, subject.noise)
+
+    for order in ORDERS:
+        words = changed(arrays, order)
+        if words:
+            alone = [i for i in arrays if changed([i], order)]
+            where = f"argument {alone[0]} lies" if alone else "the arguments lie"
+            yield f"When {where} in {NAMES[order]}, {words}."
+            return
+
+
+def _orders_of_g(subject: Subject) -> Iterator[str]:
+    for order in ORDERS:
+        g = arranged(subject.g, order)
+        words = _outcome(lambda g=g: subject.vjp(g), subject.kept, subject.noise)
+        if words:
+            yield f"When g lies in {NAMES[order]}, {words}."
+            return
+
+
+def _unneeded(subject: Subject) -> Iterator[str]:
+    """What changes where a vjp that has a parameter `needs` is asked for some gradients only."""
+    try:
+        takes_needs = "needs" in inspect.signature(subject.functions["vjp"]).parameters
+    except (TypeError, ValueError):  # a function that is written in C does not say
+        return
+    useful = [i for i, a in enumerate(subject.kept) if a is not None]
+    n = len(useful)
+    sizes = () if not takes_needs else range(1, n) if n <= 4 else (1, n - 1)
+    for which in itertools.chain(*(itertools.combinations(useful, size) for size in sizes)):
+        needs = tuple(i in which for i in range(len(subject.args)))
+        expected = [a if i in which else None for i, a in enumerate(subject.kept)]
+        words = _outcome(lambda needs=needs: subject.vjp(needs=needs), expected, subject.noise)
+        if words:
+            yield f"When gradients are needed for {_listed(which)} alone, {words}."
+            return
+
+
+def _restored(subject: Subject) -> Iterator[str]:
+    """Writing that leaves no trace, because it is undone or changes nothing for these arrays."""
+    for what, call in {"value": subject.value, "vjp": subject.vjp}.items():
+        if any(function == what for function, _ in subject.writes):
+            continue
+        args, g = copies(subject.args), subject.g.copy()
+        for a in _arrays([g, *args]):
+            a.flags.writeable = False
+        try:
+            call(args=args) if what == "value" else call(g, args)
+        except ValueError as error:
+            if "read-only" in str(error) and "array is" in str(error):
+                yield (
+                    f"The {what} writes into an array that it is given, if only to restore it: it "
+                    f"fails where the arrays are read-only ({error})."
+                )
+
+
+def _outcome(call: Callable, expected: list, noise: Callable, names: list | None = None) -> str:
+    """How the results of a call differ from `expected`, or "" if they do not."""
+    try:
+        found = call()
+    except Exception as error:
+        return f"it raises {type(error).__name__}: {error}"
+    return differ(found, expected, REARRANGED, noise, names)
+
+
+def _arrays(values: Sequence) -> list[np.ndarray]:
+    return [a for a in values if isinstance(a, np.ndarray)]
+
+
+def _listed(arguments: Sequence[int]) -> str:
+    words = ", ".join(map(str, arguments))
+    return f"argument {words}" if len(arguments) == 1 else f"arguments {words}"

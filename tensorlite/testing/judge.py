@@ -1,0 +1,171 @@
+"""Judges every entry of a gradient by differences of the function's values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .differences import LOW, estimate, remainder_slope
+from .probe import Probe
+from .report import Entry
+
+TELLING = 0.1  # of the largest entry: a larger error of an estimate says too little
+QUARTERS = 1.6  # a Taylor remainder with a slope above this does not speak for a mistake
+
+
+@dataclass
+class Tolerance:
+    """How far a gradient may be from the differences, beside the error of these.
+
+    `relative` is a part of the entry, `absolute` a size, and `rounding` the precision in which the
+    gradient was computed.
+    """
+
+    relative: float
+    absolute: float
+    rounding: float
+
+    def __post_init__(self):
+        if self.rounding > LOW:  # a gradient takes a few operations, and each of them rounds
+            self.relative = max(self.relative, 8 * self.rounding)
+
+    def of(self, got: float, low: float, high: float) -> float:
+        return self.absolute + self.relative * max(abs(got), abs(low), abs(high))
+
+    def for_sizes(self, largest: float) -> Tolerance:
+        """The same, for gradients of which the largest entry has this size.
+
+        If large terms cancel, their rounding errors remain in a gradient that is 0.
+        """
+        terms = 64 if self.rounding < LOW else 4
+        absolute = self.absolute + terms * self.rounding * largest
+        return Tolerance(self.relative, absolute, self.rounding)
+
+
+@dataclass
+class Findings:
+    """The entries of a gradient that are wrong, and those that cannot be told.
+
+    `expected` and `error` have for each argument what differences give for every entry, and how
+    sure that is.
+    """
+
+    wrong: list[Entry] = field(default_factory=list)
+    unknown: list[Entry] = field(default_factory=list)
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    expected: dict[int, np.ndarray] = field(default_factory=dict)
+    error: dict[int, np.ndarray] = field(default_factory=dict)
+    precision: float = 0.0
+    slope: float | None = None
+    n_kinks: int = 0
+
+
+def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) -> Findings:
+    """What differences say about every entry of `gradients` (argument -> array of float64).
+
+    For most entries one central difference shows that they are right. The others are compared with
+    differences of many step sizes.
+    """
+    found = Findings()
+    sizes = {i: np.max(np.abs(g[np.isfinite(g)]), initial=0.0) for i, g in gradients.items()}
+    tolerance = tolerance.for_sizes(max(sizes.values(), default=0.0))
+    suspects = []
+    for i, gradient in gradients.items():
+        found.counts[i] = 0, gradient.size
+        found.expected[i] = np.full(gradient.shape, np.nan)
+        found.error[i] = np.full(gradient.shape, np.inf)
+        for index in np.ndindex(gradient.shape):
+            if not np.isfinite(float(probe.points[i][index])):
+                continue  # there are no points near infinity to take differences from
+            got = float(gradient[index])
+            slope, error, badness = _quick(probe, i, index, got, tolerance)
+            if badness == 0.0:
+                found.expected[i][index], found.error[i][index] = slope, error
+                if sizes[i] > tolerance.absolute:
+                    allowed = tolerance.of(got, slope, slope)
+                    found.precision = max(found.precision, (allowed + error) / sizes[i])
+            else:
+                suspects.append((badness, i, index, got))
+    worst_first = sorted(suspects, key=lambda s: -s[0])
+    for _, i, index, got in worst_first:
+        _examine(probe, i, index, got, tolerance, sizes[i], found)
+    if found.wrong and _is_low(probe, tolerance):
+        worst = found.wrong[0]
+        line = probe.entry(worst.argument, worst.index)
+        found.slope = remainder_slope(line, worst.got) if np.isfinite(worst.got) else None
+    return found
+
+
+def _is_low(probe: Probe, tolerance: Tolerance) -> bool:
+    return max(probe.eps, tolerance.rounding) > LOW
+
+
+def _quick(probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance):
+    """(slope, its error, badness) from one central difference; badness 0: `got` is right."""
+    line = probe.entry(i, index)
+    low = _is_low(probe, tolerance)
+    # The step size balances the errors of truncation (step^2) and of rounding (1 / step).
+    steps = [6e-6 * line.unit]
+    if low:
+        power = max(line.eps, line.eps_steps) ** (1 / 3)
+        steps = [power * line.unit] + [power * line.size] * (line.unit < line.size)
+    for step in steps:
+        slope, noise = _central(line, step)
+        error, allowed = abs(got - slope), tolerance.of(got, slope, slope)
+        clear = error <= allowed  # False for NaN
+        if low:
+            half, _ = _central(line, step / 2)  # which has a quarter of the error of truncation
+            if clear and noise <= 0.3 * allowed and abs(slope - half) <= 0.5 * allowed:
+                return slope, allowed + noise, 0.0
+            continue
+        if abs(got) <= probe.lost / line.size:  # where the effect of a small step may be lost
+            coarse = 1e-3 * line.size
+            clear = abs(slope) <= 4 * probe.lost / step and (
+                abs(_central(line, coarse)[0]) <= 4 * probe.lost / coarse
+            )
+        if clear:
+            return slope, allowed, 0.0
+    badness = error / allowed if allowed else np.inf
+    return slope, allowed, float(np.nan_to_num(badness, nan=np.inf))
+
+
+def _central(line, step: float) -> tuple[float, float]:
+    """A central difference, and its error by rounding."""
+    (above, up), (below, down) = line.change(step), line.change(-step)
+    if above == below:
+        return np.nan, np.inf
+    changed = np.where((up != 0) | (down != 0), line.rounding, 0.0)
+    noise = 2 * float(np.sqrt(np.sum(changed**2))) / (above - below)
+    return float(np.sum(up - down) / (above - below)), noise
+
+
+def _examine(probe, i, index, got, tolerance, largest, found: Findings) -> None:
+    """Judge one entry by differences of many step sizes, and write it into `found`."""
+    line = probe.entry(i, index)
+    expected = estimate(line)
+    low, high, error = expected.low, expected.high, expected.error
+    allowed = tolerance.of(got, low, high) + 3 * error
+    found.expected[i][index] = (low + high) / 2
+    found.error[i][index] = error + (high - low) / 2
+    entry = Entry(i, index, got, expected)
+    if np.isfinite(got) and low - allowed <= got <= high + allowed:
+        found.n_kinks += low < high
+        size = max(largest, abs(low), abs(high))
+        if size > tolerance.absolute and np.isfinite(error):
+            found.precision = max(found.precision, allowed / size)
+        if error > TELLING * size and abs(got) > tolerance.absolute:
+            found.unknown.append(entry)
+        return
+    if np.isfinite(got) and not np.isfinite(error) and np.isnan(low):
+        found.unknown.append(entry)
+        return
+    close = low - 2 * allowed <= got <= high + 2 * allowed
+    if close and _is_low(probe, tolerance):
+        slope = remainder_slope(line, got)
+        if slope is not None and slope > QUARTERS:
+            found.unknown.append(entry)
+            return
+    found.wrong.append(entry)
+    wrong, n = found.counts[i]
+    found.counts[i] = wrong + 1, n
