@@ -64,6 +64,25 @@ def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) ->
     return [*subject.writes.values(), *found]
 
 
+def wider(args: Sequence, value: np.ndarray, gradients: dict[int, np.ndarray]) -> list[str]:
+    """Notes on a value and on gradients (argument -> array) of a wider dtype than the arguments.
+
+    NumPy makes float64 of float32 when a constant is a float64 scalar. The numbers are right, but
+    all that is computed from them takes twice the memory and time.
+    """
+    widest = max((x.dtype for x in args if is_real(x)), key=lambda dtype: dtype.itemsize)
+    found = []
+    if value.dtype.itemsize > widest.itemsize:
+        found.append(f"The value is of dtype {value.dtype}, no argument is wider than {widest}.")
+    for i, gradient in gradients.items():
+        if gradient.dtype.itemsize > max(args[i].dtype.itemsize, value.dtype.itemsize):
+            found.append(
+                f"The gradient for argument {i} is of dtype {gradient.dtype}, the argument of "
+                f"{args[i].dtype}."
+            )
+    return found
+
+
 class Subject:
     """A function and its vjp; each call is given copies of the arrays, and is watched."""
 
