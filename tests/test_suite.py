@@ -48,6 +48,24 @@ test_composed = gradient_tests(
 )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_kernels_of_low_precision(dtype):
+    """They exist in one dtype only, and are judged in that."""
+    dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+
+    def kernel(x):
+        assert x.dtype == dtype
+        return np.tanh(x)
+
+    def vjp(g, x):
+        y = np.tanh(x)
+        return (g * (1 - y * y)).astype(dtype)
+
+    twin = of_tensors(tl.tanh)
+    gradient_tests((kernel, vjp), arrays(dtype=dtype), composed=twin)()
+    assert "argument 0 at" in found((kernel, lambda g, x: -vjp(g, x)), arrays(dtype=dtype))
+
+
 def test_on_a_device(monkeypatch):
     if not tl.cuda.is_available():
         strict.install(monkeypatch)
