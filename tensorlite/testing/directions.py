@@ -35,7 +35,7 @@ def judge_along(
     if found.wrong:
         return found
     # A step is measured in units of each argument's own size.
-    units = {i: _root_mean_square(probe.points[i]) or 1.0 for i in gradients}
+    units = {i: probe.sizes[i] or 1.0 for i in gradients}
     length = np.sqrt(sum(units[i] ** 2 * np.sum(g**2) for i, g in gradients.items()))
     for k in range(n_directions):
         rng = np.random.default_rng([seed, k])
@@ -44,7 +44,7 @@ def judge_along(
         got = sum(float(np.vdot(g, vectors[i])) for i, g in gradients.items())
         expected = along(line)
         allowed = tolerance.absolute + tolerance.relative * length
-        if not abs(got - expected.low) <= allowed + 3 * expected.error or (
+        if not abs(got - expected.low) <= allowed + 2 * expected.error or (
             expected.error > TELLING * max(length, abs(expected.low))
         ):
             expected = estimate(line)
@@ -128,7 +128,3 @@ def _worst_entry(probe: Probe, gradients: dict, vectors: dict, tolerance: Tolera
     if expected.low - allowed <= got <= expected.high + allowed or np.isnan(expected.low):
         return None
     return Entry(i, index, got, expected)
-
-
-def _root_mean_square(x) -> float:
-    return float(np.sqrt(np.mean(x.astype(np.float64) ** 2))) if x.size else 0.0

@@ -24,7 +24,7 @@ def by_fits(line: Line) -> Estimate:
     ones from the function's curvature. The range in which the error is smallest is then filled with
     further steps.
     """
-    top = 0.5 * line.size
+    top = 0.5 * max(line.size, line.typical)
     bottom = 4 * max(line.eps_steps, line.eps / 4) * line.unit
     ratio = 2.0 if max(line.eps, line.eps_steps) < 1e-5 else 2**0.5
     n = max(8, int(np.log(top / bottom) / np.log(ratio)))

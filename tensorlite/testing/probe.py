@@ -19,13 +19,15 @@ class Line(NamedTuple):
     `change(t)` gives (the step that was taken, by how much each entry of the weighted value
     changes): a step is rounded to the dtype of the argument. It gives NaN outside the domain.
     `rounding` has the rounding error of each entry of the weighted value, `start` the number from
-    which steps are taken, `eps` the precision of the values and `eps_steps` that of the steps.
-    `complex_slope` gives the derivative by a complex step, or None.
+    which steps are taken, `typical` the size of the numbers beside it, `eps` the precision of the
+    values and `eps_steps` that of the steps. `complex_slope` gives the derivative by a complex
+    step, or None.
     """
 
     change: Callable
     rounding: np.ndarray
     start: float
+    typical: float
     eps: float
     eps_steps: float
     complex_slope: Callable
@@ -60,6 +62,7 @@ class Probe:
         self.call_complex = call_complex
         rounding = eps * np.abs(weight) * np.maximum(np.abs(y), floor)
         self.rounding = np.nan_to_num(rounding, posinf=0.0)  # infinite values are not rounded
+        self.sizes = {i: root_mean_square(x) for i, x in points.items()}
         self.lost = float(np.sum(self.rounding))
 
     def change(self, moved: dict) -> np.ndarray:
@@ -100,7 +103,7 @@ class Probe:
             return float(np.sum(self.weight * (y.imag / TINY)))
 
         eps = precision(x.dtype)
-        return Line(change, self.rounding, start, self.eps, eps, complex_slope)
+        return Line(change, self.rounding, start, self.sizes[i], self.eps, eps, complex_slope)
 
     def direction(self, vectors: dict, gradients: dict) -> Line:
         """The line along which argument i moves by t * vectors[i].
@@ -120,7 +123,13 @@ class Probe:
 
         rounding = np.sqrt(np.sum(self.rounding**2))
         eps = max(precision(self.points[i].dtype) for i in vectors)
-        return Line(change, np.asarray(rounding), 1.0, self.eps, eps, lambda: None)
+        return Line(change, np.asarray(rounding), 1.0, 1.0, self.eps, eps, lambda: None)
+
+
+def root_mean_square(x: np.ndarray) -> float:
+    x = x.astype(np.float64)
+    x = x[np.isfinite(x)]
+    return float(np.sqrt(np.mean(x * x))) if x.size else 0.0
 
 
 @functools.cache
