@@ -14,8 +14,9 @@ import numpy as np
 
 from .arraylike import array_of
 from .modes import mode
+from .numpy_ops import copy
 from .op import operand
-from .ops import astype, plain_index, reshape, swapaxes
+from .ops import plain_index, reshape, swapaxes
 from .tensor import Tensor
 from .writing import check_writeable
 
@@ -70,14 +71,9 @@ Tensor.__ior__ = _in_place("|", operator.ior)
 # =================================================================================================
 
 
-def _copy(x) -> Tensor:
-    """The same numbers in memory of their own; gradients flow through."""
-    return astype(x, x.dtype)
-
-
 def _flatten(x) -> Tensor:
     """The numbers in order, as a tensor of one axis in memory of its own."""
-    return reshape(_copy(x), -1)
+    return reshape(copy(x), -1)
 
 
 def _tolist(x) -> list | int | float | bool:
@@ -86,7 +82,7 @@ def _tolist(x) -> list | int | float | bool:
 
 
 def _numpys(name: str):
-    """The method that calls NumPy's function of this name, which in turn calls ours."""
+    """The method that calls NumPy's function of this name, through which no gradient flows."""
 
     def method(x, *args, **kwargs):
         return getattr(np, name)(x, *args, **kwargs)
@@ -95,8 +91,8 @@ def _numpys(name: str):
     return method
 
 
-Tensor.copy, Tensor.flatten, Tensor.tolist = _copy, _flatten, _tolist
+Tensor.flatten, Tensor.tolist = _flatten, _tolist
 Tensor.__round__ = lambda x, decimals=0: np.round(x, decimals)  # a tensor, as np.round gives
 Tensor.mT = property(lambda x: swapaxes(x, -1, -2))
-for _name in "all any argmax argmin argsort searchsorted nonzero ravel repeat diagonal".split():
+for _name in "all any argmax argmin argsort argpartition searchsorted nonzero".split():
     setattr(Tensor, _name, _numpys(_name))

@@ -59,7 +59,7 @@ Tensor.__mod__, Tensor.__rmod__ = _operator(numpy_ops.remainder)
 Tensor.__floordiv__, Tensor.__rfloordiv__ = _operator(numpy_ops.floor_divide)
 Tensor.__divmod__ = lambda x, y: numpy_ops.divmod(x, y)
 Tensor.__rdivmod__ = lambda x, y: numpy_ops.divmod(y, x)
-Tensor.__neg__, Tensor.__abs__ = neg, abs
+Tensor.__neg__, Tensor.__pos__, Tensor.__abs__ = neg, numpy_ops.positive, abs
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
@@ -80,6 +80,7 @@ _METHODS = """
     exp log sqrt rsqrt sin cos tanh sigmoid relu abs clip masked_fill
     sum mean var std max min prod cumsum cumprod sort round dot trace astype
     swapaxes expand_dims squeeze broadcast_to flip roll tril triu take split
+    copy ravel repeat diagonal
 """.split()
 for _name in _METHODS:
     setattr(Tensor, _name, getattr(numpy_ops, _name, None) or getattr(ops, _name))
