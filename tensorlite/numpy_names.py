@@ -117,6 +117,8 @@ def _by_numpys_signature(function, ours):
     """
 
     def call(*args, **kwargs):
+        if len(args) == 1 and not kwargs:  # the commonest call, which needs no binding
+            return ours(*args)
         try:
             signature, several, renamed, known = _matched(function, ours)
         except ValueError:  # in NumPy 2.0 the functions written in C have no signature
