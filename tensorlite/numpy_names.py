@@ -63,7 +63,10 @@ Tensor.__neg__, Tensor.__abs__ = neg, abs
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
-Tensor.__and__, Tensor.__or__ = _comparison(operator.and_), _comparison(operator.or_)
+for _name in ("and", "or", "xor"):  # of masks, and of integers
+    _function = getattr(operator, f"__{_name}__")
+    setattr(Tensor, f"__{_name}__", _comparison(_function))
+    setattr(Tensor, f"__r{_name}__", _comparison(_function))
 Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
 Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are different keys
 
@@ -75,12 +78,12 @@ Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are di
 
 _METHODS = """
     exp log sqrt rsqrt sin cos tanh sigmoid relu abs clip masked_fill
-    sum mean var max min prod cumsum astype
+    sum mean var std max min prod cumsum cumprod sort round dot trace astype
     swapaxes expand_dims squeeze broadcast_to flip roll tril triu take split
 """.split()
 for _name in _METHODS:
     setattr(Tensor, _name, getattr(numpy_ops, _name, None) or getattr(ops, _name))
-Tensor.logsumexp = logsumexp
+Tensor.logsumexp, Tensor.norm = logsumexp, linalg.norm
 
 
 def _one_tuple(values):
