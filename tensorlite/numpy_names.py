@@ -194,7 +194,7 @@ def _register(names, room, numpys) -> None:
 _register(_OPS, ops, np)
 _register(numpy_ops.__all__, numpy_ops, np)
 _register(["fftshift", "ifftshift"], numpy_ops, np.fft)
-_register(linalg.__all__, linalg, np.linalg)
+_register([*linalg.__all__, "eig", "eigvals"], linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
 NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
