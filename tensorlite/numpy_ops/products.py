@@ -183,20 +183,20 @@ def vecmat(x1, x2) -> Tensor:
 # =================================================================================================
 
 
-def einsum(subscripts: str, *operands) -> Tensor:
+def einsum(subscripts, *operands) -> Tensor:
     """Einstein summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
 
-    Raises TypeError if the first argument is not a string, and ValueError for subscripts that do
-    not fit the operands.
+    NumPy's other form, with a list of axes behind each operand, is taken too. Raises TypeError if
+    the first argument is neither a string nor the first of such pairs, and ValueError for
+    subscripts that do not fit the operands.
 
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
     tensor([3., 7.])
+    >>> einsum(tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1], tensor([1.0, 1.0]), [1], [0])
+    tensor([3., 7.])
     """
     if not isinstance(subscripts, str):
-        raise TypeError(
-            "einsum takes its subscripts first, as a string such as 'ij,jk->ik', "
-            f"not {type(subscripts).__name__}"
-        )
+        subscripts, operands = _in_letters(subscripts, *operands)
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     inputs = inputs.split(",")
     if len(inputs) != len(operands):
@@ -216,6 +216,25 @@ def einsum(subscripts: str, *operands) -> Tensor:
         output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     inputs = [s.replace("...", dots[len(dots) - n :]) for s, n in zip(inputs, n_dots)]
     return _einsum(operands, ",".join(inputs) + "->" + output.replace("...", dots))
+
+
+def _in_letters(*arguments):
+    """The subscripts and operands for operands with a list of axes behind each."""
+    letters = string.ascii_uppercase + string.ascii_lowercase  # whose order is that of the numbers
+    lists = [*arguments[1::2], *arguments[2 * (len(arguments) // 2) :]]
+    if len(arguments) < 2 or not all(isinstance(axes, (list, tuple)) for axes in lists):
+        raise TypeError(
+            "einsum takes its subscripts first, as a string such as 'ij,jk->ik', or a list of axes "
+            f"behind each operand; it was given {', '.join(type(a).__name__ for a in arguments)}"
+        )
+    for axis in (axis for axes in lists for axis in axes if axis is not Ellipsis):
+        if not isinstance(axis, (int, np.integer)) or not 0 <= axis < len(letters):
+            raise ValueError(f"einsum: an axis is a number from 0 to 51 or an Ellipsis, not {axis}")
+    words = [
+        "".join("..." if axis is Ellipsis else letters[axis] for axis in axes) for axes in lists
+    ]
+    n = len(arguments) // 2
+    return ",".join(words[:n]) + "".join("->" + word for word in words[n:]), arguments[: 2 * n : 2]
 
 
 @op
