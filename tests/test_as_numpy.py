@@ -40,6 +40,20 @@ NEEDED = {
     "pad": dict(pad_width=1),
     "split": dict(indices_or_sections=1),
     "clip": dict(a_min=-1.0, a_max=2.0),
+    "moveaxis": dict(source=0, destination=1),
+    "rollaxis": dict(axis=1),
+    "resize": dict(new_shape=(3,)),
+    "append": dict(values=X),
+    "array_split": dict(indices_or_sections=2),
+    "repeat": dict(repeats=2),
+    "tile": dict(reps=2),
+    "full_like": dict(fill_value=7.0),
+    "compress": dict(a=X),
+    "extract": dict(arr=X),
+    "select": dict(choicelist=[X, X + 1]),
+    "choose": dict(choices=[X, X + 1]),
+    "insert": dict(obj=1, values=7.0),
+    "delete": dict(obj=1),
     "interp": dict(xp=np.array([0.0, 2.0]), fp=np.array([1.0, 3.0])),
 }
 VALUES = dict(axis=1, axes=(1, 0), dtype=np.float32, keepdims=True, initial=7.0, ddof=1, k=1)
@@ -48,6 +62,9 @@ VALUES |= dict(optimize=True, kind="stable", stable=True, min=-1.0, max=2.0, a_m
 VALUES |= dict(indices=np.array([1, 0]), constant_values=7.0, reflect_type="odd")
 VALUES |= dict(indices_or_sections=[1], pad_width=2, shift=2, axis1=1, axis2=0, shape=(6,))
 VALUES |= dict(nan=7.0, posinf=7.0, neginf=7.0, decimals=1, left=7.0, right=7.0, period=4.0)
+VALUES |= dict(source=1, destination=0, start=1, new_shape=(7,), repeats=3, reps=(2, 2), obj=0)
+VALUES |= dict(values=3.0, offset=1, fill_value=3.0, a=X + 2, arr=X + 2, default=7.0)
+VALUES |= dict(choicelist=[X + 2, X], choices=[X + 2, X], device="cpu")
 VALUES |= dict(xp=np.array([0.5, 3.0]), fp=np.array([-1.0, 2.0]))
 VALUES |= dict(
     out=np.empty((2, 3)), where=np.array([[True, False, True]] * 2), mean=np.ones((2, 1))
@@ -71,11 +88,20 @@ def is_linalg(function):
     return function.__module__ == "numpy.linalg"
 
 
+FIRST = {
+    np.squeeze: X[:, :1],
+    np.compress: np.array([True, False]),
+    np.extract: X > 0,
+    np.select: [X > 0, X > -3],
+    np.choose: (X > 0).astype(int),
+}
+
+
 def first_argument(function):
     if is_linalg(function):
         return [SQUARE, SQUARE + 1] if function is np.linalg.multi_dot else SQUARE
-    if function is np.squeeze:
-        return X[:, :1]
+    if function in FIRST:
+        return FIRST[function]
     return [X, X + 1] if function in (np.concatenate, np.stack) else X
 
 

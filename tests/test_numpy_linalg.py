@@ -138,7 +138,9 @@ def test_products_are_numpys():
     assert_as_numpy("vecdot", x, y, axis=0)
     assert_as_numpy("tensordot", x, y, axes=1)
     assert_as_numpy("outer", x[0], y[0])
-    assert_as_numpy("trace", A, offset=1)
+    for name in ("trace", "diagonal"):
+        assert_as_numpy(name, A, offset=1)
+    assert_as_numpy("matrix_transpose", A)
     chain = [RNG.standard_normal(s) for s in ((2,), (2, 30), (30, 3), (3, 20), (20,))]
     for arrays in (chain, chain[1:], chain[:-1], [chain[0], chain[0]]):
         result = np.linalg.multi_dot([tl.tensor(a) for a in arrays])

@@ -78,6 +78,7 @@ THEIRS = {
     "linalg.matrix_rank": lambda x: x.sum((-2, -1)) * L.matrix_rank(x),
     "linalg.cross": lambda a, b, axis: L.cross(a, b, dim=axis),
     "linalg.outer": torch.outer,
+    "linalg.diagonal": lambda x, offset: L.diagonal(x, offset=offset),
     "linalg.trace": lambda x, offset: L.diagonal(x, offset=offset).sum(-1),
 }
 EXCEPTIONS = {}
