@@ -85,6 +85,19 @@ def test_norms_are_numpys(keepdims):
     assert_as_numpy("norm", np.array(-3.0), keepdims=keepdims)
 
 
+@pytest.mark.parametrize("x", [[[3, -4], [1, 0]], [[True, False], [True, True]]])
+def test_numbers_that_are_not_floats(x):
+    x = np.array(x)
+    for ord in (1, 2, 3, 0, math.inf):
+        y, expected = L.norm(x, ord, axis=1), np.linalg.norm(x.astype(float), ord, axis=1)
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y.data, expected, rtol=1e-6)
+        if ord in (1, 2, math.inf):
+            assert L.norm(x, ord).dtype == L.cond(x, ord).dtype == np.float32
+    ones = np.ones((2, 2), x.dtype)
+    assert L.matrix_rank(ones).item() == L.lstsq(ones, ones)[2] == 1
+
+
 def test_norms_of_nothing_and_of_what_is_not_finite():
     empty = np.zeros((0, 3))
     for ord in (None, "fro", "nuc", 1, 2):

@@ -7,9 +7,9 @@ Each file has a table `CASES` from the name of an operation or of a function to 
 import operator
 
 import tensorlite as tl
-from tests.cases import linalg, shapes
+from tests.cases import linalg, reductions, shapes
 
-WRAPPED = linalg.WRAPPED | shapes.WRAPPED
+WRAPPED = linalg.WRAPPED | reductions.WRAPPED | shapes.WRAPPED
 
 # A function that is no operation of its own is in the tables too; one of np.linalg as linalg.name.
 FUNCTIONS = {name for name in tl.numpy_ops.__all__ if name not in tl.OPS}

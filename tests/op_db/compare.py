@@ -83,9 +83,7 @@ def difference(
     theirs = torchs_results(lambda: results(op, *args, **sample.kwargs), leaves, orders)
     try:
         our_leaves = [converted[id(t)] for t in leaves]
-        results = our_results(
-            lambda: results_of(ours(*our_args[0], **our_args[1])), our_leaves, orders
-        )
+        found = our_results(lambda: results(ours, *our_args, **our_kwargs), our_leaves, orders)
     except (TypeError, ValueError, AttributeError, NotImplementedError, IndexError) as error:
         return Difference("raises", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     for what, a, b in zip(ORDERS, found, theirs):
