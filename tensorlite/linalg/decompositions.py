@@ -11,7 +11,7 @@ identity matrix it is most of the gradient.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def eigvalsh(x, UPLO: str = "L") -> Tensor:
     return eigh(x, UPLO).eigenvalues
 
 
-def eig(x):
+def eig(x) -> NoReturn:
     """Raises TypeError: general matrices have complex eigenvalues, and tensors are real."""
     raise TypeError(
         "eig and eigvals give complex numbers, and tensors are real: use eigh for symmetric "
@@ -137,7 +137,9 @@ eigvals = eig
 # =================================================================================================
 
 
-def svd(x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False):
+def svd(
+    x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
+) -> SVDResult | Tensor:
     """The singular value decomposition x = U @ diag(S) @ Vh of matrices (m, n).
 
     U is (..., m, k), S (..., k) in descending order, and Vh (..., k, n), with k = min(m, n). With
@@ -213,7 +215,7 @@ def svdvals(x) -> Tensor:
 # =================================================================================================
 
 
-def qr(x, mode: str = "reduced"):
+def qr(x, mode: str = "reduced") -> QRResult | Tensor:
     """x = Q @ R for matrices (m, n): Q (..., m, k) with orthonormal columns, R (..., k, n) upper
     triangular, k = min(m, n). The mode "r" returns R alone.
 

@@ -56,3 +56,8 @@ def folded(g, upper: bool = False):
 def check_square(name: str, x) -> None:
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise np.linalg.LinAlgError(f"{name} takes square matrices (..., n, n), not {x.shape}")
+
+
+def precision(x) -> float:
+    """max(m, n) times the distance from 1 to the next number of the dtype that is computed in."""
+    return max(x.shape[-2:]) * float(np.finfo(np.result_type(x.dtype, np.float32)).eps)

@@ -12,8 +12,8 @@ from ..numpy_ops.operands import as_tensor
 from ..ops import abs, astype, expand_dims, length_of, max, min, spread, sum, transpose, where
 from ..tensor import Tensor
 from .decompositions import svd, svdvals
-from .matrices import check_square, lapack
-from .solving import inv, precision, slogdet
+from .matrices import check_square, lapack, precision
+from .solving import inv, slogdet
 
 __all__ = ["norm", "vector_norm", "matrix_norm", "cond", "matrix_rank"]
 

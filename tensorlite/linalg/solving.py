@@ -14,7 +14,7 @@ from ..numpy_ops.operands import as_tensor, as_tensors
 from ..ops import matmul, reshape, sum, transpose
 from ..tensor import Tensor
 from .decompositions import svdvals
-from .matrices import check_square, lapack, mirrored, t
+from .matrices import check_square, lapack, mirrored, precision, t
 
 __all__ = ["det", "slogdet", "inv", "solve", "pinv", "lstsq"]
 __all__ += ["matrix_power", "multi_dot", "tensorsolve", "tensorinv"]
@@ -142,11 +142,6 @@ def pinv(x, rcond=None, hermitian: bool = False, rtol=1e-15) -> Tensor:
     elif not (isinstance(rtol, float) and rtol == 1e-15):
         raise ValueError("pinv takes rcond or rtol, two names of one thing, not both")
     return _pinv(mirrored(x) if hermitian else x, rcond)
-
-
-def precision(x) -> float:
-    """max(m, n) times the distance from 1 to the next number of the dtype that is computed in."""
-    return max(x.shape[-2:]) * float(np.finfo(np.result_type(x.dtype, np.float32)).eps)
 
 
 @lapack

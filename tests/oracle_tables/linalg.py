@@ -85,4 +85,6 @@ EXCEPTIONS = {}
 DIFFERENCES = {
     "symmetric matrices": "cholesky, eigh, eigvalsh and what has hermitian= give a gradient to the "
     "triangle that is read; torch gives a symmetric one",
+    "svd, qr": "further vectors (full_matrices=True, mode='complete') of matrices that are not "
+    "square are refused; torch gives them, and refuses their gradient",
 }
