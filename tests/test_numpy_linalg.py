@@ -55,6 +55,18 @@ def test_matrices_that_are_not_square(name, shape):
     assert_as_numpy(name, np.random.default_rng(1).standard_normal(shape))
 
 
+def test_further_vectors_where_no_gradient_is_needed():
+    for x in (A[:, :2], A[..., :2], A[0, :1]):
+        assert_as_numpy("svd", x)
+        for mode in ("complete", "raw", "r"):
+            assert_as_numpy("qr", x, mode)
+    with tl.no_grad():
+        assert L.svd(LEAF).U.shape == (3, 3)
+    half = L.svd(tl.tensor(np.ones((3, 2), np.float16)))
+    assert half.U.dtype == half.S.dtype == np.float16
+    assert L.svd([[1, 2]]).Vh.dtype == np.float32
+
+
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (3, 3), (0, 2, 2)])
 def test_symmetric_matrices_are_numpys(shape):
     x = np.random.default_rng(1).standard_normal(shape)
@@ -337,11 +349,13 @@ def test_a_zero_vector_has_a_norm_with_gradient_zero():
 
 # ---- bad input ----
 
+LEAF = tl.tensor(np.ones((3, 2)), requires_grad=True)
 REFUSED = [
-    (lambda: L.svd(np.ones((2, 3))), ValueError, r"\(2, 3\).*full_matrices=False"),
-    (lambda: np.linalg.svd(tl.tensor(np.ones((3, 2)))), ValueError, "full_matrices=False"),
-    (lambda: L.qr(np.ones((3, 2)), "complete"), ValueError, "mode='complete'"),
-    (lambda: L.qr(np.ones((3, 2)), "raw"), ValueError, "mode='raw'"),
+    (lambda: L.svd(LEAF), ValueError, r"\(3, 2\).*full_matrices=False"),
+    (lambda: np.linalg.svd(LEAF), ValueError, "full_matrices=False"),
+    (lambda: L.qr(LEAF, "complete"), ValueError, "mode='complete'"),
+    (lambda: L.qr(LEAF, "raw"), ValueError, "mode='raw'"),
+    (lambda: L.qr(np.ones((3, 2)), "full"), ValueError, "'full'"),
     (lambda: L.eig(np.eye(2)), TypeError, "complex.*eigh"),
     (lambda: np.linalg.eigvals(tl.tensor(np.eye(2))), TypeError, "complex.*eigh"),
     (lambda: L.eigh(np.eye(2), "X"), ValueError, "UPLO is 'L' or 'U'"),
