@@ -150,6 +150,7 @@ def test_equations_are_numpys():
         assert_as_numpy("lstsq", a, np.arange(float(len(a))))
     assert_as_numpy("tensorsolve", RNG.standard_normal((3, 2, 6)), b)
     assert_as_numpy("tensorinv", RNG.standard_normal((6, 3, 2)), 1)
+    assert_as_numpy("tensorsolve", np.array([2.0]), np.array([4.0]))
     for n in (-2, -1, 0, 1, 2, 3, 10):
         assert_as_numpy("matrix_power", A, n, rtol=1e-10)
     assert_as_numpy("matrix_power", np.array([[1, 1], [1, 0]]), 30)
@@ -167,7 +168,7 @@ def test_products_are_numpys():
         assert_as_numpy(name, A, offset=1)
     assert_as_numpy("matrix_transpose", A)
     chain = [RNG.standard_normal(s) for s in ((2,), (2, 30), (30, 3), (3, 20), (20,))]
-    for arrays in (chain, chain[1:], chain[:-1], [chain[0], chain[0]]):
+    for arrays in (chain, chain[1:], chain[:-1], [chain[0], chain[0]], [A, A]):
         result = np.linalg.multi_dot([tl.tensor(a) for a in arrays])
         np.testing.assert_allclose(result.data, np.linalg.multi_dot(arrays), rtol=1e-12)
 
@@ -375,6 +376,7 @@ REFUSED = [
     (lambda: L.lstsq(np.ones((3, 2)), np.ones(2)), LinAlgError, r"\(3, 2\), \(2,\)"),
     (lambda: L.tensorinv(np.eye(2), 0), ValueError, "positive"),
     (lambda: L.tensorinv(np.ones((2, 3)), 1), LinAlgError, r"\(2, 3\)"),
+    (lambda: L.tensorinv(np.ones((0, 0))), LinAlgError, r"\(0, 0\)"),
     (lambda: L.tensorsolve(np.ones((2, 3)), np.ones(2)), LinAlgError, r"\(2, 3\)"),
     (lambda: L.cross(np.ones(2), np.ones(2)), ValueError, "3 elements"),
     (lambda: L.outer(np.eye(2), np.ones(2)), ValueError, "two vectors"),
