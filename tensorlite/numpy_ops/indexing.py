@@ -8,7 +8,8 @@ from ..arraylike import array_of, is_float
 from ..ops import astype, concatenate, getitem, power, reshape, scatter_add, where
 from ..tensor import Tensor
 from .joining import broadcast_arrays, tensors_of
-from .shapes import as_tensor, moveaxis, ravel, take
+from .operands import as_tensor
+from .shapes import moveaxis, ravel, take
 
 __all__ = ["diag", "diagonal", "diagflat", "vander"]
 __all__ += ["compress", "extract", "select", "choose", "insert", "delete", "unique"]

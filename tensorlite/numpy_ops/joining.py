@@ -10,7 +10,8 @@ from ..device import place
 from ..op import operand
 from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes, where
 from ..tensor import Tensor
-from .shapes import as_tensor, atleast_1d, atleast_2d, atleast_3d, ravel, split, take
+from .operands import as_tensor
+from .shapes import atleast_1d, atleast_2d, atleast_3d, ravel, split, take
 
 __all__ = ["hstack", "vstack", "dstack", "column_stack", "append"]
 __all__ += ["array_split", "hsplit", "vsplit", "dsplit", "unstack"]
