@@ -65,6 +65,8 @@ def main() -> None:
     for name, counts in differing.items():
         reason = DIFFERENCES.get(name, ("", ""))[1]
         print(f"  {name}: {counts['wrong']} wrong, {counts['known']} on purpose: {reason}")
+    if names:
+        return
     print(f"\n{len(table) - len(said)} entries are not compared:")
     for reason in MISSING:
         count = sum(reason_missing(full_name(op)) == reason for op in table)
