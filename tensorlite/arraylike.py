@@ -35,6 +35,10 @@ class ArrayLike:
         return self.data.size
 
     @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
     def dtype(self) -> np.dtype:
         return self.data.dtype
 

@@ -15,7 +15,7 @@ import numpy as np
 from .arraylike import array_of
 from .modes import mode
 from .op import operand
-from .ops import astype, plain_index, reshape
+from .ops import astype, plain_index, reshape, swapaxes
 from .tensor import Tensor
 from .writing import check_writeable
 
@@ -96,7 +96,7 @@ def _numpys(name: str):
 
 
 Tensor.copy, Tensor.flatten, Tensor.tolist = _copy, _flatten, _tolist
-Tensor.__pos__ = _copy
-Tensor.__round__ = lambda x, decimals=0: np.round(x, decimals)  # as np.round, not Python's round
-for _name in "all any argmax argmin argsort nonzero round".split():
+Tensor.__round__ = lambda x, decimals=0: np.round(x, decimals)  # a tensor, as np.round gives
+Tensor.mT = property(lambda x: swapaxes(x, -1, -2))
+for _name in "all any argmax argmin argsort searchsorted nonzero ravel repeat diagonal".split():
     setattr(Tensor, _name, _numpys(_name))

@@ -59,11 +59,14 @@ Tensor.__mod__, Tensor.__rmod__ = _operator(numpy_ops.remainder)
 Tensor.__floordiv__, Tensor.__rfloordiv__ = _operator(numpy_ops.floor_divide)
 Tensor.__divmod__ = lambda x, y: numpy_ops.divmod(x, y)
 Tensor.__rdivmod__ = lambda x, y: numpy_ops.divmod(y, x)
-Tensor.__neg__, Tensor.__abs__, Tensor.__pos__ = neg, abs, numpy_ops.positive
+Tensor.__neg__, Tensor.__abs__ = neg, abs
 Tensor.__getitem__ = lambda x, index: getitem(x, index)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
-Tensor.__and__, Tensor.__or__ = _comparison(operator.and_), _comparison(operator.or_)
+for _name in ("and", "or", "xor"):  # of masks, and of integers
+    _function = getattr(operator, f"__{_name}__")
+    setattr(Tensor, f"__{_name}__", _comparison(_function))
+    setattr(Tensor, f"__r{_name}__", _comparison(_function))
 Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
 Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are different keys
 
@@ -75,12 +78,12 @@ Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are di
 
 _METHODS = """
     exp log sqrt rsqrt sin cos tanh sigmoid relu abs clip masked_fill
-    sum mean var max min prod cumsum astype
+    sum mean var std max min prod cumsum cumprod sort round dot trace astype
     swapaxes expand_dims squeeze broadcast_to flip roll tril triu take split
 """.split()
 for _name in _METHODS:
     setattr(Tensor, _name, getattr(numpy_ops, _name, None) or getattr(ops, _name))
-Tensor.logsumexp = logsumexp
+Tensor.logsumexp, Tensor.norm = logsumexp, linalg.norm
 
 
 def _one_tuple(values):
@@ -190,7 +193,8 @@ def _register(names, room, numpys) -> None:
 
 _register(_OPS, ops, np)
 _register(numpy_ops.__all__, numpy_ops, np)
-_register(linalg.__all__, linalg, np.linalg)
+_register(["fftshift", "ifftshift"], numpy_ops, np.fft)
+_register([*linalg.__all__, "eig", "eigvals"], linalg, np.linalg)
 NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
 NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
@@ -200,9 +204,10 @@ for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_eq
 # The values of these need no gradient: they are booleans, counts, indices, shapes and constants.
 _WITHOUT_GRADIENT = """
     isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
-    logical_and logical_not logical_or logical_xor any all count_nonzero
-    argmax argmin nanargmax nanargmin argsort argpartition searchsorted digitize nonzero argwhere flatnonzero
-    zeros_like ones_like empty_like full_like imag angle
+    logical_and logical_not logical_or logical_xor
+    bitwise_and bitwise_or bitwise_xor invert left_shift right_shift any all count_nonzero
+    argmax argmin nanargmax nanargmin argsort argpartition
+    searchsorted digitize nonzero argwhere flatnonzero zeros_like ones_like empty_like imag angle
     ndim shape size result_type iscomplexobj isrealobj iscomplex isreal
 """.split()
 for _name in _WITHOUT_GRADIENT:

@@ -308,9 +308,10 @@ def reshape(x, *, shape):
 @op(moves=True)
 def transpose(x, *, axes=None):
     """Reorder the axes as `axes` says, or reverse them if it is None."""
+    y = np.transpose(x, axes)  # first, since it checks the axes
     order = [a % x.ndim for a in axes or ()]
     back = None if axes is None else sorted(range(x.ndim), key=order.__getitem__)
-    return np.transpose(x, axes), lambda g: np.transpose(g, back)
+    return y, lambda g: np.transpose(g, back)
 
 
 @op(moves=True)

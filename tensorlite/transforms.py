@@ -11,10 +11,10 @@ backward pass: that is `vjp`, and everything here is made of it.
   sequence of numbers) chooses the arguments to differentiate, and the others are passed to `f` as
   they are, which may be integers or None.
 - Where the value does not depend on a part of x, the derivative is 0.
-- Transforms can be nested: the results of one that is called in the function of another can be
-  differentiated. To differentiate them by `backward`, call it under `with higher_order():`. For
-  that, `f` itself is always run under `higher_order`, so that its graph keeps the inputs of each
-  operation; `backward` without that mode needs less memory.
+- Transforms can be nested: what one of them gives in the function of another can be differentiated
+  again. So it can under `with higher_order():`, for a `backward` that comes later. For this, `f` is
+  always run under `higher_order`, where the graph keeps the inputs of each operation; a plain
+  `backward` needs less memory.
 
 All transforms raise TypeError if `f` does not return one tensor of floating-point numbers and for
 an `x` of integers, and ValueError for shapes that do not fit. The names and the meaning are those

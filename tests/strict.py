@@ -166,6 +166,8 @@ class StrictArray:
                 raise TypeError("cupy.where takes a condition on the device")
             if len(args) + len(kwargs) == 1:
                 wait("one-argument where")
+        if name == "linalg.solve" and args[1].ndim > 1 and args[0].shape[:-1] != args[1].shape[:-1]:
+            raise ValueError("cupy.linalg.solve does not broadcast stacks of matrices")
         if name.endswith("_like") and kwargs.get("shape", 1) in (0, ()):
             raise ValueError(f"cupy.{name} ignores shape={kwargs['shape']}; (0,) is not ignored")
         if name in WAITING or (name == "repeat" and isinstance(args[1], StrictArray)):

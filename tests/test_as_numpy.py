@@ -17,12 +17,15 @@ from tensorlite.testing import check_grads
 # ---- arguments: each is obeyed or refused by name ----
 
 X = np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
+# Two operands, by position only: test_numpy_linalg.py.
+PRODUCTS = {getattr(np.linalg, name) for name in "cross matmul outer tensordot vecdot".split()}
 FUNCTIONS = [
     f
     for f, ours in NUMPY.items()
     if not isinstance(f, np.ufunc)
     and f is not np.einsum
     and not isinstance(ours, functools.partial)  # NumPy's function of the array in the tensor
+    and f not in PRODUCTS
 ]
 # What else the functions need, and for each name of an argument a value that is not its default.
 NEEDED = {
@@ -37,6 +40,20 @@ NEEDED = {
     "pad": dict(pad_width=1),
     "split": dict(indices_or_sections=1),
     "clip": dict(a_min=-1.0, a_max=2.0),
+    "moveaxis": dict(source=0, destination=1),
+    "rollaxis": dict(axis=1),
+    "resize": dict(new_shape=(3,)),
+    "append": dict(values=X),
+    "array_split": dict(indices_or_sections=2),
+    "repeat": dict(repeats=2),
+    "tile": dict(reps=2),
+    "full_like": dict(fill_value=7.0),
+    "compress": dict(a=X),
+    "extract": dict(arr=X),
+    "select": dict(choicelist=[X, X + 1]),
+    "choose": dict(choices=[X, X + 1]),
+    "insert": dict(obj=1, values=7.0),
+    "delete": dict(obj=1),
     "interp": dict(xp=np.array([0.0, 2.0]), fp=np.array([1.0, 3.0])),
 }
 VALUES = dict(axis=1, axes=(1, 0), dtype=np.float32, keepdims=True, initial=7.0, ddof=1, k=1)
@@ -45,15 +62,76 @@ VALUES |= dict(optimize=True, kind="stable", stable=True, min=-1.0, max=2.0, a_m
 VALUES |= dict(indices=np.array([1, 0]), constant_values=7.0, reflect_type="odd")
 VALUES |= dict(indices_or_sections=[1], pad_width=2, shift=2, axis1=1, axis2=0, shape=(6,))
 VALUES |= dict(nan=7.0, posinf=7.0, neginf=7.0, decimals=1, left=7.0, right=7.0, period=4.0)
+VALUES |= dict(source=1, destination=0, start=1, new_shape=(7,), repeats=3, reps=(2, 2), obj=0)
+VALUES |= dict(values=3.0, offset=1, fill_value=3.0, a=X + 2, arr=X + 2, default=7.0)
+VALUES |= dict(choicelist=[X + 2, X], choices=[X + 2, X], device="cpu")
 VALUES |= dict(xp=np.array([0.5, 3.0]), fp=np.array([-1.0, 2.0]))
 VALUES |= dict(
     out=np.empty((2, 3)), where=np.array([[True, False, True]] * 2), mean=np.ones((2, 1))
 )
+# Reductions, quantiles, statistics and products.
+MATRIX = np.array([[2.0, -1.0, 0.5], [3.0, 1.0, 4.0], [-2.0, 0.0, 1.5]])
+NEEDED |= dict.fromkeys(["cumulative_sum", "cumulative_prod"], dict(axis=1))
+NEEDED |= dict.fromkeys(["partition", "argpartition"], dict(kth=1))
+NEEDED |= dict.fromkeys(["quantile", "nanquantile"], dict(q=0.3))
+NEEDED |= dict.fromkeys(["percentile", "nanpercentile"], dict(q=30))
+NEEDED |= dict.fromkeys(["cross", "inner", "kron", "outer", "vdot"], dict(b=X + 1))
+NEEDED |= dict.fromkeys(["convolve", "correlate"], dict(v=np.array([1.0, 2.0])))
+NEEDED |= {"dot": dict(b=X.T), "tensordot": dict(b=X + 1), "cross": dict(b=MATRIX.T)}
+VALUES |= dict(kth=0, q=[0.1, 1.0], method="hazen", overwrite_input=True, weights=X**2, n=2)
+VALUES |= dict(prepend=7.0, append=X, to_end=7.0, to_begin=[7.0, 8.0], edge_order=2, dx=0.5)
+VALUES |= dict(returned=True, include_initial=True, discont=5.0, rowvar=False, bias=True)
+VALUES |= dict(fweights=np.array([1, 2, 1]), aweights=np.array([1.0, 0.5, 2.0]), b=X * 2, offset=1)
+VALUES |= dict(axisa=0, axisb=0, axisc=0)
+OF_ONE = {  # values for an argument of one function
+    ("cross", "b"): MATRIX + 1,
+    ("cross", "axis"): 0,
+    ("dot", "b"): X.T + 1,
+    ("tensordot", "axes"): ([0, 1], [0, 1]),
+    ("convolve", "mode"): "same",
+    ("correlate", "mode"): "same",
+    ("convolve", "v"): np.array([3.0, 1.0, 2.0]),
+    ("correlate", "v"): np.array([3.0, 1.0, 2.0]),
+    ("cumulative_sum", "axis"): 0,
+    ("cumulative_prod", "axis"): 0,
+}
+
+
+FIRST = {
+    np.squeeze: X[:, :1],
+    np.compress: np.array([True, False]),
+    np.extract: X > 0,
+    np.select: [X > 0, X > -3],
+    np.choose: (X > 0).astype(int),
+}
+
+# Functions of np.linalg are given a symmetric matrix, and these arguments.
+SQUARE = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, -1.0], [0.5, -1.0, 2.0]])
+NEEDED |= {
+    "linalg.solve": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.lstsq": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.tensorsolve": dict(b=np.array([1.0, 2.0, 3.0])),
+    "linalg.matrix_power": dict(n=3),
+    "linalg.tensorinv": dict(ind=1),
+}
+LINALG_VALUES = dict(b=np.eye(3), n=-2, axes=(0,), upper=True, UPLO="U", hermitian=True, mode="r")
+LINALG_VALUES |= dict(full_matrices=False, compute_uv=False, rcond=0.3, rtol=0.4, tol=2.5, ind=1)
+LINALG_VALUES |= dict(ord=1, p=-2, axis=(1, 0), offset=1)
+
+
+def is_linalg(function):
+    return function.__module__ == "numpy.linalg"
 
 
 def first_argument(function):
-    if function is np.squeeze:
-        return X[:, :1]
+    if is_linalg(function):
+        return [SQUARE, SQUARE + 1] if function is np.linalg.multi_dot else SQUARE
+    if function in FIRST:
+        return FIRST[function]
+    if function in (np.convolve, np.correlate):
+        return X[0]
+    if function in (np.cross, np.gradient):
+        return MATRIX
     return [X, X + 1] if function in (np.concatenate, np.stack) else X
 
 
@@ -68,10 +146,11 @@ def as_arrays(value):
 
 def arguments_of(function):
     try:
-        names = list(inspect.signature(function).parameters)[1:]
+        parameters = list(inspect.signature(function).parameters.values())[1:]
     except ValueError:  # NumPy 2.0 does not say what functions written in C take
         return []
     more = {np.clip: ["where", "dtype"], np.pad: ["constant_values", "reflect_type"]}
+    names = [p.name for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
     return [n for n in names if n not in ("kwargs", "x", "y")] + more.get(function, [])
 
 
@@ -80,10 +159,12 @@ CALLS = [(f, name) for f in FUNCTIONS for name in arguments_of(f)]
 
 @pytest.mark.parametrize(("function", "name"), CALLS, ids=[f"{f.__name__}-{n}" for f, n in CALLS])
 def test_every_argument_of_numpys_functions_is_obeyed_or_refused(function, name):
-    x, needed = first_argument(function), dict(NEEDED.get(function.__name__, {}))
+    key = f"linalg.{function.__name__}" if is_linalg(function) else function.__name__
+    x, needed = first_argument(function), dict(NEEDED.get(key, {}))
     if name in ("min", "max"):
         needed.clear()
-    value = VALUES.get(name)
+    values = VALUES | LINALG_VALUES if is_linalg(function) else VALUES
+    value = OF_ONE.get((function.__name__, name), values.get(name))
     if name == "out":  # of the right shape and dtype
         value = np.empty_like(function(x, **needed))
     if name == "indices" and function is np.take_along_axis:

@@ -9,10 +9,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite.testing import arrays, check_grads, shapes
+from tensorlite.testing import WrongGradient, arrays, check_grads, shapes
 from tensorlite.testing.differences import by_extrapolation
 from tensorlite.testing.probe import Probe
 from tensorlite.testing.suite import check_first_order
+from tests.cases import function_of
 from tests.op_cases import CASES
 
 BUGS = {
@@ -59,10 +60,16 @@ def operation(body, **options):
         tl.OPS.pop(body.__name__, None)
 
 
+NO_GRADIENT = {  # operation -> the inputs that it is piecewise constant in, or that are conditions
+    "where": [0], "masked_fill": [1], "copysign": [1], "heaviside": [0, 1], "floor_divide": [0, 1],
+    **dict.fromkeys(["ceil", "floor", "rint", "round", "sign", "trunc"], [0]),
+}  # fmt: skip
+
+
 def inputs_with_a_gradient():
     for name, op in sorted(tl.OPS.items()):
         for i in range(2 if op.variadic else len(op.arrays)):
-            if (name, i) != ("where", 0):
+            if name in CASES and i not in NO_GRADIENT.get(name, []):
                 yield name, i
 
 
@@ -75,7 +82,7 @@ def test_a_planted_bug_is_found(name, index, bug, monkeypatch):
     @settings(phases=[Phase.generate], database=None, report_multiple_bugs=False)
     @given(CASES[name])
     def walk(arguments):
-        check_first_order(op, arguments)
+        check_first_order(function_of(name), arguments)
 
     with pytest.raises(AssertionError, match=r"the gradient is .*, differences give"):
         walk()
@@ -273,6 +280,22 @@ def test_the_message_says_how_sure_it_is():
 def test_a_gradient_that_is_cut_off_is_wrong():
     with pytest.raises(AssertionError, match="the gradient is 0, differences give"):
         check_grads(lambda x: x.detach() * 2.0, [np.ones(2)])
+
+
+def test_the_likely_mistake_ends_the_message():
+    with pytest.raises(WrongGradient, match=r"; the gradient is 2 times what it should be$") as e:
+        check_grads(planted("sin", "doubled"), [np.linspace(0.3, 1.2, 12)])
+    assert e.value.report.mistake.kind == "factor"
+    assert e.value.report.counts == {0: (12, 12)}
+
+
+def test_a_function_that_changes_its_arguments_is_named_as_one():
+    def f(x):
+        x.data[0] += 1
+        return x * 1.0
+
+    with pytest.raises(WrongGradient, match="the function changes argument 0"):
+        check_grads(f, [np.ones(2)])
 
 
 def test_a_random_function_is_named_as_one():

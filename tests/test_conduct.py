@@ -275,3 +275,19 @@ def test_integer_arguments_have_no_gradient():
 
     i = np.array([0, 2, 2])
     assert complaints(lambda x, i: x[i], vjp, [X, i], RNG.standard_normal((3, 4))) == []
+
+
+def test_arrays_without_dimensions_stay_arrays():
+    """A vjp is given arrays, also where NumPy's arithmetic turns them into scalars."""
+
+    def vjp(g, x, y):
+        assert all(type(a) is np.ndarray for a in (g, x, y))
+        return g * y, g * x
+
+    x = np.array(2.0)
+    assert complaints(lambda x, y: x * y, vjp, [x, x + np.zeros(())], np.array(1.0)) == []
+
+
+def test_nan_is_not_taken_for_a_change():
+    x = np.array([1.0, np.nan])
+    assert complaints(square, lambda g, x: 2 * g * x, [x], np.ones(2)) == []

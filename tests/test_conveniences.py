@@ -153,37 +153,89 @@ def test_assignments_on_the_strict_device(monkeypatch):
 
 # ---- methods ----
 
+# What is called with each name: arguments by position, or by name.
 CALLS = {
     "all": [(), dict(axis=0)],
     "any": [(), dict(axis=1, keepdims=True)],
     "argmax": [(), dict(axis=1), (0,)],
     "argmin": [(), dict(axis=1)],
     "argsort": [(), dict(axis=0)],
-    "nonzero": [()],
+    "clip": [(0, 2), dict(max=1)],
     "copy": [()],
+    "cumprod": [(), (1,)],
+    "cumsum": [(), dict(axis=0)],
     "flatten": [()],
+    "max": [(), (0,)],
+    "mean": [(), dict(axis=1)],
+    "min": [()],
+    "nonzero": [()],
+    "prod": [(), (1,)],
+    "reshape": [(-1,), (3, 2)],
+    "round": [(), (1,), dict(decimals=-1)],
+    "squeeze": [()],
+    "std": [(), (0,), dict(axis=1, ddof=1, keepdims=True)],
+    "sum": [(), (0,)],
+    "swapaxes": [(0, 1)],
+    "take": [([1, 0],), ([1], 1)],
     "tolist": [()],
-    "item": [],
+    "trace": [(), (1,)],
+    "transpose": [(), (1, 0)],
+    "var": [(), dict(ddof=1)],
 }
+ARRAYS = {"floats": X, "masks": X > 0, "integers": np.array([[3, 1, 2]]), "0-d": np.array(2.0)}
 
 
+@pytest.mark.filterwarnings("ignore")  # of a variance with no degrees of freedom
 @pytest.mark.parametrize("name", CALLS)
-def test_methods_are_numpys(name):
-    for array in (X, X > 0, np.array(2.0), np.array([[3, 1, 2]])):
-        for call in CALLS[name]:
-            args, named = (call, {}) if isinstance(call, tuple) else ((), call)
-            try:
-                expected = getattr(array, name)(*args, **named)
-            except ValueError:  # of a 0-d array
-                continue
-            result = getattr(tl.tensor(array), name)(*args, **named)
-            if name == "tolist":
-                assert result == expected and type(result) is type(expected)
-                continue
-            several = isinstance(expected, tuple)
-            for ours, theirs in zip(result, expected) if several else [(result, expected)]:
-                assert isinstance(ours, tl.Tensor) and ours.dtype == theirs.dtype
-                np.testing.assert_array_equal(ours.data, theirs)
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_methods_are_numpys(name, array):
+    for call in CALLS[name]:
+        args, named = (call, {}) if isinstance(call, tuple) else ((), call)
+        try:
+            expected = getattr(array, name)(*args, **named)
+        except (ValueError, TypeError, IndexError):  # of a 0-d array, of booleans
+            with pytest.raises((ValueError, TypeError, IndexError)):
+                getattr(tl.tensor(array), name)(*args, **named)
+            continue
+        result = getattr(tl.tensor(array), name)(*args, **named)
+        if name == "tolist":
+            assert result == expected and type(result) is type(expected)
+            continue
+        several = isinstance(expected, tuple)
+        for ours, theirs in zip(result, expected) if several else [(result, expected)]:
+            assert isinstance(ours, tl.Tensor) and ours.shape == np.shape(theirs)
+            np.testing.assert_allclose(ours.data, theirs, rtol=1e-6)
+
+
+def test_methods_that_are_not_as_numpys():
+    x = tl.tensor([3.0, 1.0, 2.0])
+    assert x.sort().tolist() == [1, 2, 3] and x.tolist() == [3, 1, 2]  # a new tensor
+    assert x.norm().item() == pytest.approx(14**0.5) and x.dot(x).item() == 14
+    assert tl.tensor(X).mT.shape == (3, 2) and tl.tensor([[X, X]]).mT.shape == (1, 2, 3, 2)
+    assert x.nbytes == 12
+
+
+def test_rounding_is_numpys_and_gives_a_tensor():
+    x = tl.tensor([0.5, 1.5, -2.675, 123.456])
+    assert round(x).tolist() == [0, 2, -3, 123] and round(x).dtype == np.float32
+    np.testing.assert_allclose(round(x, 1).data, [0.5, 1.5, -2.7, 123.5], rtol=1e-6)
+    assert isinstance(round(x[3], -2), tl.Tensor) and round(x[3], -2).item() == 100
+    assert f"{leaf().sum():.3f}" == "2.000" and f"{x[3]:6.1f}" == " 123.5"
+
+
+def test_masks_of_numpy_on_either_side():
+    x, mask, number = tl.tensor(X) > 0, X < 3, np.array([6, 3])
+    for ours, theirs in (
+        (mask & x, mask & (X > 0)),
+        (x | mask, mask | (X > 0)),
+        (mask ^ x, mask ^ (X > 0)),
+        (~x, X <= 0),
+        (True & x, X > 0),
+        (tl.tensor(number) ^ 5, number ^ 5),
+        (4 | tl.tensor(number), number | 4),
+    ):
+        assert isinstance(ours, tl.Tensor)
+        np.testing.assert_array_equal(ours.data, theirs)
 
 
 def test_gradients_flow_through_copies():
@@ -192,6 +244,12 @@ def test_gradients_flow_through_copies():
         (function(x) ** 2).sum().backward()
         np.testing.assert_array_equal(x.grad.data, 2 * X)
     assert not leaf().argmax().requires_grad and not leaf().any().requires_grad
+
+
+def test_an_array_is_not_added_to_in_place():
+    array = np.zeros(3)
+    with pytest.raises(TypeError, match=r"np.add\(..., out=\).* write a = a \+ x"):
+        array += leaf()[0]
 
 
 # ---- numbers that are not real ----

@@ -721,8 +721,8 @@ def test_what_numpy_cannot_do_with_a_tensor_says_so():
     x = leaf([1.0, 2.0])
     with pytest.raises(TypeError, match="np.spacing"):
         np.spacing(x)
-    with pytest.raises(TypeError, match="np.median"):
-        np.median(x)
+    with pytest.raises(TypeError, match="np.histogram"):
+        np.histogram(x)
     with pytest.raises(TypeError, match="np.add.reduce"):
         np.add.reduce(x)
     with pytest.raises(TypeError, match="out="):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tensorlite.testing.plugin import summary
-from tensorlite.testing.report import SUMMARY, Report
+from tensorlite.testing import Report
+from tensorlite.testing.summary import SUMMARY, Summary
 
 ROOT = Path(__file__).parents[1]
 CHECKED = """
@@ -33,7 +33,7 @@ def run(tmp_path, text: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize("text, line", [
-    (CHECKED, "tensorlite: 2 gradients were checked, 1 right (to a relative error of "),
+    (CHECKED, "tensorlite: 2 gradients were checked: 1 right (to a relative precision of "),
     ("def test_nothing(): pass", None),
 ])  # fmt: skip
 def test_what_is_printed(tmp_path, monkeypatch, text, line):
@@ -45,12 +45,22 @@ def test_what_is_printed(tmp_path, monkeypatch, text, line):
         assert "tensorlite:" not in output
 
 
-def test_one_gradient(monkeypatch):
-    monkeypatch.setattr(SUMMARY, "verdicts", SUMMARY.verdicts.copy())
-    SUMMARY.verdicts.clear()
-    assert summary() == ""
+def test_every_report_is_counted():
+    assert str(Summary()) == ""
+    before = SUMMARY.verdicts["cannot tell"]
     Report("cannot tell")
-    assert summary() == "tensorlite: 1 gradient was checked, 0 right, 0 wrong, 1 cannot be told"
+    assert SUMMARY.verdicts["cannot tell"] == before + 1
+
+
+def test_one_gradient():
+    summary = Summary()
+    summary.add("cannot tell", 0.0)
+    assert str(summary) == "1 gradient was checked: 0 right, 0 wrong, 1 cannot be told"
+    summary.add("right", 1e-9)
+    summary.add("right", 2e-5)
+    assert str(summary).startswith(
+        "3 gradients were checked: 2 right (to a relative precision of 2e-"
+    )
 
 
 def test_the_entry_point_names_the_plugin():

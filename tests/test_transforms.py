@@ -96,6 +96,11 @@ def test_shapes_of_jacobians_and_hessians():
     near(second["b"]["w"][0], second["w"][0]["b"].transpose(2, 0, 1).numpy())
 
 
+def repeated(n, dtype):
+    """A function whose value has another dtype than x; for n > 1 its Jacobian is by columns."""
+    return lambda x: x.astype(dtype) * np.ones((n, 1), dtype)
+
+
 def test_numbers_and_dtypes():
     value, g = tl.value_and_grad(lambda x: x**3, 2.0)
     assert (value.item(), g.item()) == (8, 12) and value.dtype == g.dtype == np.float32
@@ -104,7 +109,9 @@ def test_numbers_and_dtypes():
         x, v = np.ones(3, dtype), [1, 2, 3]
         results = [*tl.value_and_grad(lambda x: (x * x).sum(), x), tl.jacobian(lambda x: x * x, x)]
         results += [*tl.jvp(lambda x: np.exp(x), x, v), tl.hvp(lambda x: (x**3).sum(), x, v)]
-        results += [tl.jacobian(lambda x: np.exp(x) * np.ones((4, 1), np.float16), x)]
+        results += [
+            tl.jacobian(repeated(n, t), x) for n in (1, 4) for t in (np.float16, np.float64)
+        ]
         assert {r.dtype for r in results} == {np.dtype(dtype)}
 
 
@@ -265,6 +272,8 @@ def test_results_have_a_graph_under_higher_order_alone():
     for _ in range(2):
         value, g = tl.value_and_grad(lambda x: (x**3).sum(), x)
         assert not value.requires_grad and not g.requires_grad
+    with tl.higher_order(), tl.no_grad():
+        assert not tl.value_and_grad(lambda x: (x**3).sum(), x)[1].requires_grad
     with tl.no_grad():
         near(tl.hvp(lambda x: (x**3).sum(), x, [1.0, 1.0]), np.array([6, 12]))
     with tl.higher_order():

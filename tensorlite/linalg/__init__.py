@@ -5,10 +5,12 @@ What NumPy refuses raises `np.linalg.LinAlgError` here too, such as the inverse 
 matrix; on a GPU, CuPy gives NaN or infinity for it instead.
 """
 
-from . import decompositions, norms, solving
+from . import decompositions, norms, products, solving
 from .decompositions import *
+from .decompositions import eig, eigvals
 from .norms import *
+from .products import *
 from .solving import *
 
-_ROOM = (decompositions, norms, solving)
+_ROOM = (decompositions, solving, norms, products)
 __all__ = [name for module in _ROOM for name in module.__all__]

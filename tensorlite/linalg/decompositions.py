@@ -17,9 +17,10 @@ import numpy as np
 
 from ..arraylike import array_of
 from ..numpy_ops import take_along_axis
+from ..numpy_ops.operands import as_tensor
 from ..ops import abs
 from ..tensor import Tensor
-from .matrices import folded, lapack, mirrored, t, tensors
+from .matrices import folded, lapack, mirrored, t
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "svd", "svdvals", "qr"]
 
@@ -51,7 +52,7 @@ def cholesky(x, upper: bool = False) -> Tensor:
     Only the entries of x on and below the diagonal are read (with `upper`, on and above it), and
     only these have a gradient. Raises LinAlgError if x is not positive definite.
     """
-    (x,) = tensors("cholesky", x)
+    x = as_tensor(x)
     return t(_cholesky(t(x))) if upper else _cholesky(x)
 
 
@@ -95,20 +96,22 @@ def _eigh(x, *, UPLO):
 
     def vjp(g):
         gw, gv = g[..., 0, :], g[..., 1:, :]
-        turned = _over_gaps(t(v) @ gv, w[..., None, :] - w[..., None])
+        turned = _turned(v, gv, w[..., None, :] - w[..., None])
         return folded((v * gw[..., None, :] + v @ (0.5 * turned)) @ t(v), UPLO == "U")
 
     return np.concatenate([w[..., None, :], v], axis=-2), vjp
 
 
-def _over_gaps(m, gaps):
-    """(m_ij - m_ji) / gap_ij, where m_ij is what turning vector j towards vector i adds to the loss.
+def _turned(v, gv, gaps):
+    """(m_ij - m_ji) / gap_ij, where m = v.T @ gv is the gradient for turning vector j towards i.
 
-    Where the gap is 0, this is NaN if m_ij or m_ji is not 0, otherwise 0; it is 0 on the diagonal.
+    Where vectors have no gap between them, this is NaN if a gradient flows into one of them, and
+    otherwise 0; on the diagonal it is 0.
     """
-    others = ~np.identity(m.shape[-1], bool, like=array_of(m))
-    equal = gaps == 0
-    unknown = equal & others & ((m != 0) | (t(m) != 0))
+    m, equal = t(v) @ gv, array_of(gaps) == 0
+    flows = np.any(array_of(gv) != 0, axis=-2)
+    others = ~np.identity(m.shape[-1], bool, like=equal)
+    unknown = equal & others & (flows[..., None] | flows[..., None, :])
     quotient = (m - t(m)) / np.where(equal, 1, gaps)
     return np.where(unknown, np.nan, np.where(equal, 0, quotient))
 
@@ -116,6 +119,17 @@ def _over_gaps(m, gaps):
 def eigvalsh(x, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices, in ascending order; see `eigh`."""
     return eigh(x, UPLO).eigenvalues
+
+
+def eig(x):
+    """Raises TypeError: general matrices have complex eigenvalues, and tensors are real."""
+    raise TypeError(
+        "eig and eigvals give complex numbers, and tensors are real: use eigh for symmetric "
+        "matrices, or .numpy() where no gradient is needed"
+    )
+
+
+eigvals = eig
 
 
 # =================================================================================================
@@ -135,7 +149,7 @@ def svd(x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool 
     the top of this file. A singular value that is 0 has a kink, and where a gradient flows into its
     vectors, they are not determined either, unless the matrix is square.
     """
-    (x,) = tensors("svd", x)
+    x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
     if full_matrices and compute_uv and m != n:
         raise ValueError(
@@ -163,7 +177,7 @@ def _svd(x):
         gu, gs, gv = g[..., :m, :], g[..., m, :], g[..., m + 1 :, :]
         column, row = s[..., None], s[..., None, :]
         gaps = (row - column) * (row + column)
-        inner = _over_gaps(t(u) @ gu, gaps) * row + column * _over_gaps(vt @ gv, gaps)
+        inner = _turned(u, gu, gaps) * row + column * _turned(v, gv, gaps)
         gx = (u * gs[..., None, :] + u @ inner) @ vt
         if m > k:  # U turns out of the space that its columns span
             gx = gx + _over(gu - u @ (t(u) @ gu), row) @ vt
@@ -207,7 +221,7 @@ def qr(x, mode: str = "reduced"):
     gradient needs the first k columns of x to be linearly independent, and raises LinAlgError if R
     shows that they are not.
     """
-    (x,) = tensors("qr", x)
+    x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
     if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
         raise ValueError(

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..op import op, operand
-from ..tensor import Tensor, tensor
+from ..op import op
 
 
 def lapack(body: Callable):
@@ -18,18 +17,21 @@ def lapack(body: Callable):
     """
 
     @functools.wraps(body)
-    def wide(*arrays, **static):
+    def in_float32(*arrays, **static):
         halves = [getattr(a, "dtype", None) == np.float16 for a in arrays]
-        arrays = [a.astype(np.float32) if half else a for a, half in zip(arrays, halves)]
-        value, *vjps = body(*arrays, **static)
-        return (value.astype(np.float16) if all(halves) else value, *vjps)
+        if not any(halves):
+            return body(*arrays, **static)
+        value, *vjps = body(*map(_wide, arrays), **static)
+        return (
+            value.astype(np.float16) if all(halves) else value,
+            *(lambda g, vjp=vjp: vjp(_wide(g)) for vjp in vjps),
+        )
 
-    return op(wide, floats=True)
+    return op(in_float32, floats=True)
 
 
-def tensors(name: str, *values) -> list[Tensor]:
-    """The arguments of the function `name`, arrays, lists or numbers, as tensors."""
-    return [v if isinstance(v, Tensor) else tensor(operand(v, name, values)) for v in values]
+def _wide(x):
+    return x.astype(np.float32) if getattr(x, "dtype", None) == np.float16 else x
 
 
 def t(x):

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from ..arraylike import array_of
+from ..numpy_ops.operands import as_tensor
 from ..ops import abs, expand_dims, length_of, max, min, spread, sum, transpose, where
 from ..tensor import Tensor
 from .decompositions import svd, svdvals
-from .matrices import check_square, lapack, tensors
+from .matrices import check_square, lapack
 from .solving import inv, precision, slogdet
 
 __all__ = ["norm", "vector_norm", "matrix_norm", "cond", "matrix_rank"]
@@ -32,7 +33,7 @@ def norm(x, ord=None, axis=None, keepdims: bool = False) -> Tensor:
     >>> norm([3.0, 4.0])
     tensor(5.)
     """
-    (x,) = tensors("norm", x)
+    x = as_tensor(x)
     if axis is None and ord is None:
         return vector_norm(x, keepdims=keepdims)
     axis = tuple(range(x.ndim)) if axis is None else axis
@@ -56,7 +57,7 @@ def vector_norm(x, axis=None, keepdims: bool = False, ord=2) -> Tensor:
     which is a constant. The gradient of the norm of a zero vector is 0, as is the derivative for a
     zero element where the norm has a kink there; ties share it for the orders of infinity.
     """
-    (x,) = tensors("vector_norm", x)
+    x = as_tensor(x)
     if isinstance(ord, str):
         raise ValueError(f"the order of a vector norm is a number, not {ord!r}")
     if ord == math.inf:
@@ -77,13 +78,12 @@ def _largest(x, axis, keepdims=False) -> Tensor:
 @lapack
 def _p_norm(x, *, p, axis, keepdims):
     shape, size = x.shape, np.abs(x)
-    powers = x * x if p == 2 else size**p
-    total = np.sum(powers, axis=axis, keepdims=keepdims)
-    y = np.sqrt(total) if p == 2 else total ** (1 / p)
+    total = np.sum(x * x if p == 2 else size**p, axis=axis, keepdims=keepdims)
+    y = _root(total, p)
 
     def vjp(g):
         nothing = y == 0
-        inverse = np.where(nothing, 0, 1 / np.where(nothing, 1, y))
+        inverse = np.where(nothing, 0, 1 / _root(np.where(nothing, 1, total), p))
         if p == 2:
             return x * spread(g * inverse, shape, axis, keepdims)
         ratio = size * spread(inverse, shape, axis, keepdims)
@@ -93,6 +93,10 @@ def _p_norm(x, *, p, axis, keepdims):
     return y, vjp
 
 
+def _root(x, p):
+    return np.sqrt(x) if p == 2 else x ** (1 / p)
+
+
 def matrix_norm(x, keepdims: bool = False, ord="fro") -> Tensor:
     """The norm of the matrices in the last two axes.
 
@@ -100,7 +104,7 @@ def matrix_norm(x, keepdims: bool = False, ord="fro") -> Tensor:
     largest and -2 the smallest of them; 1 is the largest sum of |x| of a column and -1 the
     smallest, infinity and -infinity the same for rows. Ties share the gradient.
     """
-    (x,) = tensors("matrix_norm", x)
+    x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"matrix_norm takes matrices (..., m, n), not an array of shape {x.shape}")
     if ord in ("fro", "f"):
@@ -130,7 +134,7 @@ def cond(x, p=None) -> Tensor:
     smallest, which exists for matrices that are not square too, and for -2 the smallest divided by
     the largest. Singular matrices have an infinite condition, with NaN or 0 for a gradient.
     """
-    (x,) = tensors("cond", x)
+    x = as_tensor(x)
     if x.ndim > 1 and 0 in x.shape[-2:]:
         raise np.linalg.LinAlgError(f"empty matrices, of shape {x.shape}, have no condition number")
     with np.errstate(all="ignore"):
@@ -154,7 +158,7 @@ def matrix_rank(A, tol=None, hermitian: bool = False, rtol=None) -> Tensor:
     `tol` is `rtol` times the largest singular value unless given, and `rtol` the precision of the
     dtype times max(m, n). An array of less than two axes has the rank 1, or 0 if it is zero.
     """
-    (x,) = tensors("matrix_rank", A)
+    x = as_tensor(A)
     if tol is not None and rtol is not None:
         raise ValueError("matrix_rank takes tol or rtol, not both")
     if x.ndim < 2:

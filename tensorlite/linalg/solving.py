@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arraylike import array_of
+from ..numpy_ops.operands import as_tensor, as_tensors
 from ..ops import matmul, reshape, sum, transpose
 from ..tensor import Tensor
 from .decompositions import svdvals
-from .matrices import check_square, lapack, mirrored, t, tensors
+from .matrices import check_square, lapack, mirrored, t
 
 __all__ = ["det", "slogdet", "inv", "solve", "pinv", "lstsq"]
 __all__ += ["matrix_power", "multi_dot", "tensorsolve", "tensorinv"]
@@ -84,7 +85,8 @@ def slogdet(x) -> SlogdetResult:
 @lapack
 def _slogdet(x):
     """The sign beside the logarithm: (..., 2)."""
-    y = np.stack(np.linalg.slogdet(x), axis=-1)
+    sign, logabsdet = np.linalg.slogdet(x)
+    y = np.stack([sign, logabsdet], axis=-1)
     return y, lambda g: g[..., 1, None, None] * t(np.linalg.inv(x))
 
 
@@ -134,7 +136,7 @@ def pinv(x, rcond=None, hermitian: bool = False, rtol=1e-15) -> Tensor:
     The pseudo-inverse jumps where the rank changes. Its gradient is that among matrices of the same
     rank.
     """
-    (x,) = tensors("pinv", x)
+    x = as_tensor(x)
     if rcond is None:
         rcond = precision(x) if rtol is None else rtol
     elif not (isinstance(rtol, float) and rtol == 1e-15):
@@ -170,7 +172,7 @@ def lstsq(a, b, rcond=None) -> tuple[Tensor, Tensor, int, Tensor]:
     of a. All but the rank have gradients, that of x among matrices of the same rank. Singular
     values up to `rcond` times the largest count as 0 (None: see `rtol=None` of `pinv`).
     """
-    a, b = tensors("lstsq", a, b)
+    a, b = as_tensors("lstsq", a, b)
     if a.ndim != 2 or b.ndim not in (1, 2) or a.shape[0] != b.shape[0]:
         raise np.linalg.LinAlgError(
             f"lstsq takes a of shape (m, n) and b of shape (m,) or (m, k), not {a.shape}, {b.shape}"
@@ -195,7 +197,7 @@ def matrix_power(x, n: int) -> Tensor:
     n = 0 gives identity matrices, which are constants. Raises TypeError if n is not an integer, and
     LinAlgError for a matrix that is not square, or singular if n < 0.
     """
-    (x,), n = tensors("matrix_power", x), operator.index(n)
+    x, n = as_tensor(x), operator.index(n)
     check_square("matrix_power", x)
     if n == 0:
         one = np.identity(x.shape[-1], x.dtype, like=x.data)
@@ -216,7 +218,7 @@ def multi_dot(arrays) -> Tensor:
 
     The order is found by dynamic programming: Cormen et al., "Introduction to Algorithms", 15.2.
     """
-    xs = tensors("multi_dot", *arrays)
+    xs = as_tensors("multi_dot", *arrays)
     if len(xs) < 2:
         raise ValueError(f"multi_dot takes at least two arrays, not {len(xs)}")
     axes = [x.ndim for x in xs]
@@ -250,7 +252,7 @@ def tensorsolve(a, b, axes=None) -> Tensor:
     `axes` of a are moved to the end first. Raises LinAlgError if a is not square in this sense, or
     is singular.
     """
-    a, b = tensors("tensorsolve", a, b)
+    a, b = as_tensors("tensorsolve", a, b)
     if axes is not None:
         last = [axis % a.ndim for axis in axes]
         a = transpose(a, [axis for axis in range(a.ndim) if axis not in last] + last)
@@ -270,7 +272,7 @@ def tensorinv(a, ind: int = 2) -> Tensor:
     Raises ValueError unless `ind` is positive, and LinAlgError if the two groups of axes have
     different numbers of elements or a is singular.
     """
-    (a,) = tensors("tensorinv", a)
+    a = as_tensor(a)
     if ind <= 0:
         raise ValueError(f"ind is a positive number of axes, not {ind}")
     n = math.prod(a.shape[:ind])

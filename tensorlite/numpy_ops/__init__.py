@@ -7,6 +7,8 @@ are one line composed of functions that have one.
 from . import (
     elementwise,
     exponentials,
+    indexing,
+    joining,
     order,
     products,
     reductions,
@@ -16,6 +18,8 @@ from . import (
 )
 from .elementwise import *
 from .exponentials import *
+from .indexing import *
+from .joining import *
 from .order import *
 from .products import *
 from .reductions import *
@@ -32,5 +36,7 @@ _ROOM = (
     statistics,
     products,
     shapes,
+    joining,
+    indexing,
 )
 __all__ = [name for module in _ROOM for name in module.__all__]

@@ -10,7 +10,7 @@ from ..ops import power, sub, where
 from ..tensor import Tensor, tensor
 
 __all__ = ["square", "reciprocal", "cbrt", "float_power", "hypot", "fabs", "copysign", "ldexp"]
-__all__ += ["positive", "real", "conj"]
+__all__ += ["positive", "copy", "real", "conj"]
 __all__ += ["maximum", "minimum", "fmax", "fmin", "clip", "nan_to_num"]
 __all__ += ["remainder", "mod", "fmod", "floor_divide", "divmod"]
 __all__ += ["sign", "heaviside", "floor", "ceil", "trunc", "fix", "rint", "round", "around"]
@@ -24,7 +24,7 @@ __all__ += ["interp"]
 
 @op
 def square(x):
-    return x * x, lambda g: g * (2 * x)
+    return np.square(x), lambda g: g * (2 * x)
 
 
 @op
@@ -89,12 +89,13 @@ def positive(x):
     return np.positive(x), lambda g: g
 
 
-def real(x) -> Tensor:
-    """A copy of x: tensors hold real numbers."""
-    return positive(x)
+@op(moves=True)
+def copy(x):
+    """A tensor of its own memory with the numbers of x."""
+    return np.copy(x), lambda g: g
 
 
-conj = real
+real = conj = copy  # tensors hold real numbers
 
 
 # =================================================================================================

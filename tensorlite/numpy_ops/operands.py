@@ -18,14 +18,17 @@ def as_tensor(x) -> Tensor:
 def as_tensors(name: str, *values) -> list[Tensor]:
     """Operands of the function `name` as tensors.
 
-    A list beside float64 becomes float64, and a number gets the dtype of the arrays beside it.
+    A list beside float64 becomes float64. A number gets the dtype of the arrays beside it, if that
+    can hold it.
     """
     values = [v if isinstance(v, Tensor) else operand(v, name, values) for v in values]
     arrays = [array_of(v) for v in values if hasattr(v, "dtype")]
     for i, v in enumerate(values):
         if arrays and not hasattr(v, "dtype"):
-            dtype = np.result_type(v, *(a.dtype for a in arrays))
-            values[i] = np.asarray(v, dtype, like=arrays[0])
+            common = np.result_type(*(a.dtype for a in arrays))
+            if not is_float(common):
+                common = np.float32 if isinstance(v, float) else np.result_type(v, common)
+            values[i] = np.asarray(v, common, like=arrays[0])
     return [as_tensor(v) for v in values]
 
 

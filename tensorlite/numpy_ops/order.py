@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from ..arraylike import array_of
 from ..ops import astype, mean, reshape, transpose, where
 from ..tensor import Tensor
 from .operands import as_tensor, in_wide_floats
@@ -72,10 +73,11 @@ def nanmedian(x, axis=None, keepdims: bool = False) -> Tensor:
 def quantile(x, q, axis=None, method: str = "linear", keepdims: bool = False) -> Tensor:
     """The element of those in order below which there is the share `q` of them, between 0 and 1.
 
-    `q` is a number or an array of constants, whose shape comes first in the result's. Between two
-    elements the value is interpolated; by which rule, `method` says. All methods of NumPy are
-    there. NaN where an element is NaN. Raises ValueError for an x without elements, for another
-    method, and for a `q` outside 0 to 1.
+    `q` is a number or an array, whose shape comes first in the result's. Between two elements the
+    value is interpolated; by which rule, `method` says. All methods of NumPy are there. NaN where
+    an element is NaN. The gradient for `q` is the slope of the interpolation, and 0 where the
+    value is an element. Raises ValueError for an x without elements, for another method, and for a
+    `q` outside 0 to 1.
 
     Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996.
 
@@ -92,12 +94,12 @@ def nanquantile(x, q, axis=None, method: str = "linear", keepdims: bool = False)
 
 def percentile(x, q, axis=None, method: str = "linear", keepdims: bool = False) -> Tensor:
     """The `quantile`, with `q` between 0 and 100."""
-    return _quantile(x, _shares(q) / 100, axis, method, keepdims, skip_nan=False)
+    return _quantile(x, q, axis, method, keepdims, skip_nan=False, whole=100)
 
 
 def nanpercentile(x, q, axis=None, method: str = "linear", keepdims: bool = False) -> Tensor:
     """The `nanquantile`, with `q` between 0 and 100."""
-    return _quantile(x, _shares(q) / 100, axis, method, keepdims, skip_nan=True)
+    return _quantile(x, q, axis, method, keepdims, skip_nan=True, whole=100)
 
 
 def _median(x, axis, keepdims, skip_nan) -> Tensor:
@@ -109,31 +111,23 @@ def _median(x, axis, keepdims, skip_nan) -> Tensor:
     return astype(reshape(low * 0.5 + high * 0.5, shape), dtype)
 
 
-def _quantile(x, q, axis, method, keepdims, skip_nan) -> Tensor:
+def _quantile(x, q, axis, method, keepdims, skip_nan, whole=1) -> Tensor:
     x, dtype = in_wide_floats(x)
     if method not in _POSITIONS:
         raise ValueError(f"the method is one of {', '.join(_POSITIONS)}, not {method!r}")
-    q = _shares(q)
-    if not ((q >= 0) & (q <= 1)).all():
+    values = np.asarray(q) if isinstance(q, (int, float, list, tuple)) else array_of(q)
+    if not ((values >= 0) & (values <= whole)).all():
         raise ValueError("quantiles are between 0 and 1, and percentiles between 0 and 100")
     rows, shape = _rows(x, axis, keepdims)
     if not rows.shape[-1]:
         raise ValueError(f"there is no quantile of no elements: x has shape {x.shape}")
-    flat = np.asarray(np.reshape(q, -1), like=x.data)
+    q = q if isinstance(q, Tensor) else Tensor(np.asarray(values, like=x.data))
+    flat = reshape(astype(q, np.float64), (q.size,)) / whole
     low, high, weight = _neighbours(rows, lambda n: _POSITIONS[method](n, flat), skip_nan)
-    exact = weight == 0  # there is nothing to add, and the difference of two infinities is NaN
+    exact = weight.data == 0  # nothing to add, and the difference of two infinities is NaN
     step = where(exact, 0.0, high) - where(exact, 0.0, low)
-    y = low + step * weight.astype(x.dtype)  # (rows, of q)
+    y = low + step * astype(weight, x.dtype)  # (rows, of q)
     return astype(reshape(transpose(y), (*q.shape, *shape)), dtype)
-
-
-def _shares(q):
-    """q as an array of float64."""
-    if isinstance(q, Tensor):
-        if q.requires_grad:
-            raise TypeError("quantile: no gradient flows into 'q'; pass it detached")
-        q = q.data
-    return q.astype(np.float64) if hasattr(q, "dtype") else np.asarray(q, np.float64)
 
 
 def _rows(x, axis, keepdims):
@@ -151,14 +145,16 @@ def _rows(x, axis, keepdims):
 def _neighbours(rows, positions, skip_nan):
     """The elements below and above positions in the order of each row, and the second one's weight.
 
-    `positions(n)` gives positions from 0 to n - 1 in a row of n elements, one or several.
+    `positions(n)` gives positions in a row of n elements, one or several, counted from 0; those
+    outside the row become its ends.
     """
     data, last = rows.data, rows.shape[-1] - 1
     missing = np.isnan(data)  # sorted to the end
     n = np.sum(~missing, axis=-1, keepdims=True)
     nothing = n == 0 if skip_nan else n <= last
-    position = positions(n) if skip_nan else positions(np.full_like(n, last + 1))
-    position = np.where(nothing, last, np.minimum(np.maximum(position, 0), n - 1))
+    given = positions(n if skip_nan else np.full_like(n, last + 1))
+    position = np.minimum(np.maximum(array_of(given), 0), n - 1)
+    position = np.where(nothing, last, position)
     below = np.floor(position)
     order = np.argsort(data, axis=-1, kind="stable")
 
@@ -166,7 +162,8 @@ def _neighbours(rows, positions, skip_nan):
         indices = np.take_along_axis(order, ranks.astype(np.int64), axis=-1)
         return take_along_axis(rows, indices, -1)
 
-    return chosen(below), chosen(np.ceil(position)), position - below
+    weight = where(position == array_of(given), given - below, 0.0)
+    return chosen(below), chosen(np.ceil(position)), weight
 
 
 def _between(alpha, beta):

@@ -127,7 +127,7 @@ def average(x, axis=None, weights=None, returned: bool = False, keepdims: bool =
     if (total.data == 0).any():
         raise ZeroDivisionError("the weights have the sum 0: an average divides by it")
     y = sum(x * weights, axis=axis, keepdims=keepdims) / total
-    return (y, total) if returned else y
+    return (y, astype(total, y.dtype)) if returned else y
 
 
 def prod_composed(x, axis=None, keepdims=False):
@@ -188,7 +188,9 @@ def cumprod(x, *, axis=None):
     The gradient is right also where some elements are 0.
     """
     axis = axis_of(axis, x)
-    shape = x.shape
+    shape, dtype = x.shape, x.dtype
+    if dtype == np.float16 and not isinstance(x, Tensor):
+        x = x.astype(np.float32)
 
     def vjp(g):
         # Element i is a factor of the products i and on. With `before` the product of the elements
@@ -208,7 +210,8 @@ def cumprod(x, *, axis=None):
         y = before * s
         return np.reshape(y, shape) if axis is None else np.swapaxes(y, axis, -1)
 
-    return np.cumprod(x, axis), vjp
+    y = np.cumprod(x, axis)
+    return (y.astype(dtype) if dtype == np.float16 else y), vjp
 
 
 def _padded(x, width, value=0):
@@ -307,12 +310,13 @@ def nanmean(x, axis=None, keepdims: bool = False) -> Tensor:
 def nanvar(x, axis=None, ddof=0, keepdims: bool = False) -> Tensor:
     """The variance of the elements that are not NaN; NaN where there are not more than ddof."""
     x, dtype = in_wide_floats(x)
-    axis = axis_of(axis, x)
-    there = ~np.isnan(x.data)
-    n = np.sum(there, axis=axis, keepdims=True)
-    centred = x - nansum(x, axis, keepdims=True) / _divisor(n, x.dtype)
-    squares = nansum(centred * centred, axis, keepdims)
-    n = np.sum(there, axis=axis, keepdims=keepdims)
+    axis, missing = axis_of(axis, x), np.isnan(x.data)
+    n = np.sum(~missing, axis=axis, keepdims=True)
+    middle = nansum(x, axis, keepdims=True) / _divisor(n, x.dtype)
+    # NaN is replaced before the square, in whose gradient it would be a factor of zeros.
+    centred = masked_fill(x - middle, missing, 0)
+    n = np.sum(~missing, axis=axis, keepdims=keepdims)
+    squares = sum(centred * centred, axis, keepdims)
     return astype(squares / _divisor(n - ddof, x.dtype), dtype)
 
 

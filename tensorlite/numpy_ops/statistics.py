@@ -47,8 +47,8 @@ def _slice(x, axis: int, *bounds) -> Tensor:
 def diff(x, n: int = 1, axis: int = -1, prepend=None, append=None) -> Tensor:
     """The differences of neighbours along an axis, taken `n` times.
 
-    `prepend` and `append` are joined to x before; a number stands for one element. Raises
-    ValueError for a negative `n` and for a number without axes.
+    `prepend` and `append` are joined to x before, unless `n` is 0; a number stands for one element.
+    Raises ValueError for a negative `n` and for a number without axes.
 
     >>> diff([1.0, 4.0, 9.0])
     tensor([3., 5.])
@@ -57,6 +57,8 @@ def diff(x, n: int = 1, axis: int = -1, prepend=None, append=None) -> Tensor:
     if n < 0 or not x.ndim:
         raise ValueError(f"diff takes n >= 0 and an x with axes, not n = {n} and shape {x.shape}")
     axis = normalize_axis_index(axis, x.ndim)
+    if n == 0:
+        return x
     ends = [end for end in (prepend, x, append) if end is not None]
     shape = [1 if a == axis else size for a, size in enumerate(x.shape)]
     ends = [e if e.ndim else broadcast_to(e, tuple(shape)) for e in as_tensors("diff", *ends)]

@@ -50,8 +50,9 @@ def arctan(x):
 
 @op(floats=True)
 def arctan2(y, x):
-    """The angle of the point (x, y), from -pi to pi; its gradient at the origin is NaN."""
+    """The angle of the point (x, y), from -pi to pi; the gradient at the origin is 0."""
     r = np.hypot(x, y)  # x * x + y * y would overflow
+    r = np.where(r == 0, 1, r)
     return np.arctan2(y, x), lambda g: g * (x / r / r), lambda g: -g * (y / r / r)
 
 

@@ -94,12 +94,15 @@ class Subject:
 
     def _call(self, what: str, arrays: list, names: list, **needs):
         """Call one of the functions, and write down which of `arrays` it changes."""
+        arrays = [np.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
         before = copies(arrays)
         result = self.functions[what](*arrays, **needs)
         for name, old, new in zip(names, before, arrays):
-            if isinstance(new, np.ndarray) and new.tobytes() != old.tobytes():
-                changed = np.argwhere((new != old) & ((new == new) | (old == old)))
-                at = tuple(map(int, changed[0])) if len(changed) else (0,) * new.ndim
+            if not isinstance(new, np.ndarray) or np.array_equal(new, old):
+                continue
+            changed = np.argwhere((new != old) & ((new == new) | (old == old)))  # not NaN to NaN
+            if len(changed):
+                at = tuple(map(int, changed[0]))
                 self.writes.setdefault(
                     (what, name),
                     f"The {what} writes into {name}: entry {at} was {old[at]:.6g} before the call "

@@ -8,7 +8,7 @@ import numpy as np
 
 from .differences import LOW, estimate, remainder_slope
 from .probe import Probe
-from .report import Entry
+from .report import Entry, Estimate
 
 TELLING = 0.1  # of the largest entry: a larger error of an estimate says too little
 QUARTERS = 1.6  # a Taylor remainder with a slope above this does not speak for a mistake
@@ -47,8 +47,8 @@ class Tolerance:
 class Findings:
     """The entries of a gradient that are wrong, and those that cannot be told.
 
-    `expected` and `error` have for each argument what differences give for every entry, and how
-    sure that is.
+    `expected` and `error` have for each argument what differences give for every entry, and by how
+    much a right gradient may differ from that.
     """
 
     wrong: list[Entry] = field(default_factory=list)
@@ -95,6 +95,11 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
         line = probe.entry(worst.argument, worst.index)
         found.slope = remainder_slope(line, worst.got) if np.isfinite(worst.got) else None
     return found
+
+
+def allowed_for(tolerance: Tolerance, got: float, expected: Estimate) -> float:
+    """How far `got` may be from an estimate."""
+    return tolerance.of(got, expected.low, expected.high) + 3 * expected.error
 
 
 def _is_low(probe: Probe, tolerance: Tolerance) -> bool:
@@ -145,9 +150,9 @@ def _examine(probe, i, index, got, tolerance, largest, found: Findings) -> None:
     line = probe.entry(i, index)
     expected = estimate(line)
     low, high, error = expected.low, expected.high, expected.error
-    allowed = tolerance.of(got, low, high) + 3 * error
+    allowed = allowed_for(tolerance, got, expected)
     found.expected[i][index] = (low + high) / 2
-    found.error[i][index] = error + (high - low) / 2
+    found.error[i][index] = allowed + (high - low) / 2
     entry = Entry(i, index, got, expected)
     if np.isfinite(got) and low - allowed <= got <= high + allowed:
         found.n_kinks += low < high

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .fit import Gradient, Guess
+from .guess import Gradient, Guess
 from .report import Mistake
 from .terms import TERMS
 
@@ -68,21 +68,35 @@ def likely_mistake(
         return None
     with np.errstate(all="ignore"):
         if guess := _swapped(wrong):
-            return Mistake(guess.kind, f"the gradient {guess.words}")
+            return Mistake(guess.kind, f"the gradients {guess.words}")
         guesses = {gradient.number: _explain(gradient) for gradient in wrong}
     for kind in KINDS:  # one mistake is reported: the simplest, with all arguments that it explains
         for guess in guesses.values():
             if guess is not None and guess.kind == kind:
                 same = [i for i, other in guesses.items() if other == guess]
-                where = f"for argument {' and '.join(map(str, same))} " if len(args) > 1 else ""
-                return Mistake(kind, f"the gradient {where}{guess.words}")
+                return Mistake(kind, f"{_subject(same, len(args))} {guess.words}")
     return None
+
+
+def _subject(numbers: list[int], n_args: int) -> str:
+    if n_args == 1:
+        return "the gradient"
+    if len(numbers) == 1:
+        return f"the gradient for argument {numbers[0]}"
+    return f"each of the gradients for arguments {_listed(numbers)}"
+
+
+def _listed(numbers) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _explain(a: Gradient) -> Guess | None:
     if a.shape_is_wrong:
         return _shape(a)
-    return next((guess for rule in RULES if (guess := rule(a))), None)
+    evidence = a.evidence
+    rules = (rule for rule, needed in RULES if evidence >= needed)
+    return next((guess for rule in rules if (guess := rule(a))), None)
 
 
 # =================================================================================================
@@ -120,8 +134,8 @@ def _swapped(wrong: list[Gradient]) -> Guess | None:
             a is not b and a.got.shape == b.got.shape and a.fits(b.expected, a.slack + b.slack)
             for a, b in zip(wrong, order)
         ):
-            pairs = [f"for argument {a.number} is that of {b.number}" for a, b in zip(wrong, order)]
-            return Guess("arguments swapped", ", and ".join(pairs))
+            numbers, others = (_listed([a.number for a in some]) for some in (wrong, order))
+            return Guess("arguments swapped", f"for arguments {numbers} are those for {others}")
     return None
 
 
@@ -193,12 +207,14 @@ def _one_a_line(a: Gradient, axis: int) -> bool:
     where the number went around from the end to the start.
     """
     n = a.got.shape[axis]
-    running = np.cumsum(a.got - a.expected, axis)
-    seen = np.abs(running) > np.cumsum(a.slack, axis)
+    running, slack = np.cumsum(a.got - a.expected, axis), np.cumsum(a.slack, axis)
+    seen = np.abs(running) > slack
     many = np.count_nonzero(seen, axis)
-    level = np.max(running, axis) - np.min(np.where(seen, running, np.inf), axis)
-    around = (many == n - 1) & ~seen.take(-1, axis) & (np.abs(level) <= np.sum(a.slack, axis))
-    return bool(np.all((many <= 1) | around))
+    most, least = (np.where(seen, running, x) for x in (-np.inf, np.inf))
+    even = np.max(most, axis) - np.min(least, axis) <= slack.take(-1, axis)
+    around = (many == n - 1) & ~seen.take(-1, axis) & even
+    clear = np.all(np.abs(running)[seen] > 5 * slack[seen])
+    return bool(clear and np.all((many <= 1) | around))
 
 
 # =================================================================================================
@@ -239,7 +255,8 @@ def _part(a: Gradient) -> Guess | None:
         what = "is 0" if not a.got[wrong].any() else "is wrong"
         return Guess("index off by one", f"{what} {where} and right elsewhere")
     if wrong.sum() > 1 and not a.got[wrong].any():
-        return Guess("detached path", f"is 0 {place}, where differences are not, and right elsewhere")
+        words = f"is 0 {place}, where differences are not, and right elsewhere"
+        return Guess("detached path", words)
     found = a.factor(a.expected, a.slack, wrong)
     if found is not None and wrong.sum() > 1:
         if found.number == -1:
@@ -256,4 +273,14 @@ def _place(a: Gradient) -> Guess | None:
     return Guess("wrong in a part", f"is wrong {where} and right elsewhere")
 
 
-RULES = (_not_finite, _zero, _factor, _part, _transposed, _moved, *TERMS, _place)
+# Each with the evidence that it needs, in bits: the more an explanation could fit, the more of it.
+RULES = (
+    (_not_finite, 0),
+    (_zero, 0),
+    (_factor, 3),
+    (_part, 6),
+    (_transposed, 6),
+    (_moved, 8),
+    *((rule, 16) for rule in TERMS),
+    (_place, 3),
+)

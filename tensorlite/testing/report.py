@@ -7,8 +7,9 @@ gradient is, what differences of the values give, and the error of these differe
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
+
+from .summary import SUMMARY
 
 
 @dataclass(frozen=True)
@@ -28,28 +29,34 @@ class Estimate:
             return f"{self.low:.10g} at every step"
         if self.low == self.high:
             return f"{self.low:.10g} +/- {self.error:.1g}"
-        return f"from {self.low:.10g} to {self.high:.10g} +/- {self.error:.1g} (a kink)"
+        return f"from {self.low:.10g} to {self.high:.10g} +/- {self.error:.1g}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a gradient: of which argument, at which index, and what was expected there."""
+    """One entry of a gradient: of which argument, at which index, and what was expected there.
 
-    argument: int
+    An entry without an argument is the derivative along a random direction.
+    """
+
+    argument: int | None
     index: tuple
     got: float
     expected: Estimate
 
+    @property
+    def place(self) -> str:
+        if self.argument is None:
+            return "along a random direction"
+        return f"argument {self.argument} at {tuple(map(int, self.index))}"
+
     def __str__(self) -> str:
-        return (
-            f"argument {self.argument} at {tuple(map(int, self.index))}: the gradient is "
-            f"{self.got:.10g}, differences give {self.expected}"
-        )
+        return f"{self.place}: the gradient is {self.got:.10g}, differences give {self.expected}"
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """What a wrong gradient looks like: a kind in mistakes.py, and a sentence."""
+    """What a wrong gradient looks like: a kind in mistakes.py, and a sentence about it."""
 
     kind: str
     words: str
@@ -61,9 +68,10 @@ class Report:
 
     `verdict` is "right", "wrong" or "cannot tell". `entries` are those that are wrong, or that
     cannot be told, the worst first. `complaints` say what is wrong with the conduct of the function
-    or its vjp, apart from wrong numbers. `counts` has for each argument how many entries are wrong,
-    and of how many. `precision` is the relative error up to which the gradient was found right,
-    measured by the largest entry of each argument.
+    or its vjp, apart from wrong numbers. `mistake` is what a wrong gradient looks like, or None.
+    `counts` has for each argument how many entries are wrong, and of how many. `precision` is the
+    relative error up to which the gradient was found right: the largest distance from the
+    differences that would have passed, in relation to the largest entry of the argument.
     """
 
     verdict: str
@@ -75,9 +83,7 @@ class Report:
     precision: float = 0.0
 
     def __post_init__(self):
-        SUMMARY.verdicts[self.verdict] += 1
-        if self.verdict == "right":
-            SUMMARY.precision = max(SUMMARY.precision, self.precision)
+        SUMMARY.add(self.verdict, self.precision)
 
     @property
     def ok(self) -> bool:
@@ -85,27 +91,46 @@ class Report:
         return self.verdict == "right" and not self.complaints
 
     def __str__(self) -> str:
-        lines = [f"the gradient is {self.verdict}"]
-        if self.verdict == "cannot tell":
-            lines = ["whether the gradient is right cannot be told at this precision"]
-        lines += map(str, self.entries[:1])
-        for i, (wrong, n) in self.counts.items():
-            if wrong:
-                lines.append(f"argument {i}: {wrong} of {n} entries are wrong")
+        lines = [self._headline()]
+        if self.entries:
+            worst = self.entries[0]
+            which = "worst" if self.verdict == "wrong" else "least certain"
+            if worst.argument is None:
+                lines[0] += " Along a random direction, it says:"
+            else:
+                lines[0] += f" The {which} entry is {worst.place}:"
+            lines += [f"    got       {worst.got:.10g}", f"    expected  {worst.expected}"]
+            if worst.expected.low < worst.expected.high:
+                lines.append("    The function has a kink there, with these slopes on both sides.")
+        if self.verdict != "cannot tell":
+            lines += [_count(i, *count) for i, count in self.counts.items()]
         if self.mistake:
-            lines.append(f"it looks like this: {self.mistake.words}")
-        return "\n".join(lines + self.complaints + self.notes)
+            words = self.mistake.words
+            lines.append(f"The likely mistake: {words}{'' if words.endswith('.') else '.'}")
+        if self.complaints:
+            lines.append("Apart from the numbers:")
+            lines += [f"  - {complaint}" for complaint in self.complaints]
+        return "\n".join(lines + self.notes)
+
+    def _headline(self) -> str:
+        if self.verdict == "wrong":
+            return "The gradient is wrong."
+        if self.verdict == "right" and self.precision:
+            return f"The gradient is right, to a relative precision of {self.precision:.1g}."
+        if self.verdict == "right":
+            return "The gradient is right."
+        return "Whether the gradient is right cannot be told at this precision."
 
 
-@dataclass
-class Summary:
-    """How often each verdict was given, and the worst precision of a gradient found right."""
-
-    verdicts: Counter = field(default_factory=Counter)
-    precision: float = 0.0
-
-
-SUMMARY = Summary()  # of all reports made by this process; plugin.py prints it
+def _count(argument: int, wrong: int, n: int) -> str:
+    if not n:
+        return f"Argument {argument} has no entries."
+    if wrong in (0, n):
+        all_of_them = "The only entry" if n == 1 else f"All {n} entries"
+        verb = "is" if n == 1 else "are"
+        return f"{all_of_them} of argument {argument} {verb} {'wrong' if wrong else 'right'}."
+    verb = "is" if wrong == 1 else "are"
+    return f"{wrong} of the {n} entries of argument {argument} {verb} wrong."
 
 
 class WrongGradient(AssertionError):
@@ -114,6 +139,11 @@ class WrongGradient(AssertionError):
     def __init__(self, report: Report, message: str | None = None):
         super().__init__(str(report) if message is None else message)
         self.report = report
+
+
+def misconduct(words: str) -> WrongGradient:
+    """The exception for a function that breaks a rule, whatever its numbers are."""
+    return WrongGradient(Report("cannot tell", complaints=[words]), words)
 
 
 class CannotTell(UserWarning):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arraylike import is_float
 from .ways import arranged
 
 KINDS = "nonzero", "positive", "distinct"
@@ -19,14 +20,15 @@ def arrays(shape=None, kind: str = "nonzero", dtype=np.float64):
     dtype none is negative. Axes may have size 0 or 1, and the memory may be in C order, in Fortran
     order, strided or reversed.
 
-    Raises ValueError for another kind, and TypeError for a dtype that is not of integers or floats.
+    The dtype may be bfloat16 of the package ml_dtypes. Raises ValueError for another kind, and
+    TypeError for a dtype that is not of integers or floats.
     """
     from hypothesis import strategies as st
 
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     dtype = np.dtype(dtype)
-    if dtype.kind not in "iuf":
+    if dtype.kind not in "iu" and not is_float(dtype):
         raise TypeError(f"arrays of integers or floats are drawn, not of {dtype}")
     shape = shapes() if shape is None else shape
     shape = shape if hasattr(shape, "flatmap") else st.just(tuple(shape))
@@ -56,14 +58,14 @@ def array_of(shape, kind, dtype, layout, seed):
     if kind == "distinct":
         n = int(np.prod(shape))
         values = rng.permutation(n).reshape(shape)
-        if dtype.kind == "f":
+        if is_float(dtype):
             values = values * 0.1 - 0.05 * n + rng.uniform(-0.025, 0.025, shape)
         elif dtype.kind == "i":
             values = values - n // 2
-        if dtype.kind != "f" and n > np.iinfo(dtype).max:
+        if not is_float(dtype) and n > np.iinfo(dtype).max:
             raise ValueError(f"{dtype} has no {n} distinct numbers: draw fewer, or a wider dtype")
     else:
-        values = rng.uniform(0.2, 2.0, shape) if dtype.kind == "f" else rng.integers(1, 10, shape)
+        values = rng.uniform(0.2, 2.0, shape) if is_float(dtype) else rng.integers(1, 10, shape)
         if kind == "nonzero" and dtype.kind != "u":
             values = values * rng.choice([-1, 1], shape)
-    return arranged(np.asarray(values, dtype=dtype), layout)
+    return arranged(np.asarray(values).astype(dtype), layout)

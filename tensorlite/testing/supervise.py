@@ -9,6 +9,7 @@ import numpy as np
 
 from ..graph import Node
 from ..tensor import Tensor
+from .report import misconduct
 from .ways import arranged
 
 
@@ -28,7 +29,7 @@ def supervised(value: Tensor, g_order: str) -> Iterator[None]:
 
 
 def _watched(node: Node, vjps, g_order: str) -> Callable:
-    """The vjps of a node as one function, which raises AssertionError if they break a rule."""
+    """The vjps of a node as one function, which raises WrongGradient if they break a rule."""
 
     def call(g):
         try:
@@ -38,7 +39,7 @@ def _watched(node: Node, vjps, g_order: str) -> Callable:
         except ValueError as error:
             if "read-only" not in str(error):
                 raise
-            raise AssertionError(
+            raise misconduct(
                 f"a vjp of '{node.op}' writes into an array that is not its own, either the "
                 f"gradient that it is given or one that the forward pass keeps: copy it first "
                 f"({error})"
@@ -50,7 +51,7 @@ def _watched(node: Node, vjps, g_order: str) -> Callable:
         before = g.copy()
         gradients = call(g)
         if not np.array_equal(g, before, equal_nan=True):
-            raise AssertionError(f"a vjp of '{node.op}' changes the gradient that it is given")
+            raise misconduct(f"a vjp of '{node.op}' changes the gradient that it is given")
         if node.fresh:
             _check_fresh(node, g, gradients, call(g))
         return gradients
@@ -59,7 +60,7 @@ def _watched(node: Node, vjps, g_order: str) -> Callable:
 
 
 def _check_fresh(node: Node, g, *calls) -> None:
-    """Raise AssertionError unless the vjps of an operation declared `fresh` return new arrays.
+    """Raise WrongGradient unless the vjps of an operation declared `fresh` return new arrays.
 
     `calls` are the results of two calls. An array that is kept somewhere would be in both.
     """
@@ -68,7 +69,7 @@ def _check_fresh(node: Node, g, *calls) -> None:
         if not isinstance(new, np.ndarray) or not new.size:  # only arrays are added to in place
             continue
         if not new.flags.writeable or any(np.shares_memory(new, other) for other in others):
-            raise AssertionError(
+            raise misconduct(
                 f"'{node.op}' is declared fresh=True, but its gradient for input {i} shares memory "
                 "with the gradient that the vjp was given, with another gradient, or with an array "
                 "that is kept, which the engine would add to in place: copy it, or leave fresh out"

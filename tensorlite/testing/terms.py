@@ -7,12 +7,13 @@ it than there are coefficients.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from .fit import Gradient, Guess
+from .guess import Gradient, Guess
 
 LARGEST = 200_000  # entries of a gradient that is compared with all terms: they take a second
 
@@ -24,6 +25,7 @@ def _quantities(a: Gradient, shape) -> list[tuple[str, np.ndarray]]:
     """
     named = [("g", a.g), ("value", a.value)]
     named += [(f"args[{i}]", x) for i, x in enumerate(a.args) if x is not None]
+    named.append(("exp(value)", np.exp(a.value)))
     return [(name, y) for name, x in named if (y := _aligned(x, shape)) is not None]
 
 
@@ -103,6 +105,13 @@ def _one_hot(ids, shape, axis: int) -> np.ndarray:
 
 def _matrix_products(a: Gradient) -> list[tuple[str, np.ndarray]]:
     """Products of g with an argument, all in the argument's shape: `g @ args[1].T`, ..."""
+    products = _batched_products(a)
+    summed = [(name, _summed_to(product, a.got.shape)) for name, product in products]
+    return [(name, product) for name, product in summed if product is not None]
+
+
+def _batched_products(a: Gradient) -> list[tuple[str, np.ndarray]]:
+    """The same before the axes of a batch are summed."""
     if a.got.ndim < 2 or a.g is None or a.g.ndim < 2:
         return []
     found = []
@@ -112,14 +121,10 @@ def _matrix_products(a: Gradient) -> list[tuple[str, np.ndarray]]:
         factors = [("g", a.g), (f"args[{i}]", x)]
         for first, second in (factors, factors[::-1]):
             for (n, p), (m, q) in itertools.product(_both(*first), _both(*second)):
-                if p.shape[-1] != q.shape[-2]:
+                if p.shape[-1] != q.shape[-2] or (p.shape[-2], q.shape[-1]) != a.got.shape[-2:]:
                     continue
-                try:
-                    product = _summed_to(p @ q, a.got.shape)
-                except ValueError:
-                    continue
-                if product is not None:
-                    found.append((f"{n} @ {m}", product))
+                with contextlib.suppress(ValueError):  # the axes in front do not broadcast
+                    found.append((f"{n} @ {m}", p @ q))
     return found
 
 
@@ -133,24 +138,54 @@ def _both(name, x) -> list:
 
 
 def transposed_product(a: Gradient) -> Guess | None:
-    """g @ b where g @ b.T is right: one product fits what was expected, another what was got."""
+    """g @ b where g @ b.T is right, or a product of this kind with a factor that is not known."""
     products = _matrix_products(a)
-    everywhere = np.ones(a.got.shape, bool)
-    for name, right in products:
-        c = _coefficient(a.expected, right, a.slack)
-        if c is None or not _near(a.expected, c * right, a.slack):
-            continue
-        for other, wrong in products:
-            if other != name and a.fits(c * wrong, a.slack * 2, everywhere):
-                return Guess("transpose", f"is {other} where {name} is right")
+    missing = a.expected - a.got
+    for (name, right), (other, wrong) in itertools.permutations(products, 2):
+        c = _coefficient(missing, right - wrong, a.slack)
+        if c is not None and c > 0 and _near(missing, c * (right - wrong), a.slack):
+            if _enough(missing, a.slack, 3):
+                return Guess("transpose", f"has {other} where {name} is right")
+    # With z = g, for example, and a matrix m that is not known: expected is m.T @ z, got is m @ z.
+    # Then z.T @ expected and z.T @ got are each other's transpose. The same from the other side.
+    if a.got.ndim < 2:
+        return None
+    e, got, slack = a.expected, a.got, a.slack
+    for name, z in _monomials(a, a.got.shape) + _quantities(a, a.got.shape):
+        zt = np.swapaxes(z, -1, -2)
+        for way, left in (("m.T @ z", True), ("z @ m.T", False)):
+            p, q, s = (zt @ y if left else y @ zt for y in (e, got, slack))
+            s = abs(zt) @ slack if left else slack @ abs(zt)
+            s = s + np.swapaxes(s, -1, -2)
+            apart = np.abs(p - np.swapaxes(p, -1, -2)) > 10 * s
+            if np.count_nonzero(apart) >= 6 and _near(p, np.swapaxes(q, -1, -2), s):
+                words = f"has a factor transposed: {way} is right, with z = {name} and a matrix m"
+                return Guess("transpose", words)
+    return None
+
+
+def reordered_g(a: Gradient) -> Guess | None:
+    """g read in another order than is right, and multiplied by what is right."""
+    shape = a.got.shape
+    if a.g.size != a.size or not 2 <= len(shape) <= 4 or not _enough(a.expected, a.slack, 4):
+        return None
+    orders = {}
+    for axes in itertools.permutations(range(len(shape))):
+        there = a.g.reshape([shape[i] for i in axes]).transpose(np.argsort(axes))
+        if not any(np.array_equal(there, other) for other in orders.values()):
+            orders[axes] = there
+    for (axes, right), (others, wrong) in itertools.permutations(orders.items(), 2):
+        slack = a.slack * (np.abs(right) + np.abs(wrong))
+        if _near(a.expected * wrong, a.got * right, slack):
+            words = f"has g with its axes in the order {others}, where {axes} is right"
+            return Guess("transpose", words)
     return None
 
 
 def broadcast_sum(a: Gradient) -> Guess | None:
     """One slice, or the largest entry, of what should be summed over broadcast axes."""
-    if a.broadcast_size == 1:
-        return None
-    for name, full in _monomials(a, a.value.shape):
+    products = [p for p in _batched_products(a) if p[1].ndim > a.got.ndim]
+    for name, full in _monomials(a, a.value.shape) * (a.broadcast_size > 1) + products:
         total = _summed_to(full, a.got.shape)
         c = None if total is None else _coefficient(a.expected, total, a.slack)
         if c is None or not _near(a.expected, c * total, a.slack):
@@ -221,7 +256,8 @@ def factor_left_out(a: Gradient) -> Guess | None:
 def _factors(a: Gradient) -> Iterator[tuple[str, np.ndarray]]:
     for name, q in _quantities(a, a.got.shape):
         yield from ((name, q), (f"1 / {name}", 1 / q), (f"{name}**2", q * q))
-        yield from ((f"(1 - {name})", 1 - q), (f"(1 + {name})", 1 + q), (f"1 / {name}**2", 1 / q**2))
+        yield from ((f"(1 - {name})", 1 - q), (f"(1 + {name})", 1 + q))
+        yield f"1 / {name}**2", 1 / q**2
         for sign, word in ((-1, "-"), (1, "+")):
             s = 1 + sign * q * q
             yield from ((f"(1 {word} {name}**2)", s), (f"1 / (1 {word} {name}**2)", 1 / s))
@@ -289,16 +325,22 @@ def two_terms(a: Gradient) -> Guess | None:
     use = np.isfinite(a.slack)
     w = 1 / np.maximum(a.slack[use], 1e-300)
     w = w / w.max()
-    terms = [(n, t) for n, t in itertools.islice(_terms(a), 60) if np.isfinite(t[use]).all()]
-    for (n, s), (m, t) in itertools.combinations(terms, 2):
-        columns = np.stack([w * s[use], w * t[use]], 1)
-        sizes = np.linalg.norm(columns, axis=0)
-        if not sizes.all():
-            continue
-        c, _, rank, _ = np.linalg.lstsq(columns / sizes, w * missing[use], rcond=1e-6)
-        c = c / sizes
-        if rank == 2 and _near(missing, c[0] * s + c[1] * t, a.slack):
-            return Guess("term left out", f"lacks the terms {_times(c[0])}{n} and {_times(c[1])}{m}")
+    terms = [(n, t) for n, t in itertools.islice(_terms(a), 100) if np.isfinite(t[use]).all()]
+    t, y = np.array([w * t[use] for _, t in terms]), w * missing[use]
+    t = t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-300)
+    # What pairs of unit vectors explain of y: with p = t @ y and q = t @ t.T, the projection on
+    # vectors i and j has the squared length (p_i^2 + p_j^2 - 2 q_ij p_i p_j) / (1 - q_ij^2).
+    p, q = t @ y, t @ t.T
+    apart = 1 - q * q
+    squared = p[:, None] ** 2 + p**2 - 2 * q * p[:, None] * p
+    explained = np.triu(np.where(apart > 1e-6, squared / np.maximum(apart, 1e-6), 0), 1)
+    for best in np.argsort(-explained, axis=None)[:3]:
+        i, j = np.unravel_index(best, explained.shape)
+        pair = np.stack([w * terms[k][1][use] for k in (i, j)], 1)
+        c = np.linalg.lstsq(pair, y, rcond=None)[0]
+        if _near(missing, c[0] * terms[i][1] + c[1] * terms[j][1], a.slack):
+            first, second = (f"{_times(x)}{terms[k][0]}" for x, k in zip(c, (i, j)))
+            return Guess("term left out", f"lacks the terms {first} and {second}")
     return None
 
 
@@ -311,6 +353,7 @@ TERMS = tuple(
     small(rule)
     for rule in (
         transposed_product,
+        reordered_g,
         broadcast_sum,
         repeated_indices,
         factor_left_out,

@@ -8,10 +8,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arraylike import is_float
+from .conduct import complaints
 from .differences import LOW
-from .judge import Tolerance, judge
+from .directions import chance_of_missing, judge_along
+from .judge import Findings, Tolerance, judge
+from .mistakes import likely_mistake
 from .probe import Probe, precision
+from .reference import judge_by_reference
 from .report import CannotTell, Report, WrongGradient
+
+MANY = 500  # entries; more are judged along random directions
+DIRECTIONS = 8
 
 
 def check_vjp(value: Callable, vjp: Callable, args: Sequence, **options) -> Report:
@@ -21,8 +28,9 @@ def check_vjp(value: Callable, vjp: Callable, args: Sequence, **options) -> Repo
     about the conduct of `value` or `vjp`. Warns CannotTell where differences are too inaccurate to
     say whether the gradient is right.
 
-    >>> check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.array([1.0, 2.0])]).verdict
-    'right'
+    >>> print(check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.array([1.0, 2.0])]))
+    The gradient is right, to a relative precision of 2e-05.
+    All 2 entries of argument 0 are right.
     """
     report = examine_vjp(value, vjp, args, **options)
     if report.verdict == "wrong" or report.complaints:
@@ -46,50 +54,154 @@ def examine_vjp(
 ) -> Report:
     """What differences of `value` say about the gradients that `vjp` gives at `args`.
 
-    `value(*args)` gives an array; `vjp(g, *args)` gives for `g`, an array of the value's shape, a
-    tuple with one gradient for each argument, or the gradient alone if there is one argument; None
-    where there is no gradient.
+    `value(*args)` gives an array of floating-point numbers. `vjp(g, *args)` gives, for an array `g`
+    of the value's shape and dtype, a tuple with one gradient for each argument, or the gradient
+    alone if there is one argument; None stands for zeros. Arguments that are not of floating point
+    are passed on, and need no gradient. Arguments are given in their own dtype, so a function that
+    exists in float32, float16 or bfloat16 only is judged as it is. `g` is drawn with the seed if it
+    is not given.
+
+    There is no tolerance to guess. Differences with many step sizes give an estimate of each
+    derivative and its error (differences.py, fits.py), and a gradient is wrong if it is further
+    away than three times this error, plus `rtol` times its size, plus `atol`. In narrower dtypes
+    than float64 the rounding of the gradient itself is allowed for too, and an entry is wrong only
+    if the Taylor remainder says so as well. Where the error of the estimate is more than a tenth of
+    the gradient, the verdict is "cannot tell". Where the function has a kink, every number between
+    the slopes on both sides is right.
+
+    With more than 500 entries the derivatives along `directions` random directions, 8 by default,
+    are compared instead of every entry; 0 stands for every entry. `reference` is the exact function
+    of one mpmath number for each argument, if the function is elementwise: it is then compared with
+    instead of differences, and errors are counted in units in the last place.
+
+    Raises TypeError for complex arguments or values and for those that are not numbers, and
+    ValueError if there is nothing to check or `g` has another shape than the value.
     """
-    args, y, weight = _prepared(value, args, g, seed)
-    points = {i: x for i, x in enumerate(args) if is_float(x.dtype)}
-    given = vjp(weight.copy(), *(np.array(x) for x in args))
-    given = given if isinstance(given, (tuple, list)) else (given,)
-    got = {i: np.asarray(given[i]) for i in points if given[i] is not None}
-    gradients = {i: g.astype(np.float64) for i, g in got.items()}
-
-    rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
-
-    def moved_args(moved: dict):
-        return [moved.get(i, x) for i, x in enumerate(args)]
-
-    probe = Probe(
-        lambda moved: np.asarray(value(*moved_args(moved))).astype(np.float64),
-        points,
-        weight.astype(np.float64),
-        y.astype(np.float64),
-        precision(y.dtype),
-        lambda moved: value(*moved_args(moved)),
-        floor=1.0 if rounding < LOW and atol else 0.0,
-    )
-    found = judge(probe, gradients, Tolerance(rtol, atol, rounding))
-    verdict = "wrong" if found.wrong else "cannot tell" if found.unknown else "right"
-    notes = []
-    if found.slope is not None:
-        notes.append(f"the Taylor remainder has the slope {found.slope:.3g}")
-    return Report(
-        verdict,
-        found.wrong or found.unknown,
-        notes=notes,
-        counts=found.counts,
-        precision=found.precision,
-    )
-
-
-def _prepared(value: Callable, args: Sequence, g, seed: int):
-    """The arguments as arrays, the function's value, and the gradient to start from."""
     args = [np.asarray(x) for x in args]
-    y = np.asarray(value(*(np.array(x) for x in args)))
+    points = {i: x for i, x in enumerate(args) if _is_checked(x, f"argument {i}")}
+    if not points:
+        raise ValueError("no argument is of floating point: there is no gradient to check")
+    y = np.asarray(value(*_copies(args)))
+    if not _is_checked(y, "the value"):
+        raise TypeError(f"the value is of dtype {y.dtype}, so it has no gradient; return floats")
+    g = _start(g, y, seed)
+    wrong_conduct = complaints(value, vjp, _copies(args), g.copy())
+    given = vjp(g.copy(), *_copies(args))
+    given = list(given) if isinstance(given, (tuple, list)) else [given]
+    if problem := _malformed(given, args):
+        return Report("wrong", complaints=wrong_conduct, notes=[problem])
+
+    def call(moved: dict):
+        return value(*(moved.get(i, np.array(x)) for i, x in enumerate(args)))
+
+    weight, y64 = g.astype(np.float64), y.astype(np.float64)
+    got = {i: np.zeros(x.shape, x.dtype) if given[i] is None else np.asarray(given[i])
+           for i, x in points.items()}  # fmt: skip
+    rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
+    tolerance = Tolerance(rtol, atol, rounding)
+    probe = Probe(
+        lambda moved: np.asarray(call(moved)).astype(np.float64),
+        points, weight, y64, precision(y.dtype), call,
+        floor=1.0 if rounding < LOW and atol else 0.0,
+    )  # fmt: skip
+    if not np.allclose(probe.call({}), y64, rtol=64 * rounding, atol=0, equal_nan=True):
+        words = "The function gives other values when it is called again with the same arguments."
+        return Report("cannot tell", complaints=wrong_conduct or [words])
+    gradients = {i: x.astype(np.float64) for i, x in got.items() if x.shape == args[i].shape}
+    # A gradient of another shape is wrong; what is expected is wanted all the same.
+    unshaped = {i: np.full(args[i].shape, np.nan) for i in got if i not in gradients}
+    size = sum(x.size for x in points.values())
+    k = directions if directions is not None else DIRECTIONS if size > MANY else 0
+    notes = [
+        f"The gradient for argument {i} has the shape {got[i].shape}, its argument {x.shape}."
+        for i, x in unshaped.items()
+    ]
+    if reference is not None and not unshaped:
+        found, more = judge_by_reference(reference, args, y, weight, got, tolerance)
+        notes += more
+    elif k and not unshaped:
+        found = judge_along(probe, gradients, tolerance, k, seed)
+        notes += _directions_in_words(found, k)
+    else:
+        found = judge(probe, gradients | (unshaped if size <= MANY else {}), tolerance)
+    found.wrong = [entry for entry in found.wrong if entry.argument not in unshaped]
+    mistake = None
+    if (found.wrong or unshaped) and found.expected:
+        expected, error = (
+            [x.get(i) for i in range(len(args))] for x in (found.expected, found.error)
+        )
+        got_in_full = [
+            None if x is None or i not in points else np.asarray(x).astype(np.float64)
+            for i, x in enumerate(given)
+        ]
+        mistake = likely_mistake(got_in_full, expected, error, g=g, args=args, value=y)
+    verdict = "wrong" if found.wrong or unshaped else "cannot tell" if found.unknown else "right"
+    return Report(
+        verdict, found.wrong or found.unknown, wrong_conduct, mistake, notes + _in_words(found),
+        found.counts, found.precision,
+    )  # fmt: skip
+
+
+def _copies(args: Sequence) -> list[np.ndarray]:
+    return [np.array(x) for x in args]
+
+
+def _is_checked(x: np.ndarray, name: str) -> bool:
+    """Whether an array has a gradient. Raises TypeError if it is not of real numbers."""
+    if x.dtype.kind == "c":
+        raise TypeError(
+            f"{name} is of dtype {x.dtype}: gradients of real functions of real numbers are "
+            "checked; give the real and the imaginary part as two arrays"
+        )
+    if x.dtype.kind not in "biuf" and not is_float(x.dtype):
+        raise TypeError(f"{name} is of dtype {x.dtype}; arrays of numbers are checked")
+    return is_float(x.dtype)
+
+
+def _start(g, y: np.ndarray, seed: int) -> np.ndarray:
+    """The gradient of the value: `g`, or drawn numbers of both signs, none of them near 0."""
     if g is None:
         rng = np.random.default_rng(seed)
         g = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
-    return args, y, np.asarray(g).astype(y.dtype)
+    g = np.asarray(g)
+    if g.shape != y.shape:
+        raise ValueError(f"g has the shape {g.shape}; the value has {y.shape}, and g must have too")
+    return g.astype(y.dtype)
+
+
+def _malformed(given: list, args: list) -> str | None:
+    """What is wrong with the results of a vjp that cannot be compared, in words."""
+    if len(given) != len(args):
+        return f"The vjp gives {len(given)} gradients for {len(args)} arguments."
+    for i, x in enumerate(given):
+        if x is not None and is_float(args[i].dtype) and not is_float(np.asarray(x).dtype):
+            dtype = np.asarray(x).dtype
+            return f"The gradient for argument {i} is of dtype {dtype}, not of floating point."
+    return None
+
+
+def _in_words(found: Findings) -> list[str]:
+    notes = []
+    if found.n_kinks:
+        one = found.n_kinks == 1
+        notes.append(
+            f"{'One entry is' if one else f'{found.n_kinks} entries are'} at a kink, where every "
+            "number between the slopes on both sides is right."
+        )
+    if found.slope is not None:
+        notes.append(
+            f"The Taylor remainder at the worst entry is of order {found.slope:.2f} in the step; "
+            "it would be of order 2 for the right gradient, and is of order 1 for a wrong one."
+        )
+    return notes
+
+
+def _directions_in_words(found: Findings, k: int) -> list[str]:
+    if found.wrong:
+        return ["It was found along a random direction, and then by bisection."]
+    chance = chance_of_missing(found.precision, k, 0.01)
+    return [
+        f"It was compared along {k} random direction{'s' * (k > 1)}, not entry by entry. A "
+        f"gradient that is wrong by a hundredth of its length would have been missed with a "
+        f"probability of {chance:.0e}."
+    ]

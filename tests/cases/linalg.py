@@ -39,6 +39,10 @@ def lstsq(a, b):
     return [x * rank, squares, s]
 
 
+def rank_times_sum(x):
+    return tl.sum(x, (-2, -1)) * tl.linalg.matrix_rank(x).astype(x.dtype)
+
+
 # In the place of functions and operations whose results are constant in part, or have any sign.
 WRAPPED = {
     "eigh": steady_eigh,
@@ -47,7 +51,7 @@ WRAPPED = {
     "cholesky": tl.linalg.cholesky,
     "slogdet": slogdet,
     "linalg.lstsq": lstsq,
-    "linalg.matrix_rank": lambda x: tl.sum(x, (-2, -1)) * tl.linalg.matrix_rank(x),
+    "linalg.matrix_rank": rank_times_sum,
 }
 
 
@@ -191,3 +195,19 @@ def cond(draw):
     n = draw(st.integers(1, 3))
     m = draw(st.integers(1, 3)) if p in (None, 2, -2) else n
     return [draw_matrices(draw, draw_stack(draw), m, n)], {"p": p}
+
+
+@case("linalg.cross")
+def cross(draw):
+    pair = draw(st.sampled_from([((3,), (3,)), ((2, 3), (1, 3)), ((0, 3), (1, 3))]))
+    return [draw(arrays(shape)) for shape in pair], {"axis": -1}
+
+
+@case("linalg.outer")
+def outer(draw):
+    return [draw(arrays((draw(st.integers(0, 3)),))) for _ in range(2)], {}
+
+
+@case("linalg.trace")
+def trace(draw):
+    return [draw(arrays(shapes(min_dims=2)))], {"offset": draw(st.integers(-2, 2))}

@@ -27,6 +27,7 @@ def heaviside(x, y):  # so does this one
 
 
 THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
+    "copy": torch.clone,
     "radians": torch.deg2rad,
     "degrees": torch.rad2deg,
     "cbrt": cbrt,
@@ -42,6 +43,8 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
 }
 EXCEPTIONS = {"interp": "torch has no interpolation in a table; see test_numpy_elementwise.py"}
 DIFFERENCES = {
+    "arccosh": "the gradient is NaN below -1, as the value is; torch has a number",
+    "logaddexp": "equal infinities share the gradient; torch has NaN",
     "hypot": "the gradient is 0 where both are 0; torch has NaN",
     "fmax": "ties share the gradient, as in maximum; torch gives all of it to the first",
     "float_power": "keeps the dtype of its arguments; torch has float64",

@@ -45,6 +45,14 @@ def lstsq(a, b):
     return [x * min(m, n), residuals if m > n else residuals[:0], L.svdvals(a)]
 
 
+def cond(x, p):
+    """L.cond, which has no gradient for some orders, nor for an empty stack."""
+    if p in (None, 2, -2):
+        s = L.svdvals(x)
+        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    return L.matrix_norm(x, p) * L.matrix_norm(L.inv(x), p)
+
+
 THEIRS = {
     "cholesky": lambda x, upper: L.cholesky(mirrored(x, "LU"[upper]), upper=upper),
     "eigh": steady_eigh,
@@ -66,8 +74,11 @@ THEIRS = {
     "linalg.vector_norm": lambda x, axis, ord, keepdims: L.vector_norm(x, ord, axis, keepdims),
     "linalg.matrix_norm": lambda x, ord, keepdims: L.matrix_norm(x, ord, keepdim=keepdims),
     "linalg.norm": lambda x, ord=None, axis=None, keepdims=False: L.norm(x, ord, axis, keepdims),
-    "linalg.cond": L.cond,
+    "linalg.cond": cond,
     "linalg.matrix_rank": lambda x: x.sum((-2, -1)) * L.matrix_rank(x),
+    "linalg.cross": lambda a, b, axis: L.cross(a, b, dim=axis),
+    "linalg.outer": torch.outer,
+    "linalg.trace": lambda x, offset: L.diagonal(x, offset=offset).sum(-1),
 }
 EXCEPTIONS = {}
 DIFFERENCES = {

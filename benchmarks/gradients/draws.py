@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.gradient_bugs import BUGS
-from benchmarks.gradient_functions import FUNCTIONS, Function
-
-FRAMEWORKS = {"n": "NumPy", "t": "PyTorch", "j": "JAX"}
+from benchmarks.gradients.bugs import BUGS
+from benchmarks.gradients.table import FUNCTIONS, Function
 
 
 class Case(NamedTuple):
-    """A function with a vjp, as in gradient_functions.py, in one framework and one dtype."""
+    """A function with a vjp, as in functions.py, in one framework and one dtype."""
 
     group: str  # the kind of the bug, or what is special about a right gradient
     name: str
     value: Callable
     vjp: Callable
     args: list
-    framework: str
+    framework: str = "n"  # NumPy; or "t", PyTorch; or "j", JAX
     dtype: str = "float64"
 
 
+def dtype_of(case: Case) -> np.dtype:
+    if case.dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(case.dtype)
+
+
+def arguments(case: Case) -> list[np.ndarray]:
+    """The arguments as NumPy arrays, those of floating point in the case's dtype."""
+    return [x.astype(dtype_of(case)) if is_float(x) else x for x in map(np.array, case.args)]
+
+
+def is_float(x) -> bool:
+    return np.asarray(x).dtype.kind not in "iub"
+
+
+def in_numpy(case: Case) -> tuple[Callable, Callable]:
+    """(value, vjp) of a case that is computed by NumPy."""
+    dtype = dtype_of(case)
+
+    def wide(x):
+        """bfloat16 is computed in float32, as kernels do it."""
+        return x.astype(np.float32) if case.dtype == "bfloat16" and is_float(x) else x
+
+    def value(*args):
+        return np.asarray(case.value(np, *map(wide, args)), dtype)
+
+    if "needs" in inspect.signature(case.vjp).parameters:
+
+        def vjp(g, *args, needs=None):
+            return case.vjp(np, g, *args, needs=needs)
+    else:
+
+        def vjp(g, *args):
+            gs = case.vjp(np, wide(g), *map(wide, args))
+            return tuple(None if x is None else np.asarray(x, dtype) for x in gs)
+
+    return value, vjp
+
+
 def planted(per_kind: int = 20, dtype: str = "float64") -> Iterator[Case]:
-    """`per_kind` bugs of each of the ten kinds: every bug in one framework, then in a second one."""
+    """`per_kind` bugs of each of the ten kinds: each in one framework, then again in another."""
     for kind, bugs in BUGS.items():
         found = []
         for turn in range(3):

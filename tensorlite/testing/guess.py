@@ -1,4 +1,4 @@
-"""One gradient beside the one that differences give: whether a guess fits, and where it is wrong."""
+"""A gradient beside the one that differences give: whether a guess fits, and where it is wrong."""
 
 from __future__ import annotations
 
@@ -72,6 +72,15 @@ class Gradient:
         )
 
     @property
+    def evidence(self) -> float:
+        """How much the wrong entries say, in bits: by how many halvings each exceeds its slack.
+
+        An explanation from a list of 1000, or with an unknown number, fits by chance what has few.
+        """
+        apart = np.abs(self.got - self.expected) / np.maximum(self.slack, 1e-300)
+        return float(np.sum(np.log2(np.clip(np.where(np.isnan(apart), 1, apart), 1, 256))))
+
+    @property
     def broadcast_size(self) -> int:
         """How many entries of the value each entry of the argument is broadcast to; 1 if none."""
         try:
@@ -132,27 +141,29 @@ class Gradient:
 
         Empty if there is no simple description of exactly these.
         """
-        matters = mask | (np.abs(self.expected) > 10 * self.slack)  # 0 is right whatever happens
+        matters = mask | (np.abs(self.expected) > self.slack)  # 0 is right whatever happens
         if mask.sum() == 1 and self.size > 1:
             return f"at index {tuple(map(int, np.argwhere(mask)[0]))} alone"
+        if (condition := self._condition(mask, matters)) and condition[1] in (0.0, 1.0, -1.0):
+            return condition[0]
         for axis in range(mask.ndim):
             others = tuple(i for i in range(mask.ndim) if i != axis)
             has = np.any(mask, axis=others)
             if 0 < has.sum() < has.size and not np.any(matters & ~mask & _spread(has, axis, mask)):
-                return f"at {_indices(has)} of axis {axis}"
+                if indices := _indices(has):
+                    return f"at {indices} of axis {axis}"
         if mask.ndim >= 2:
             rows, columns = (np.arange(n) for n in mask.shape[-2:])
             apart = columns - rows[:, None]
-            places = {"on the diagonal": apart == 0, "off the diagonal": apart != 0}
-            places |= {"above the diagonal": apart > 0, "below the diagonal": apart < 0}
-            places |= {"on and above the diagonal": apart >= 0, "on and below it": apart <= 0}
+            places = {"on": apart == 0, "off": apart != 0, "above": apart > 0, "below": apart < 0}
+            places |= {"on and above": apart >= 0, "on and below": apart <= 0}
             for words, place in places.items():
                 if np.array_equal(mask & matters, np.broadcast_to(place, mask.shape) & matters):
-                    return words
-        return self._condition(mask, matters)
+                    return f"{words} the diagonal"
+        return condition[0] if condition else ""
 
     def _slab(self, mask) -> str:
-        matters = mask | (np.abs(self.expected) > 10 * self.slack)
+        matters = mask | (np.abs(self.expected) > self.slack)
         for axis in range(mask.ndim):
             if mask.shape[axis] < 3:
                 continue
@@ -163,8 +174,11 @@ class Gradient:
                     return name
         return ""
 
-    def _condition(self, mask, matters) -> str:
-        """A condition on an argument, the value or g that holds for the entries of `mask` alone."""
+    def _condition(self, mask, matters) -> tuple[str, float] | None:
+        """A condition on an argument, the value or g that holds for the entries of `mask` alone.
+
+        In words, and the number that is compared with.
+        """
         named = [(f"argument {i}", x) for i, x in enumerate(self.args)]
         named += [("the value", self.value), ("g", self.g)]
         for name, x in named:
@@ -177,8 +191,8 @@ class Gradient:
                 for low, high, word in ((outside, inside, "above"), (inside, outside, "below")):
                     if low.max() < high.min():
                         t = _round_number(low.max(), high.min())
-                        return f"where {words} is {word} {t:.3g}"
-        return ""
+                        return f"where {words} is {word} {t:.3g}", t
+        return None
 
 
 def _float64(x) -> np.ndarray | None:
@@ -204,7 +218,7 @@ def _spread(has, axis: int, like) -> np.ndarray:
 
 
 def _indices(has) -> str:
-    """Which indices are True, in words."""
+    """Which indices are True, in words; empty if they have no order."""
     at = np.flatnonzero(has)
     if len(at) == 1:
         last = ", the last index" if at[0] == has.size - 1 else ""
@@ -214,7 +228,7 @@ def _indices(has) -> str:
     steps = np.unique(np.diff(at))
     if len(steps) == 1 and len(at) > 2:
         return f"indices {at[0]}, {at[1]}, ... {at[-1]}"
-    return f"{len(at)} of {has.size} indices"
+    return ""
 
 
 def _round_number(low: float, high: float) -> float:
@@ -231,6 +245,7 @@ def _constants(a: Gradient):
         for axis, n in enumerate(x.shape):
             sizes.setdefault(n, f"the size of axis {axis} of the {name}")
         sizes.setdefault(x.size, f"the number of entries of the {name}")
+    sizes.setdefault(a.broadcast_size, "the number of entries that one is broadcast to")
     for n, words in sizes.items():
         if n < 2:
             continue
@@ -239,6 +254,8 @@ def _constants(a: Gradient):
         yield from ((n**0.5, f"sqrt({n})", says), (n**-0.5, f"1/sqrt({n})", says))
         yield from ((n / (n - 1), f"{n}/{n - 1}", says), ((n - 1) / n, f"{n - 1}/{n}", says))
     yield from ((3.0, "3", ""), (4.0, "4", ""), (1 / 3, "1/3", ""), (0.25, "1/4", ""))
+    if a.dtype_eps > 1e-4:  # in low precision, almost every number is near one of those that follow
+        return
     pi, ln2, ln10 = math.pi, math.log(2), math.log(10)
     for k, name in (
         (pi, "pi"), (2 * pi, "2 pi"), (ln2, "log(2)"), (ln10, "log(10)"), (180 / pi, "180/pi"),

@@ -1,0 +1,158 @@
+"""Joining tensors, cutting them, and repeating them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from ..arraylike import array_of
+from ..device import place
+from ..op import operand
+from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes
+from ..tensor import Tensor
+from .shapes import as_tensor, atleast_1d, atleast_2d, atleast_3d, ravel, split, take
+
+__all__ = ["hstack", "vstack", "dstack", "column_stack", "append"]
+__all__ += ["array_split", "hsplit", "vsplit", "dsplit", "unstack"]
+__all__ += ["repeat", "tile", "broadcast_arrays", "meshgrid", "full_like"]
+
+
+def tensors_of(arrays, name: str) -> list[Tensor]:
+    """Tensors, arrays, lists and numbers as tensors; beside float64, numbers become float64."""
+    return [as_tensor(x if hasattr(x, "dtype") else operand([x], name, arrays)[0]) for x in arrays]
+
+
+# =================================================================================================
+# Joining
+# =================================================================================================
+
+
+def hstack(arrays) -> Tensor:
+    """Join tensors along the second axis, or along the first if they have one only."""
+    arrays = [atleast_1d(x) for x in tensors_of(arrays, "hstack")]
+    return concatenate(arrays, 0 if arrays and arrays[0].ndim == 1 else 1)
+
+
+def vstack(arrays) -> Tensor:
+    """Join tensors along the first axis; those of one axis are rows."""
+    return concatenate([atleast_2d(x) for x in tensors_of(arrays, "vstack")], 0)
+
+
+def dstack(arrays) -> Tensor:
+    """Join tensors along the third axis, after `atleast_3d`."""
+    return concatenate([atleast_3d(x) for x in tensors_of(arrays, "dstack")], 2)
+
+
+def column_stack(arrays) -> Tensor:
+    """Join tensors along the second axis; those of one axis are columns."""
+    arrays = tensors_of(arrays, "column_stack")
+    return concatenate([x if x.ndim > 1 else reshape(x, (x.size, 1)) for x in arrays], 1)
+
+
+def append(x, values, axis: int | None = None) -> Tensor:
+    """`values` behind x along an axis; None makes a row of each first."""
+    return concatenate(tensors_of([x, values], "append"), axis)
+
+
+# =================================================================================================
+# Cutting
+# =================================================================================================
+
+
+def array_split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
+    """`split`, but where sections cannot be equal, the first ones are longer by one."""
+    x, sections = as_tensor(x), indices_or_sections
+    if isinstance(sections, (int, np.integer)):
+        if sections < 1:
+            raise ValueError(f"array_split cuts into 1 section at least, not {sections}")
+        n, longer = divmod(x.shape[normalize_axis_index(axis, x.ndim)], sections)
+        sections = [i * n + min(i, longer) for i in range(1, sections)]
+    return split(x, sections, axis)
+
+
+def hsplit(x, indices_or_sections) -> list[Tensor]:
+    """`split` along the second axis, or along the first if there is one only."""
+    x = as_tensor(x)
+    return _split(x, indices_or_sections, 0 if x.ndim == 1 else 1, "hsplit", 1)
+
+
+def vsplit(x, indices_or_sections) -> list[Tensor]:
+    """`split` along the first of two axes or more."""
+    return _split(as_tensor(x), indices_or_sections, 0, "vsplit", 2)
+
+
+def dsplit(x, indices_or_sections) -> list[Tensor]:
+    """`split` along the third axis."""
+    return _split(as_tensor(x), indices_or_sections, 2, "dsplit", 3)
+
+
+def _split(x, indices_or_sections, axis, name, least):
+    if x.ndim < least:
+        raise ValueError(f"{name} takes arrays of {least} or more axes, not of shape {x.shape}")
+    return split(x, indices_or_sections, axis)
+
+
+def unstack(x, axis: int = 0) -> tuple[Tensor, ...]:
+    """The parts of x along an axis, each without that axis."""
+    x = as_tensor(x)
+    axis = normalize_axis_index(axis, x.ndim)
+    return tuple(getitem(x, (slice(None),) * axis + (i,)) for i in range(x.shape[axis]))
+
+
+# =================================================================================================
+# Repeating
+# =================================================================================================
+
+
+def repeat(x, repeats, axis: int | None = None) -> Tensor:
+    """Each element of an axis `repeats` times, a number or one for each; None: of all in a row."""
+    x, repeats = as_tensor(x), array_of(repeats)
+    n = x.size if axis is None else x.shape[axis]
+    repeats = place(repeats, "cpu") if hasattr(repeats, "dtype") else repeats
+    return take(x, np.repeat(np.arange(n), repeats), axis)
+
+
+def tile(x, reps) -> Tensor:
+    """x repeated along each axis as often as `reps` says: a number for the last axis, or several.
+
+    >>> tile([1.0, 2.0], (2, 2))
+    tensor([[1., 2., 1., 2.],
+            [1., 2., 1., 2.]])
+    """
+    x, reps = as_tensor(x), tuple(np.ravel(reps).tolist())
+    ndim = max(x.ndim, len(reps))
+    shape, reps = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - len(reps)) + reps
+    apart = sum(((1, n) for n in shape), ())  # an axis of copies before each axis
+    copies = sum(zip(reps, shape), ())
+    tiled = tuple(r * n for r, n in zip(reps, shape))
+    return reshape(broadcast_to(reshape(x, apart), copies), tiled)
+
+
+def broadcast_arrays(*arrays) -> tuple[Tensor, ...]:
+    """The tensors stretched to the shape to which all of them broadcast."""
+    arrays = tensors_of(arrays, "broadcast_arrays")
+    shape = np.broadcast_shapes(*(x.shape for x in arrays))
+    return tuple(broadcast_to(x, shape) for x in arrays)
+
+
+def meshgrid(*arrays, sparse: bool = False, indexing: str = "xy") -> tuple[Tensor, ...]:
+    """The coordinates of a grid: one tensor for each row of coordinates, all of the grid's shape.
+
+    The first row runs along the second axis ("xy") or along the first ("ij"). A `sparse` grid has
+    axes of size 1 instead of copies. Raises ValueError for another `indexing`.
+    """
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {indexing!r}")
+    rows = [ravel(x) for x in tensors_of(arrays, "meshgrid")]
+    ones, grid = (1,) * len(rows), []
+    for i, row in enumerate(rows):
+        x = reshape(row, ones[:i] + (row.size,) + ones[i + 1 :])
+        grid.append(swapaxes(x, 0, 1) if indexing == "xy" and len(rows) > 1 else x)
+    return tuple(grid) if sparse else broadcast_arrays(*grid)
+
+
+def full_like(x, fill_value) -> Tensor:
+    """A tensor of the shape, dtype and device of x, filled with a number; differentiable in it."""
+    x = as_tensor(x)
+    value = as_tensor(fill_value).to(x.device)
+    return broadcast_to(value, x.shape).astype(x.dtype)
