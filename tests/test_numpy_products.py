@@ -120,6 +120,36 @@ def test_the_axis_of_vecdot():
         np.vecdot(tl.tensor(a), b, axis=0)
 
 
+@pytest.mark.parametrize("shapes, lists", [
+    (((2, 3), (3, 4)), ([0, 1], [1, 2], [0, 2])),
+    (((2, 3), (3, 4)), ([2, 0], [0, 1])),
+    (((3, 3),), ([5, 5],)),
+    (((2, 3, 4), (3, 4)), ([..., 30], [..., 30], [...])),
+    (((2, 3),), ([0, 40],)),
+])  # fmt: skip
+def test_einsum_of_lists_of_axes(shapes, lists):
+    arrays = drawn(*shapes)
+
+    def call(*arrays):
+        pairs = [part for pair in zip(arrays, lists) for part in pair]
+        return np.einsum(*pairs, *lists[len(arrays) :])
+
+    np.testing.assert_allclose(call(*map(tl.tensor, arrays)).numpy(), call(*arrays), rtol=1e-12)
+    check_grads(call, arrays)
+
+
+def test_lists_of_axes_that_are_no_axes():
+    x = tl.tensor(np.ones((2, 3)))
+    for axes in ([0, 52], [-1, 0], ["i", "j"]):
+        with pytest.raises(ValueError, match="numbers axes from 0 to 51, not "):
+            tl.einsum(x, axes)
+    with pytest.raises(ValueError, match="does not fit an operand"):
+        tl.einsum(x, [0])
+    for arguments in ((x,), (x, x, [0, 1]), (2.0,)):
+        with pytest.raises(TypeError, match="a list of axes behind each operand"):
+            tl.einsum(*arguments)
+
+
 def test_dtypes_are_those_of_the_arrays():
     x, wide = tl.tensor([1.5, 2.0]), np.array([0.1, 0.2])
     for function in (tl.dot, tl.inner, tl.outer, tl.kron, tl.vdot, tl.vecdot):
