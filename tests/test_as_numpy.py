@@ -217,7 +217,7 @@ def test_arguments_by_position_mean_what_they_mean_in_numpy():
         (lambda: np.where(x > 0), r"np.nonzero\(condition.numpy\(\)\)"),
         (lambda: np.clip(x, a_min=0, min=1), "np.clip does not take min="),
         (lambda: np.einsum("ij->i", x, dtype=float), "np.einsum does not take dtype="),
-        (lambda: np.einsum(x, 1), "subscripts first, as a string"),
+        (lambda: np.einsum(x, 0), "subscripts first, as a string"),
         (lambda: np.exp(x, where=True), r"np.exp\(..., where=\)"),
         (lambda: np.add.reduce(x), "np.add.reduce"),
         (lambda: x.sum(dtype=float), r"sum\(x, axis=None, keepdims=False\): .*'dtype'; .*astype"),

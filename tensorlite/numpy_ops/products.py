@@ -172,9 +172,9 @@ def vecmat(x1, x2) -> Tensor:
 def einsum(subscripts, *operands) -> Tensor:
     """Einstein summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
 
-    NumPy's other form, with a list of axes behind each operand, is taken too. Raises TypeError if
-    the first argument is neither a string nor the first of such pairs, and ValueError for
-    subscripts that do not fit the operands.
+    Instead of letters there may be a list of numbers behind each operand, and one for the result,
+    as in einsum(x, [0, 1], y, [1, 2], [0, 2]). Raises TypeError if there are neither letters nor
+    such lists, and ValueError for subscripts that do not fit the operands.
 
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
     tensor([3., 7.])
@@ -204,23 +204,21 @@ def einsum(subscripts, *operands) -> Tensor:
     return _einsum(operands, ",".join(inputs) + "->" + output.replace("...", dots))
 
 
-def _in_letters(*arguments):
-    """The subscripts and operands for operands with a list of axes behind each."""
-    letters = string.ascii_uppercase + string.ascii_lowercase  # whose order is that of the numbers
-    lists = [*arguments[1::2], *arguments[2 * (len(arguments) // 2) :]]
-    if len(arguments) < 2 or not all(isinstance(axes, (list, tuple)) for axes in lists):
+def _in_letters(*arguments) -> tuple[str, tuple]:
+    """The subscripts and the operands of einsum(x, [0, 1], y, [1, 2], [0, 2])."""
+    n = len(arguments) // 2 * 2
+    lists = [*arguments[1:n:2], *arguments[n:]]
+    if not n or not all(isinstance(axes, (list, tuple)) for axes in lists):
         raise TypeError(
             "einsum takes its subscripts first, as a string such as 'ij,jk->ik', or a list of axes "
-            f"behind each operand; it was given {', '.join(type(a).__name__ for a in arguments)}"
+            "behind each operand, as in einsum(x, [0, 1], y, [1, 2], [0, 2])"
         )
-    for axis in (axis for axes in lists for axis in axes if axis is not Ellipsis):
-        if not isinstance(axis, (int, np.integer)) or not 0 <= axis < len(letters):
-            raise ValueError(f"einsum: an axis is a number from 0 to 51 or an Ellipsis, not {axis}")
-    words = [
-        "".join("..." if axis is Ellipsis else letters[axis] for axis in axes) for axes in lists
-    ]
-    n = len(arguments) // 2
-    return ",".join(words[:n]) + "".join("->" + word for word in words[n:]), arguments[: 2 * n : 2]
+    letters = dict(enumerate(string.ascii_uppercase + string.ascii_lowercase)) | {...: "..."}
+    if unknown := [a for axes in lists for a in axes if a not in letters]:
+        raise ValueError(f"einsum numbers axes from 0 to 51, not {unknown[0]}")
+    words = ["".join(letters[a] for a in axes) for axes in lists]
+    output = "->" + words[-1] if len(arguments) > n else ""
+    return ",".join(words[: n // 2]) + output, arguments[:n:2]
 
 
 @op
