@@ -107,7 +107,7 @@ def test_einsum_refuses():
         with pytest.raises(TypeError, match="subscripts first, as a string"):
             tl.einsum(*arguments)
     for axis in (-1, 52, 0.5):
-        with pytest.raises(ValueError, match="from 0 to 51 or an Ellipsis"):
+        with pytest.raises(ValueError, match="from 0 to 51"):
             tl.einsum(x, [0, axis])
     with pytest.raises(ValueError, match="does not fit an operand"):
         tl.einsum(x, [0])
@@ -118,24 +118,6 @@ def test_the_axis_of_vecdot():
     np.testing.assert_allclose(tl.vecdot(a, b, axis=0).numpy(), np.sum(a * b, 0))
     with pytest.raises(TypeError, match=r"np.vecdot\(..., axis=\)"):
         np.vecdot(tl.tensor(a), b, axis=0)
-
-
-@pytest.mark.parametrize("shapes, lists", [
-    (((2, 3), (3, 4)), ([0, 1], [1, 2], [0, 2])),
-    (((2, 3), (3, 4)), ([2, 0], [0, 1])),
-    (((3, 3),), ([5, 5],)),
-    (((2, 3, 4), (3, 4)), ([..., 30], [..., 30], [...])),
-    (((2, 3),), ([0, 40],)),
-])  # fmt: skip
-def test_einsum_of_lists_of_axes(shapes, lists):
-    arrays = drawn(*shapes)
-
-    def call(*arrays):
-        pairs = [part for pair in zip(arrays, lists) for part in pair]
-        return np.einsum(*pairs, *lists[len(arrays) :])
-
-    np.testing.assert_allclose(call(*map(tl.tensor, arrays)).numpy(), call(*arrays), rtol=1e-12)
-    check_grads(call, arrays)
 
 
 def test_lists_of_axes_that_are_no_axes():
