@@ -7,13 +7,8 @@ import numpy as np
 from ..arraylike import array_of, is_float
 from ..ops import astype, concatenate, getitem, power, reshape, scatter_add, where
 from ..tensor import Tensor
-<<<<<<< HEAD
-from .joining import broadcast_arrays, tensors_of
-from .operands import as_tensor
-=======
 from .joining import broadcast_arrays
 from .operands import as_tensor, as_tensors
->>>>>>> wt-elementwise
 from .shapes import moveaxis, ravel, take
 
 __all__ = ["diag", "diagonal", "diagflat", "vander"]

@@ -9,11 +9,7 @@ from ..arraylike import array_of, is_float
 from ..device import place
 from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes, where
 from ..tensor import Tensor
-<<<<<<< HEAD
-from .operands import as_tensor
-=======
 from .operands import as_tensor, as_tensors
->>>>>>> wt-elementwise
 from .shapes import atleast_1d, atleast_2d, atleast_3d, ravel, split, take
 
 __all__ = ["hstack", "vstack", "dstack", "column_stack", "append"]
