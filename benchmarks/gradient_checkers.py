@@ -41,6 +41,7 @@ from benchmarks.gradients.bugs import BUGS
 from benchmarks.gradients.conduct import KEPT
 from benchmarks.gradients.draws import Case, drawn, planted
 from benchmarks.gradients.frameworks import as_jax, as_torch, in_framework
+from benchmarks.gradients.held_out import HELD_OUT
 from tensorlite.testing import examine_vjp
 
 jax.config.update("jax_enable_x64", True)
@@ -167,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the cases")
     parser.add_argument("--float32", action="store_true", help="plant the bugs in float32")
+    parser.add_argument("--held_out", action="store_true", help="plant those of held_out.py")
     parser.add_argument("--json", type=Path, help="write every verdict to this file")
     parser.add_argument("--only", nargs="*", help="these groups of cases")
     parser.add_argument("--checkers", nargs="*", default=list(CHECKERS), choices=CHECKERS)
@@ -174,7 +176,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     dtype = "float32" if args.float32 else "float64"
-    bugs = list(planted(2 if args.quick else 20, dtype))
+    lists = HELD_OUT if args.held_out else BUGS
+    bugs = list(planted(2 if args.quick else 20, dtype, lists))
     right = list(drawn(200 if args.quick else 2000))
     results = []
     unsure = {"cannot tell": "cannot tell", "refused": "refused", "errors": "error"}
