@@ -117,7 +117,8 @@ class Probe:
             for i, v in vectors.items():
                 x = self.points[i].astype(np.float64)
                 moved[i] = (x + t * v).astype(self.points[i].dtype)
-                rounded = np.where(v == 0, 0.0, moved[i].astype(np.float64) - x - t * v)
+                with np.errstate(invalid="ignore"):
+                    rounded = np.where(v == 0, 0.0, moved[i].astype(np.float64) - x - t * v)
                 shift += float(np.vdot(gradients[i], rounded))
             return t, np.asarray(np.sum(self.change(moved)) - shift)
 
