@@ -115,6 +115,10 @@ def test_torch_notices_writing_into_g(torch):
     assert report.verdict == "right" and "writes into g" in report.complaints[0]
 
 
+def test_torch_with_a_number_as_value(torch):
+    assert check_vjp(*of_torch(lambda x, y: (x * y).sum()), [X, np.array(2.0)]).ok
+
+
 def test_torch_with_several_values(torch):
     value, _ = of_torch(lambda x: (x, x))
     with pytest.raises(TypeError, match="gives one tensor"):

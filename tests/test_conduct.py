@@ -6,6 +6,7 @@ Functions without fault get no complaint, in any precision and at any scale.
 import numpy as np
 import pytest
 
+from tensorlite.testing import examine_vjp
 from tensorlite.testing.conduct import complaints
 
 RNG = np.random.default_rng(0)
@@ -61,7 +62,7 @@ def test_writing_that_is_undone():
         return 2 * g * x
 
     words = of_square(vjp, x=np.round(8 * X) / 8)
-    assert "if only to restore it" in words and "read-only" in words
+    assert "although it restores it" in words and "read-only" in words
 
 
 def test_a_random_value():
@@ -291,3 +292,14 @@ def test_arrays_without_dimensions_stay_arrays():
 def test_nan_is_not_taken_for_a_change():
     x = np.array([1.0, np.nan])
     assert complaints(square, lambda g, x: 2 * g * x, [x], np.ones(2)) == []
+
+
+def test_a_wider_dtype_is_noted():
+    x = np.array([1.0, 2.0], np.float32)
+    report = examine_vjp(np.sin, lambda g, x: g * np.cos(x) * np.float64(1), [x])
+    assert report.ok and report.notes == [
+        "The gradient for argument 0 is of dtype float64, the argument of float32."
+    ]
+    report = examine_vjp(lambda x: np.float64(2) * x, lambda g, x: (2 * g).astype(np.float32), [x])
+    assert report.notes == ["The value is of dtype float64, no argument is wider than float32."]
+    assert examine_vjp(np.sin, lambda g, x: g * np.cos(x), [x]).notes == []

@@ -110,6 +110,12 @@ def test_a_wrong_example_is_found(workplace):
         run_blocks(page, [(1, ">>> 2 + 2\n5\n")])
 
 
+def test_blocks_that_need_another_library(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\n1\n```\n```python numpy\n2\n```\n```python nothing\n3\n```\n")
+    assert blocks(page) == [(1, "1\n"), (4, "2\n")]
+
+
 PROFILE = """
 from hypothesis import settings
 settings.register_profile("docs", derandomize=True, deadline=None, max_examples=5)

@@ -59,7 +59,7 @@ def test_right_and_unexplained_gradients_give_none(shape):
         (0.5, "1/2"),
         (-2, "-2"),
         (np.pi, "pi"),
-        (1 / np.pi, "1/(pi)"),
+        (1 / np.pi, "1/pi"),
         (1.7, "1.7"),
     ],
 )

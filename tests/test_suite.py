@@ -1,5 +1,8 @@
 """`gradient_tests` passes for right operations, and finds what is wrong with others."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import Phase, settings
@@ -140,6 +143,13 @@ def test_memory_orders():
     assert "lies in Fortran order" in found(
         (lambda x: x * x, vjp), st.just(np.arange(1.0, 7.0).reshape(2, 3))
     )
+
+
+def test_the_checks_need_numpy_alone():
+    code = "import sys, tensorlite.testing; print([m for m in %r if m in sys.modules])"
+    others = ["hypothesis", "torch", "jax", "cupy", "mpmath", "ml_dtypes", "scipy"]
+    done = subprocess.run([sys.executable, "-c", code % others], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 # ---- what strategies may draw ----

@@ -65,9 +65,9 @@ def in_numpy(case: Case) -> tuple[Callable, Callable]:
     return value, vjp
 
 
-def planted(per_kind: int = 20, dtype: str = "float64") -> Iterator[Case]:
-    """`per_kind` bugs of each of the ten kinds: each in one framework, then again in another."""
-    for kind, bugs in BUGS.items():
+def planted(per_kind: int = 20, dtype: str = "float64", lists: dict = BUGS) -> Iterator[Case]:
+    """`per_kind` bugs of each kind: each in one framework, then again in another."""
+    for kind, bugs in lists.items():
         found = []
         for turn in range(3):
             for n, bug in enumerate(bugs):

@@ -77,6 +77,7 @@ FUNCTIONS = {
     "matmul": Function(p.matmul, p.matmul_vjp, normal((2, 3, 4), (4, 2))),
     "matmul_square": Function(p.matmul, p.matmul_vjp, normal((3, 3), (3, 3))),
     "linear": Function(p.linear, p.linear_vjp, normal((5, 4), (3, 4), (3,))),
+    "linear_square": Function(p.linear, p.linear_vjp, normal((4, 4), (4, 4), (4,))),
     "gram": Function(p.gram, p.gram_vjp, normal((4, 3))),
     "bilinear": Function(p.bilinear, p.bilinear_vjp, normal((3, 4), (4, 4), (3, 4))),
     "outer": Function(p.outer, p.outer_vjp, normal((4,), (5,))),

@@ -24,9 +24,9 @@ from .comparing import (
     is_real,
     largest,
     minus,
-    unit,
     wide,
 )
+from .subject import Subject
 from .ways import NAMES, arranged
 
 ORDERS = "C", "F", "strided", "reversed"
@@ -64,78 +64,23 @@ def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) ->
     return [*subject.writes.values(), *found]
 
 
-class Subject:
-    """A function and its vjp; each call is given copies of the arrays, and is watched."""
+def wider(args: Sequence, value: np.ndarray, gradients: dict[int, np.ndarray]) -> list[str]:
+    """Notes on a value and on gradients (argument -> array) of a wider dtype than the arguments.
 
-    def __init__(
-        self, value: Callable, vjp: Callable, args: Sequence, g: np.ndarray, unit: float = 2.0**-23
-    ):
-        self.functions = {"value": value, "vjp": vjp}
-        self.unit = unit  # of the numbers with which the functions compute, as far as one knows
-        self.args, self.g = copies(args), np.array(g)
-        self.writes: dict[tuple, str] = {}  # (function, array) -> the complaint
-
-    def keep(self) -> None:
-        """Keep the value and the gradients, which those of later calls are compared with."""
-        self.kept_value, self.kept = copies(self.value()), copies(self.vjp())
-
-    def value(self, args: Sequence | None = None) -> list:
-        """The value, in a list."""
-        args = copies(self.args) if args is None else args
-        return [np.asarray(self._call("value", args, [f"argument {i}" for i in range(len(args))]))]
-
-    def vjp(self, g=None, args: Sequence | None = None, **needs) -> list:
-        """The gradients as they are returned, in a list with one entry for each argument."""
-        args = copies(self.args) if args is None else args
-        g = np.array(self.g) if g is None else g
-        names = ["g", *(f"argument {i}" for i in range(len(args)))]
-        result = self._call("vjp", [g, *args], names, **needs)
-        return list(result) if isinstance(result, (tuple, list)) else [result]
-
-    def _call(self, what: str, arrays: list, names: list, **needs):
-        """Call one of the functions, and write down which of `arrays` it changes."""
-        arrays = [np.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
-        before = copies(arrays)
-        result = self.functions[what](*arrays, **needs)
-        for name, old, new in zip(names, before, arrays):
-            if not isinstance(new, np.ndarray) or np.array_equal(new, old):
-                continue
-            changed = np.argwhere((new != old) & ((new == new) | (old == old)))  # not NaN to NaN
-            if len(changed):
-                at = tuple(map(int, changed[0]))
-                self.writes.setdefault(
-                    (what, name),
-                    f"The {what} writes into {name}: entry {at} was {old[at]:.6g} before the call "
-                    f"and {new[at]:.6g} after it. Copy it first.",
-                )
-        return result
-
-    def nearby(self, size: float, seed: int = 0) -> list:
-        """g and the arguments, with each number made smaller by up to `size` times itself."""
-        rng = np.random.default_rng(seed)
-        return [
-            (a * (1 - size * rng.uniform(0, 1, a.shape))).astype(a.dtype) if is_real(a) else a
-            for a in copies([self.g, *self.args])
-        ]
-
-    def noise(self, i: int | None) -> float:
-        """By how much rounding may change the gradient of argument i, or the value for None.
-
-        Where large terms cancel, this is far more than a unit in the last place of the result.
-        So it is measured: a change of g and of the arguments in the last places rounds everything
-        in between differently.
-        """
-        arrays = [a for a in [self.g, *self.args] if is_real(a)]
-        least = max(self.unit, *map(unit, arrays))
-        kept = self.kept_value[0] if i is None else self.kept[i]
-        # If the terms cancel to exactly 0 each time, their rounding is that of g.
-        single = np.array_equal(wide(kept).astype(np.float32), wide(kept))
-        change = max(self.unit if single else 0.0, unit(kept)) * largest(self.g)
-        for seed in range(6):
-            g, *args = self.nearby(least * 2**seed, seed)
-            found = self.value(args)[0] if i is None else self.vjp(g, args)[i]
-            change = max(change, largest(wide(found) - wide(kept)))
-        return 64 * max(a.size for a in arrays) ** 0.5 * change
+    NumPy makes float64 of float32 when a constant is a float64 scalar. The numbers are right, but
+    all that is computed from them takes twice the memory and time.
+    """
+    widest = max((x.dtype for x in args if is_real(x)), key=lambda dtype: dtype.itemsize)
+    found = []
+    if value.dtype.itemsize > widest.itemsize:
+        found.append(f"The value is of dtype {value.dtype}, no argument is wider than {widest}.")
+    for i, gradient in gradients.items():
+        if gradient.dtype.itemsize > max(args[i].dtype.itemsize, value.dtype.itemsize):
+            found.append(
+                f"The gradient for argument {i} is of dtype {gradient.dtype}, the argument of "
+                f"{args[i].dtype}."
+            )
+    return found
 
 
 # =================================================================================================
@@ -304,8 +249,8 @@ def _restored(subject: Subject) -> Iterator[str]:
         except ValueError as error:
             if "read-only" in str(error) and "array is" in str(error):
                 yield (
-                    f"The {what} writes into an array that it is given, if only to restore it: it "
-                    f"fails where the arrays are read-only ({error})."
+                    f"The {what} writes into an array that it is given, although it restores it: "
+                    f"it fails where the arrays are read-only ({error})."
                 )
 
 

@@ -188,10 +188,13 @@ class Gradient:
                 inside, outside = y[mask], y[matters & ~mask]
                 if len(inside) < 2 or len(outside) < 2:
                     continue
+                by_chance = math.comb(len(inside) + len(outside), len(inside))
                 for low, high, word in ((outside, inside, "above"), (inside, outside, "below")):
                     if low.max() < high.min():
                         t = _round_number(low.max(), high.min())
-                        return f"where {words} is {word} {t:.3g}", t
+                        # One of this many ways to choose the entries has such a condition.
+                        if by_chance > 500 or (t == 0 and x is self.x):
+                            return f"where {words} is {word} {t:.3g}", t
         return None
 
 
@@ -256,13 +259,16 @@ def _constants(a: Gradient):
     yield from ((3.0, "3", ""), (4.0, "4", ""), (1 / 3, "1/3", ""), (0.25, "1/4", ""))
     if a.dtype_eps > 1e-4:  # in low precision, almost every number is near one of those that follow
         return
-    pi, ln2, ln10 = math.pi, math.log(2), math.log(10)
+    pi = math.pi
     for k, name in (
-        (pi, "pi"), (2 * pi, "2 pi"), (ln2, "log(2)"), (ln10, "log(10)"), (180 / pi, "180/pi"),
-        (2**0.5, "sqrt(2)"), ((2 / pi) ** 0.5, "sqrt(2/pi)"), ((2 * pi) ** 0.5, "sqrt(2 pi)"),
-        (pi**0.5, "sqrt(pi)"),
+        (pi, "pi"), (1 / pi, "1/pi"), (2 * pi, "2 pi"), (0.5 / pi, "1/(2 pi)"), (pi / 2, "pi/2"),
+        (2 / pi, "2/pi"), (180 / pi, "180/pi"), (pi / 180, "pi/180"), (2**0.5, "sqrt(2)"),
+        (0.5**0.5, "1/sqrt(2)"), ((2 / pi) ** 0.5, "sqrt(2/pi)"), ((pi / 2) ** 0.5, "sqrt(pi/2)"),
+        (pi**0.5, "sqrt(pi)"), (pi**-0.5, "1/sqrt(pi)"), ((2 * pi) ** 0.5, "sqrt(2 pi)"),
+        ((2 * pi) ** -0.5, "1/sqrt(2 pi)"), (math.log(2), "log(2)"), (1 / math.log(2), "1/log(2)"),
+        (math.log(10), "log(10)"), (1 / math.log(10), "1/log(10)"),
     ):  # fmt: skip
-        yield from ((k, name, ""), (1 / k, f"1/({name})", ""))
+        yield k, name, ""
     numbers = [(f"args[{i}]", x) for i, x in enumerate(a.args)] + [("value", a.value), ("g", a.g)]
     for name, x in numbers:
         if x is not None and x.size == 1 and np.isfinite(x).all() and x.all():

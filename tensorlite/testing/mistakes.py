@@ -2,8 +2,8 @@
 
 `likely_mistake` compares a whole gradient with the one that differences give. It tries explanations
 from the simplest to the least simple, and claims one only if every entry then agrees, to within the
-error of the differences. This file has the explanations that use the gradient alone; terms.py has
-those that need the arguments, the value and `g`.
+error of the differences. This file has the explanations that use the gradient alone;
+explanations.py has those that need the arguments, the value and `g`.
 
 Each explanation is a function of a `Gradient`, which returns the kind of mistake and words that go
 on from "the gradient is", or None.
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .explanations import EXPLANATIONS
 from .guess import Gradient, Guess
 from .report import Mistake
-from .terms import TERMS
 
 KINDS = (
     "not finite",
@@ -281,6 +281,6 @@ RULES = (
     (_part, 6),
     (_transposed, 6),
     (_moved, 8),
-    *((rule, 16) for rule in TERMS),
+    *((rule, 16) for rule in EXPLANATIONS),
     (_place, 3),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from .adapters import of_tensors
 from .check import check_grads
 from .comparing import differ
-from .conduct import Subject
+from .subject import Subject
 from .vjp import check_vjp
 
 SINGLE = 2e-3, 0.0  # how far float32 may be from float64, relative to the largest entry

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arraylike import is_float
-from .conduct import complaints
+from .conduct import complaints, wider
 from .differences import LOW
 from .directions import chance_of_missing, judge_along
 from .judge import Findings, Tolerance, judge
@@ -103,7 +103,7 @@ def examine_vjp(
     misshapen = [i for i in got if i not in gradients]
     size = sum(x.size for x in points.values())
     k = directions if directions is not None else DIRECTIONS if size > MANY else 0
-    notes = [
+    notes = wider(args, y, got) + [
         f"The gradient for argument {i} has the shape {got[i].shape}, its argument {args[i].shape}."
         for i in misshapen
     ]
