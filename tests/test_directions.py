@@ -82,6 +82,13 @@ def test_a_gradient_that_is_not_finite():
         check_vjp(Counted(), wrong, [W])
 
 
+@pytest.mark.parametrize("directions", [0, 3])
+def test_entries_at_infinity_are_left_out(directions):
+    x = np.array([1.0, -np.inf, 2.0])
+    report = check_vjp(np.exp, lambda g, x: g * np.exp(x), [x], directions=directions)
+    assert report.ok
+
+
 def test_tensors_along_directions():
     @tl.op
     def wrong(x):

@@ -53,7 +53,7 @@ def by_fits(line: Line) -> Estimate:
         error *= 4
     elif np.isfinite(gap):  # a kink that is not clear enough to be called one
         error = max(error, gap - left[1] - right[1])
-    return Estimate(slope, slope, error)
+    return Estimate(slope, slope, float(error))
 
 
 def _sample(line: Line, step: float, delta) -> tuple[float, float, float]:
