@@ -42,6 +42,7 @@ def check_drawn(name: str, most: int) -> tuple[int, str]:
     """How many arguments were drawn for an operation, and what was wrong, "" for nothing."""
     from hypothesis import HealthCheck, Phase, given, settings
 
+    from tests.cases import function_of
     from tests.op_cases import CASES
     from tests.test_strict import run as run_on
 
@@ -60,8 +61,8 @@ def check_drawn(name: str, most: int) -> tuple[int, str]:
         nonlocal drawn
         drawn += 1
         with np.errstate(all="ignore"):
-            expected = run_on(tl.OPS[name], arguments, np.float64, "cpu", True, 1)
-            results = run_on(tl.OPS[name], arguments, np.float32, "cuda", True, 1)
+            expected = run_on(function_of(name), arguments, np.float64, "cpu", True, 1)
+            results = run_on(function_of(name), arguments, np.float32, "cuda", True, 1)
         for result, value in zip(results, expected, strict=True):
             np.testing.assert_allclose(result, value, rtol=TOLERANCE, atol=TOLERANCE)
 

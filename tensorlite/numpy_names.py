@@ -1,111 +1,22 @@
-"""The operations as operators, methods and NumPy's functions: x * y, x.sum(axis=0), np.exp(x).
+"""NumPy's functions of tensors are ours: np.exp(x) is exp(x), np.shape(x) is x.shape.
 
 NumPy's functions pass their arguments on to ours. An argument that ours does not have raises a
-TypeError that names it, unless it has its default value.
+TypeError that names it, unless it has its default value. methods.py has operators and methods.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import operator
 
 import numpy as np
 
 from . import linalg, numpy_ops, ops
 from .arraylike import NUMPY, array_of, whole
-from .functional.softmax import logsumexp
 from .numpy_ops import einsum
 from .op import WAY_OUT
-from .ops import abs, add, div, getitem, matmul, mul, neg, power, reshape, sub, transpose, where
+from .ops import div, mul, neg, sub, where
 from .tensor import Tensor
-
-# =================================================================================================
-# Operators
-# =================================================================================================
-
-
-def _operator(op):
-    """The methods for x * y and y * x, where x is a tensor and y may be a number or an array."""
-    call = op.__call__  # bound once, because for small arrays the overhead is most of the time
-    return lambda x, y: call(x, y), lambda x, y: call(y, x)
-
-
-def _comparison(function):
-    def compare(x, y) -> Tensor:
-        return _without_gradient(function, x, y)
-
-    compare.__doc__ = f"np.{function.__name__}, a tensor of booleans: no gradient flows through it."
-    return compare
-
-
-def _without_gradient(function, *args, **kwargs):
-    y = function(*map(array_of, args), **{name: array_of(value) for name, value in kwargs.items()})
-    return tuple(map(_as_tensor, y)) if isinstance(y, tuple) else _as_tensor(y)
-
-
-def _as_tensor(y):
-    """An array as a tensor; what is none, such as a shape, unchanged."""
-    return Tensor(whole(y)) if hasattr(y, "dtype") else y
-
-
-Tensor.__add__, Tensor.__radd__ = _operator(add)
-Tensor.__sub__, Tensor.__rsub__ = _operator(sub)
-Tensor.__mul__, Tensor.__rmul__ = _operator(mul)
-Tensor.__truediv__, Tensor.__rtruediv__ = _operator(div)
-Tensor.__pow__, Tensor.__rpow__ = _operator(power)
-Tensor.__matmul__, Tensor.__rmatmul__ = _operator(matmul)
-Tensor.__mod__, Tensor.__rmod__ = _operator(numpy_ops.remainder)
-Tensor.__floordiv__, Tensor.__rfloordiv__ = _operator(numpy_ops.floor_divide)
-Tensor.__divmod__ = lambda x, y: numpy_ops.divmod(x, y)
-Tensor.__rdivmod__ = lambda x, y: numpy_ops.divmod(y, x)
-Tensor.__neg__, Tensor.__abs__ = neg, abs
-Tensor.__getitem__ = lambda x, index: getitem(x, index)
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(Tensor, f"__{_name}__", _comparison(getattr(operator, _name)))
-for _name in ("and", "or", "xor"):  # of masks, and of integers
-    _function = getattr(operator, f"__{_name}__")
-    setattr(Tensor, f"__{_name}__", _comparison(_function))
-    setattr(Tensor, f"__r{_name}__", _comparison(_function))
-Tensor.__invert__ = lambda x: Tensor(~x.data)  # masks: (x > 0) & ~(x > 1)
-Tensor.__hash__ = object.__hash__  # by identity: tensors of equal values are different keys
-
-
-# =================================================================================================
-# Methods
-# =================================================================================================
-
-
-_METHODS = """
-    exp log sqrt rsqrt sin cos tanh sigmoid relu abs clip masked_fill
-    sum mean var std max min prod cumsum cumprod sort round dot trace astype
-    swapaxes expand_dims squeeze broadcast_to flip roll tril triu take split
-""".split()
-for _name in _METHODS:
-    setattr(Tensor, _name, getattr(numpy_ops, _name, None) or getattr(ops, _name))
-Tensor.logsumexp, Tensor.norm = logsumexp, linalg.norm
-
-
-def _one_tuple(values):
-    """Let methods take x.reshape(2, 3) for x.reshape((2, 3))."""
-    return values[0] if len(values) == 1 and not isinstance(values[0], int) else values
-
-
-def _reshape(x, *shape, **named) -> Tensor:
-    return reshape(x, _one_tuple(shape), **named) if shape else reshape(x, **named)
-
-
-def _transpose(x, *axes, **named) -> Tensor:
-    return transpose(x, _one_tuple(axes), **named) if axes else transpose(x, **named)
-
-
-Tensor.reshape, Tensor.transpose = _reshape, _transpose
-Tensor.T = property(transpose)
-
-
-# =================================================================================================
-# NumPy's functions
-# =================================================================================================
 
 
 def _by_numpys_signature(function, ours):
@@ -116,6 +27,8 @@ def _by_numpys_signature(function, ours):
     """
 
     def call(*args, **kwargs):
+        if len(args) == 1 and not kwargs:  # the commonest call, which needs no binding
+            return ours(*args)
         try:
             signature, several, renamed, known = _matched(function, ours)
         except ValueError:  # in NumPy 2.0 the functions written in C have no signature
@@ -199,10 +112,22 @@ NUMPY[np.where] = _numpys_where
 NUMPY[np.einsum] = _numpys_einsum
 NUMPY[np.gradient] = numpy_ops.gradient  # of which any number of arguments are distances
 NUMPY |= {np.subtract: sub, np.multiply: mul, np.divide: div, np.negative: neg}
-for _name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
-    NUMPY[getattr(np, _name)] = _comparison(getattr(np, _name))
+
+
+def without_gradient(function, *args, **kwargs):
+    """NumPy's `function` of tensors and arrays, with tensors for the arrays that it gives."""
+    y = function(*map(array_of, args), **{name: array_of(value) for name, value in kwargs.items()})
+    return tuple(map(_as_tensor, y)) if isinstance(y, tuple) else _as_tensor(y)
+
+
+def _as_tensor(y):
+    """An array as a tensor; what is none, such as a shape, unchanged."""
+    return Tensor(whole(y)) if hasattr(y, "dtype") else y
+
+
 # The values of these need no gradient: they are booleans, counts, indices, shapes and constants.
 _WITHOUT_GRADIENT = """
+    equal not_equal less less_equal greater greater_equal
     isfinite isinf isnan isneginf isposinf signbit isclose allclose array_equal array_equiv
     logical_and logical_not logical_or logical_xor
     bitwise_and bitwise_or bitwise_xor invert left_shift right_shift any all count_nonzero
@@ -211,4 +136,4 @@ _WITHOUT_GRADIENT = """
     ndim shape size result_type iscomplexobj isrealobj iscomplex isreal
 """.split()
 for _name in _WITHOUT_GRADIENT:
-    NUMPY[getattr(np, _name)] = functools.partial(_without_gradient, getattr(np, _name))
+    NUMPY[getattr(np, _name)] = functools.partial(without_gradient, getattr(np, _name))

@@ -25,8 +25,8 @@ walks the nodes from the last to the first.
 
 Read on in gradients.py (how gradients are added), graph.py (nodes), op.py (how `@op` makes an
 operation), ops.py (the primitives), functional/ (the fused functions of neural networks) and nn.py
-(modules). arraylike.py has what a tensor reports about its array, numpy_names.py and methods.py
-give tensors their operators and methods, and modes.py has the modes, such as `no_grad`.
+(modules). arraylike.py has what a tensor reports about its array, methods.py its operators and
+methods, numpy_names.py NumPy's functions of it, and modes.py the modes, such as `no_grad`.
 
 Follows HIPS autograd (vjps, ownership of gradients) and micrograd (small enough to read). Unlike in
 both, a node is not a tensor: a value that no vjp captured can be freed during the forward pass.

@@ -50,6 +50,7 @@ NEEDED = {
     "full_like": dict(fill_value=7.0),
     "compress": dict(a=X),
     "extract": dict(arr=X),
+    "linspace": dict(stop=2 * X + 1),
     "select": dict(choicelist=[X, X + 1]),
     "choose": dict(choices=[X, X + 1]),
     "insert": dict(obj=1, values=7.0),
@@ -64,6 +65,7 @@ VALUES |= dict(indices_or_sections=[1], pad_width=2, shift=2, axis1=1, axis2=0, 
 VALUES |= dict(nan=7.0, posinf=7.0, neginf=7.0, decimals=1, left=7.0, right=7.0, period=4.0)
 VALUES |= dict(source=1, destination=0, start=1, new_shape=(7,), repeats=3, reps=(2, 2), obj=0)
 VALUES |= dict(values=3.0, offset=1, fill_value=3.0, a=X + 2, arr=X + 2, default=7.0)
+VALUES |= dict(stop=X + 9, num=4, endpoint=False)
 VALUES |= dict(choicelist=[X + 2, X], choices=[X + 2, X], device="cpu")
 VALUES |= dict(xp=np.array([0.5, 3.0]), fp=np.array([-1.0, 2.0]))
 VALUES |= dict(
@@ -215,7 +217,7 @@ def test_arguments_by_position_mean_what_they_mean_in_numpy():
         (lambda: np.where(x > 0), r"np.nonzero\(condition.numpy\(\)\)"),
         (lambda: np.clip(x, a_min=0, min=1), "np.clip does not take min="),
         (lambda: np.einsum("ij->i", x, dtype=float), "np.einsum does not take dtype="),
-        (lambda: np.einsum(x, [0, 1]), "subscripts first, as a string"),
+        (lambda: np.einsum(x, 0), "subscripts first, as a string"),
         (lambda: np.exp(x, where=True), r"np.exp\(..., where=\)"),
         (lambda: np.add.reduce(x), "np.add.reduce"),
         (lambda: x.sum(dtype=float), r"sum\(x, axis=None, keepdims=False\): .*'dtype'; .*astype"),

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from tensorlite.testing import CannotTell, WrongGradient, check_vjp, examine_vjp
+from tensorlite.testing.differences import estimate, remainder_slope
+from tensorlite.testing.fits import by_fits
+from tensorlite.testing.probe import Probe
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
@@ -135,3 +138,193 @@ def test_wrong_gradients_are_found():
         if report.verdict != "wrong":
             missed.append(f"{name} {np.dtype(dtype)} {bug}\n{report}")
     assert len(missed) <= 1, "\n".join(missed)
+
+
+# ---- estimates and their errors ----
+
+
+def probe_of(function, x, dtype=np.float64, **options):
+    """A probe of an elementwise function at one number."""
+    x = np.asarray(x, dtype)
+    y = np.asarray(function(x)).astype(np.float64)
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    call = lambda moved: np.asarray(function(moved[0])).astype(np.float64)  # noqa: E731
+    return Probe(call, {0: x}, np.ones(()), y, eps, floor=0.0, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("name", ["sin", "exp", "tanh", "sqrt", "log"])
+def test_fits_are_as_sure_as_they_say(name, dtype):
+    """Against the exact derivative, at many points, for functions rounded to each dtype."""
+    function, vjp, _ = FUNCTIONS[name]
+    worst = 0.0
+    for x in np.random.default_rng(3).uniform(0.3, 3, 12).astype(dtype):
+        line = probe_of(in_float32(function, dtype), x, dtype).entry(0, ())
+        found = by_fits(line)
+        exact = vjp(1.0, np.float64(x))
+        assert found.low - 2 * found.error <= exact <= found.high + 2 * found.error
+        worst = max(worst, found.error / max(1, abs(exact)))
+    assert worst < 100 * float(ml_dtypes.finfo(dtype).eps)
+
+
+def test_the_taylor_remainder_of_a_right_and_a_wrong_gradient():
+    line = probe_of(np.sin, 0.7, np.float32).entry(0, ())
+    assert remainder_slope(line, np.cos(0.7)) == pytest.approx(2, abs=0.15)
+    assert remainder_slope(line, 1.1 * np.cos(0.7)) == pytest.approx(1, abs=0.15)
+    straight = probe_of(lambda x: x * np.float32(2), 0.7, np.float32).entry(0, ())
+    assert remainder_slope(straight, 2.0) is None
+
+
+def test_a_complex_step_is_believed_only_where_it_agrees():
+    def noisy(x):  # 1e-9 of noise, which a complex step does not see
+        return np.sin(x) + 1e-9 * np.sin(1e9 * x.real)
+
+    found = estimate(probe_of(noisy, 0.7, call_complex=lambda m: noisy(m[0])).entry(0, ()))
+    assert found.low == pytest.approx(np.cos(0.7), rel=1e-14) and found.error < 1e-14
+    other = estimate(probe_of(noisy, 0.7, call_complex=lambda m: 2 * noisy(m[0])).entry(0, ()))
+    assert other.error > 1e-12 and abs(other.low - np.cos(0.7)) <= 3 * other.error
+    loses = estimate(probe_of(noisy, 0.7, call_complex=lambda m: noisy(m[0].real)).entry(0, ()))
+    assert loses == estimate(probe_of(noisy, 0.7).entry(0, ()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_at_a_kink_every_number_between_the_slopes_is_right(dtype):
+    x = np.array([0.0, 1.0, -2.0]).astype(dtype)
+    for slope, verdict in ((-1, "right"), (0.25, "right"), (1, "right"), (2, "wrong")):
+        report = examine_vjp(np.abs, lambda g, x: g * np.where(x == 0, slope, np.sign(x)), [x])  # noqa: B023
+        assert report.verdict == verdict
+        assert "kink" in str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_stencils_stay_in_the_domain(dtype):
+    def value(x):
+        if np.any(x < 0):
+            raise ValueError("no negative numbers")
+        return x**1.5
+
+    x = np.array([0.0, 1e-3, 2.0], dtype)
+    assert check_vjp(value, lambda g, x: g * dtype(1.5) * np.sqrt(x), [x]).verdict == "right"
+    report = examine_vjp(value, lambda g, x: g * dtype(1.6) * np.sqrt(x), [x])
+    assert report.verdict == "wrong"
+
+
+def test_what_cannot_be_told_is_not_called_right():
+    x = np.ones(2, np.float32)
+    with pytest.warns(CannotTell, match="cannot be told at this precision"):
+        report = check_vjp(
+            lambda x: np.float32(1e6) + np.float32(1e-3) * x, lambda g, x: g * np.float32(1e-3), [x]
+        )
+    assert report.verdict == "cannot tell" and not report.ok
+
+
+# ---- the exact function ----
+
+
+def test_errors_in_units_in_the_last_place():
+    x = np.linspace(0.1, 3, 6).astype(np.float32)
+    report = check_vjp(np.sin, lambda g, x: g * np.cos(x), [x], reference=mpmath.sin)
+    assert "The value is within 0." in str(report) and "units in the last place" in str(report)
+    y = np.linspace(1, 2, 3)[:, None]
+    f, vjp = FUNCTIONS["mul"][0], lambda g, x, y: (g * y, total(g * x, y.shape))
+    report = check_vjp(
+        lambda x, y: f(x, y).astype(np.float64),
+        lambda g, x, y: (total(g * y, x.shape).astype(np.float32), vjp(g, x, y)[1]),
+        [x, y],
+        reference=lambda x, y: x * y,
+    )
+    assert report.verdict == "right"
+
+
+def test_a_reference_finds_what_differences_cannot():
+    x = np.array([0.5, 1.0])
+    slightly = lambda g, x: g * np.cos(x) * (1 + 1e-9)  # noqa: E731
+    assert examine_vjp(np.sin, slightly, [x]).verdict == "right"
+    report = examine_vjp(np.sin, slightly, [x], reference=mpmath.sin, rtol=1e-12)
+    assert report.verdict == "wrong"
+    with pytest.raises(ValueError, match="reference= is for elementwise functions"):
+        check_vjp(np.sum, lambda g, x: g + 0 * x, [x], reference=mpmath.sin)
+
+
+# ---- what is given and what is printed ----
+
+
+def test_arguments_that_need_no_gradient():
+    ids = np.array([0, 2, 2])
+
+    def vjp(g, table, ids):
+        gradient = np.zeros_like(table)
+        np.add.at(gradient, ids, g)
+        return gradient, None
+
+    table = np.random.default_rng(0).standard_normal((3, 2))
+    assert check_vjp(lambda table, ids: table[ids], vjp, [table, ids]).ok
+    report = examine_vjp(lambda table, ids: table[ids], lambda g, *a: (None, None), [table, ids])
+    assert report.verdict == "wrong" and report.mistake.kind == "detached path"
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ([np.ones(2, complex)], TypeError, "argument 0 is of dtype complex128"),
+        ([np.array([1, None])], TypeError, "argument 0 is of dtype object"),
+        ([np.arange(3)], ValueError, "no argument is of floating point"),
+    ],
+)
+def test_arguments_that_cannot_be_checked(args, error, words):
+    with pytest.raises(error, match=words):
+        check_vjp(lambda x: x, lambda g, x: g, args)
+
+
+def test_values_that_cannot_be_checked():
+    x = np.ones(2)
+    with pytest.raises(TypeError, match="the value is of dtype int64"):
+        check_vjp(lambda x: x.astype(int), lambda g, x: g, [x])
+    with pytest.raises(TypeError, match="the value is of dtype object"):
+        check_vjp(lambda x: None, lambda g, x: g, [x])
+    with pytest.raises(ValueError, match=r"g has the shape \(3,\); the value has \(2,\)"):
+        check_vjp(np.sin, lambda g, x: g * np.cos(x), [x], g=np.ones(3))
+
+
+def test_empty_arguments():
+    report = check_vjp(lambda x: x * 2, lambda g, x: g * 2, [np.ones((0, 3))])
+    assert report.ok and "Argument 0 has no entries." in str(report)
+
+
+def test_gradients_of_another_number_or_shape():
+    x, y = np.ones((2, 3)), np.linspace(1, 2, 3)
+    report = examine_vjp(lambda x, y: x * y, lambda g, x, y: (g * y, g * x), [x, y])
+    assert report.verdict == "wrong"
+    assert report.mistake.kind == "sum over a broadcast axis left out"
+    assert "has the shape (2, 3), its argument (3,)" in str(report)
+    report = examine_vjp(lambda x, y: x * y, lambda g, x, y: g * y, [x, y])
+    assert "gives 1 gradients for 2 arguments" in str(report)
+
+
+def test_a_random_function_is_not_judged():
+    rng = np.random.default_rng(0)
+    with pytest.raises(WrongGradient) as error:
+        check_vjp(lambda x: x * rng.random(), lambda g, x: g, [np.ones(2)])
+    assert error.value.report.verdict == "cannot tell" and error.value.report.complaints
+
+
+def test_the_printed_page():
+    def value(x, w):
+        return np.tanh(x @ w)
+
+    def vjp(g, x, w):
+        g = g * (1 - np.tanh(x @ w) ** 2)
+        return g @ w.T, 2 * x.T @ g
+
+    rng = np.random.default_rng(0)
+    report = examine_vjp(value, vjp, [rng.standard_normal((4, 3)), rng.standard_normal((3, 2))])
+    first, got, expected, *lines = str(report).splitlines()
+    worst = report.entries[0]
+    assert first == f"The gradient is wrong. The worst entry is argument 1 at {worst.index}:"
+    assert got == f"    got       {worst.got:.10g}"
+    assert expected.startswith(f"    expected  {worst.got / 2:.6g}") and "+/-" in expected
+    assert lines == [
+        "All 12 entries of argument 0 are right.",
+        "All 6 entries of argument 1 are wrong.",
+        "The likely mistake: the gradient for argument 1 is 2 times what it should be.",
+    ]

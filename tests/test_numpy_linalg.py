@@ -55,6 +55,18 @@ def test_matrices_that_are_not_square(name, shape):
     assert_as_numpy(name, np.random.default_rng(1).standard_normal(shape))
 
 
+def test_further_vectors_where_no_gradient_is_needed():
+    for x in (A[:, :2], A[..., :2], A[0, :1]):
+        assert_as_numpy("svd", x)
+        for mode in ("complete", "raw", "r"):
+            assert_as_numpy("qr", x, mode)
+    with tl.no_grad():
+        assert L.svd(LEAF).U.shape == (3, 3)
+    half = L.svd(tl.tensor(np.ones((3, 2), np.float16)))
+    assert half.U.dtype == half.S.dtype == np.float16
+    assert L.svd([[1, 2]]).Vh.dtype == np.float32
+
+
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (3, 3), (0, 2, 2)])
 def test_symmetric_matrices_are_numpys(shape):
     x = np.random.default_rng(1).standard_normal(shape)
@@ -83,6 +95,19 @@ def test_norms_are_numpys(keepdims):
             assert_as_numpy("vector_norm", A, ord=ord, axis=(0, 2), keepdims=keepdims)
             assert_as_numpy("vector_norm", A, ord=ord, keepdims=keepdims)
     assert_as_numpy("norm", np.array(-3.0), keepdims=keepdims)
+
+
+@pytest.mark.parametrize("x", [[[3, -4], [1, 0]], [[True, False], [True, True]]])
+def test_numbers_that_are_not_floats(x):
+    x = np.array(x)
+    for ord in (1, 2, 3, 0, math.inf):
+        y, expected = L.norm(x, ord, axis=1), np.linalg.norm(x.astype(float), ord, axis=1)
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y.data, expected, rtol=1e-6)
+        if ord in (1, 2, math.inf):
+            assert L.norm(x, ord).dtype == L.cond(x, ord).dtype == np.float32
+    ones = np.ones((2, 2), x.dtype)
+    assert L.matrix_rank(ones).item() == L.lstsq(ones, ones)[2] == 1
 
 
 def test_norms_of_nothing_and_of_what_is_not_finite():
@@ -125,6 +150,7 @@ def test_equations_are_numpys():
         assert_as_numpy("lstsq", a, np.arange(float(len(a))))
     assert_as_numpy("tensorsolve", RNG.standard_normal((3, 2, 6)), b)
     assert_as_numpy("tensorinv", RNG.standard_normal((6, 3, 2)), 1)
+    assert_as_numpy("tensorsolve", np.array([2.0]), np.array([4.0]))
     for n in (-2, -1, 0, 1, 2, 3, 10):
         assert_as_numpy("matrix_power", A, n, rtol=1e-10)
     assert_as_numpy("matrix_power", np.array([[1, 1], [1, 0]]), 30)
@@ -138,9 +164,11 @@ def test_products_are_numpys():
     assert_as_numpy("vecdot", x, y, axis=0)
     assert_as_numpy("tensordot", x, y, axes=1)
     assert_as_numpy("outer", x[0], y[0])
-    assert_as_numpy("trace", A, offset=1)
+    for name in ("trace", "diagonal"):
+        assert_as_numpy(name, A, offset=1)
+    assert_as_numpy("matrix_transpose", A)
     chain = [RNG.standard_normal(s) for s in ((2,), (2, 30), (30, 3), (3, 20), (20,))]
-    for arrays in (chain, chain[1:], chain[:-1], [chain[0], chain[0]]):
+    for arrays in (chain, chain[1:], chain[:-1], [chain[0], chain[0]], [A, A]):
         result = np.linalg.multi_dot([tl.tensor(a) for a in arrays])
         np.testing.assert_allclose(result.data, np.linalg.multi_dot(arrays), rtol=1e-12)
 
@@ -322,11 +350,13 @@ def test_a_zero_vector_has_a_norm_with_gradient_zero():
 
 # ---- bad input ----
 
+LEAF = tl.tensor(np.ones((3, 2)), requires_grad=True)
 REFUSED = [
-    (lambda: L.svd(np.ones((2, 3))), ValueError, r"\(2, 3\).*full_matrices=False"),
-    (lambda: np.linalg.svd(tl.tensor(np.ones((3, 2)))), ValueError, "full_matrices=False"),
-    (lambda: L.qr(np.ones((3, 2)), "complete"), ValueError, "mode='complete'"),
-    (lambda: L.qr(np.ones((3, 2)), "raw"), ValueError, "mode='raw'"),
+    (lambda: L.svd(LEAF), ValueError, r"\(3, 2\).*full_matrices=False"),
+    (lambda: np.linalg.svd(LEAF), ValueError, "full_matrices=False"),
+    (lambda: L.qr(LEAF, "complete"), ValueError, "mode='complete'"),
+    (lambda: L.qr(LEAF, "raw"), ValueError, "mode='raw'"),
+    (lambda: L.qr(np.ones((3, 2)), "full"), ValueError, "'full'"),
     (lambda: L.eig(np.eye(2)), TypeError, "complex.*eigh"),
     (lambda: np.linalg.eigvals(tl.tensor(np.eye(2))), TypeError, "complex.*eigh"),
     (lambda: L.eigh(np.eye(2), "X"), ValueError, "UPLO is 'L' or 'U'"),
@@ -346,6 +376,7 @@ REFUSED = [
     (lambda: L.lstsq(np.ones((3, 2)), np.ones(2)), LinAlgError, r"\(3, 2\), \(2,\)"),
     (lambda: L.tensorinv(np.eye(2), 0), ValueError, "positive"),
     (lambda: L.tensorinv(np.ones((2, 3)), 1), LinAlgError, r"\(2, 3\)"),
+    (lambda: L.tensorinv(np.ones((0, 0))), LinAlgError, r"\(0, 0\)"),
     (lambda: L.tensorsolve(np.ones((2, 3)), np.ones(2)), LinAlgError, r"\(2, 3\)"),
     (lambda: L.cross(np.ones(2), np.ones(2)), ValueError, "3 elements"),
     (lambda: L.outer(np.eye(2), np.ones(2)), ValueError, "two vectors"),

@@ -88,11 +88,48 @@ def test_products_of_vectors(name, shapes):
     same(name, *drawn(*shapes))
 
 
+@pytest.mark.parametrize("lists", [
+    ([0, 1], [1, 2], [0, 2]), ([0, 1], [1, 2]), ([5, 1], [1, 0]), ([..., 0], [0, ...], [...]),
+    ([0, 1], (1, 2), []), ([30, 1], [1, 2]),
+], ids=str)  # fmt: skip
+def test_einsum_of_lists_of_axes(lists):
+    a, b = drawn((2, 3), (3, 4)) if ... not in lists[0] else drawn((2, 3), (3, 2))
+    expected = np.einsum(a, lists[0], b, lists[1], *lists[2:])
+    for function in (np.einsum, tl.einsum):
+        y = function(tl.tensor(a), lists[0], b, lists[1], *lists[2:])
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12)
+    check_grads(lambda a, b: tl.einsum(a, lists[0], b, lists[1], *lists[2:]), [a, b])
+
+
+def test_einsum_refuses():
+    x = np.ones((2, 3))
+    for arguments in [(x,), (x, 1), (x, [0, 1], x), (1, 2, 3)]:
+        with pytest.raises(TypeError, match="subscripts first, as a string"):
+            tl.einsum(*arguments)
+    for axis in (-1, 52, 0.5):
+        with pytest.raises(ValueError, match="from 0 to 51"):
+            tl.einsum(x, [0, axis])
+    with pytest.raises(ValueError, match="does not fit an operand"):
+        tl.einsum(x, [0])
+
+
 def test_the_axis_of_vecdot():
     a, b = drawn((3, 4), (3, 4))
     np.testing.assert_allclose(tl.vecdot(a, b, axis=0).numpy(), np.sum(a * b, 0))
     with pytest.raises(TypeError, match=r"np.vecdot\(..., axis=\)"):
         np.vecdot(tl.tensor(a), b, axis=0)
+
+
+def test_lists_of_axes_that_are_no_axes():
+    x = tl.tensor(np.ones((2, 3)))
+    for axes in ([0, 52], [-1, 0], ["i", "j"]):
+        with pytest.raises(ValueError, match="numbers axes from 0 to 51, not "):
+            tl.einsum(x, axes)
+    with pytest.raises(ValueError, match="does not fit an operand"):
+        tl.einsum(x, [0])
+    for arguments in ((x,), (x, x, [0, 1]), (2.0,)):
+        with pytest.raises(TypeError, match="a list of axes behind each operand"):
+            tl.einsum(*arguments)
 
 
 def test_dtypes_are_those_of_the_arrays():

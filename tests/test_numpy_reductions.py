@@ -120,6 +120,7 @@ def test_cumulative_functions():
             equal(ours(x, axis=1, **options), numpys(x, axis=1, **options))
             equal(numpys(tl.tensor(x), axis=0, **options), numpys(x, axis=0, **options))
             equal(ours(x[0], **options), numpys(x[0], **options))
+            equal(ours(x[0, 1], **options), numpys(x[0, 1], **options))
         with pytest.raises(ValueError, match=r"\(2, 3\) needs axis="):
             ours(x)
 

@@ -112,6 +112,19 @@ def test_grids():
         tl.meshgrid(rows[0], indexing="yx")
 
 
+def test_linspace():
+    for ends in ((0.1, 0.7), (0.1, 0.1), (X, -X), (X[0], 2.0)):
+        for num, endpoint in itertools.product((0, 1, 2, 5), (True, False)):
+            y = tl.linspace(leaf(np.array(ends[0])), ends[1], num, endpoint)
+            expected = np.linspace(*ends, num, endpoint)
+            assert y.shape == expected.shape and y.dtype == np.float64
+            np.testing.assert_allclose(y.data, expected, rtol=1e-15, atol=1e-15)
+    assert np.linspace(leaf(np.array(0.1)), 0.7, 4)[-1].item() == 0.7
+    assert tl.linspace(0, 1, 3).dtype == np.float32
+    with pytest.raises(ValueError, match="not -1"):
+        tl.linspace(0.0, 1.0, -1)
+
+
 def test_repeat_and_take_along_axis_without_axis():
     same(lambda x: np.repeat(x, [1, 0, 2], axis=1), X)
     same(lambda x: np.repeat(x, np.array([2]), axis=-1), X)

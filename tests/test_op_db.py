@@ -26,8 +26,7 @@ def test_values_and_gradients_are_pytorchs(file):
         name = compare.full_name(op)
         if names.how_to_say(op) is None or not said.keys() & {name, op.name}:
             continue
-        if op.name in reasons.DIFFERENCES:
-            continue
+        known = reasons.DIFFERENCES.get(name, ("",))[0]
         some = list(itertools.islice(compare.samples(op), 40))[::9]
         for i, sample in enumerate(some):
             try:
@@ -35,7 +34,7 @@ def test_values_and_gradients_are_pytorchs(file):
             except compare.CannotSay:
                 continue
             n += 1
-            if found:
+            if found and found.what != known:
                 wrong.append(f"{name}, sample {9 * i}: {found.what}: {found.words}")
     assert not wrong, "\n".join(wrong)
     assert n > 10

@@ -11,7 +11,7 @@ identity matrix it is most of the gradient.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..numpy_ops import take_along_axis
 from ..numpy_ops.operands import as_tensor
 from ..ops import abs
 from ..tensor import Tensor
-from .matrices import folded, lapack, mirrored, t
+from .matrices import folded, lapack, mirrored, t, without_gradient
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "svd", "svdvals", "qr"]
 
@@ -121,7 +121,7 @@ def eigvalsh(x, UPLO: str = "L") -> Tensor:
     return eigh(x, UPLO).eigenvalues
 
 
-def eig(x):
+def eig(x) -> NoReturn:
     """Raises TypeError: general matrices have complex eigenvalues, and tensors are real."""
     raise TypeError(
         "eig and eigvals give complex numbers, and tensors are real: use eigh for symmetric "
@@ -137,27 +137,29 @@ eigvals = eig
 # =================================================================================================
 
 
-def svd(x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False):
+def svd(
+    x, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
+) -> SVDResult | Tensor:
     """The singular value decomposition x = U @ diag(S) @ Vh of matrices (m, n).
 
     U is (..., m, k), S (..., k) in descending order, and Vh (..., k, n), with k = min(m, n). With
     `compute_uv=False`, S alone is returned. `hermitian` says that the matrices are symmetric; then
     only the entries on and below the diagonal are read.
 
-    Raises ValueError for `full_matrices=True`, NumPy's default, if the matrices are not square: the
-    further vectors are not determined and have no derivative. Where singular values are equal, see
-    the top of this file. A singular value that is 0 has a kink, and where a gradient flows into its
-    vectors, they are not determined either, unless the matrix is square.
+    With `full_matrices=True`, NumPy's default, U is (..., m, m) and Vh (..., n, n). If these are
+    larger, their further vectors are not determined and have no derivative: raises ValueError if x
+    needs a gradient.
+
+    Where singular values are equal, see the top of this file. A singular value that is 0 has a
+    kink, and where a gradient flows into its vectors, they are not determined either, unless the
+    matrix is square.
     """
     x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
-    if full_matrices and compute_uv and m != n:
-        raise ValueError(
-            f"svd of matrices of shape ({m}, {n}) with full_matrices=True has vectors without a "
-            "derivative: pass full_matrices=False, or use .numpy() where no gradient is needed"
-        )
     if hermitian:
         u, s, vt = _svd_of_symmetric(x)
+    elif full_matrices and compute_uv and m != n:
+        u, s, vt = without_gradient(np.linalg.svd, x, "full_matrices", True, False)
     else:
         y = _svd(x)
         u, s, vt = y[..., :m, :], y[..., m, :], t(y[..., m + 1 :, :])
@@ -213,21 +215,22 @@ def svdvals(x) -> Tensor:
 # =================================================================================================
 
 
-def qr(x, mode: str = "reduced"):
+def qr(x, mode: str = "reduced") -> QRResult | Tensor:
     """x = Q @ R for matrices (m, n): Q (..., m, k) with orthonormal columns, R (..., k, n) upper
     triangular, k = min(m, n). The mode "r" returns R alone.
 
-    Raises ValueError for other modes, except "complete" with m <= n, which is the same. The
-    gradient needs the first k columns of x to be linearly independent, and raises LinAlgError if R
-    shows that they are not.
+    The mode "complete" with m > n has further columns in Q and rows of 0 in R, and "raw" gives what
+    LAPACK leaves; these have no derivative: raises ValueError if x needs a gradient. The gradient
+    needs the first k columns of x to be linearly independent, and raises LinAlgError if R shows
+    that they are not.
     """
     x = as_tensor(x)
     m, n = x.shape[-2:] if x.ndim > 1 else (0, 0)  # LAPACK refuses what has no two axes
-    if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
-        raise ValueError(
-            f"qr of matrices of shape ({m}, {n}) does not take mode={mode!r} for tensors: pass "
-            "'reduced' or 'r', or use .numpy() where no gradient is needed"
-        )
+    if mode not in ("reduced", "complete", "r", "raw"):
+        raise ValueError(f"mode is 'reduced', 'complete', 'r' or 'raw', not {mode!r}")
+    if mode == "raw" or (mode == "complete" and m > n):
+        values = without_gradient(np.linalg.qr, x, "mode", mode, "reduced")
+        return QRResult(*values) if mode == "complete" else values
     y = _qr(x)
     return y[..., m:] if mode == "r" else QRResult(t(y[..., :m]), y[..., m:])
 

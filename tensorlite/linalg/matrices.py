@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..modes import mode
+from ..numpy_ops.operands import in_wide_floats
 from ..op import op
+from ..tensor import Tensor
 
 
 def lapack(body: Callable):
@@ -56,3 +59,24 @@ def folded(g, upper: bool = False):
 def check_square(name: str, x) -> None:
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise np.linalg.LinAlgError(f"{name} takes square matrices (..., n, n), not {x.shape}")
+
+
+def precision(x) -> float:
+    """max(m, n) times the distance from 1 to the next number of the dtype that is computed in."""
+    return max(x.shape[-2:]) * float(np.finfo(np.result_type(x.dtype, np.float32)).eps)
+
+
+def without_gradient(
+    function: Callable, x: Tensor, name: str, value, instead
+) -> tuple[Tensor, ...]:
+    """The results of NumPy's function(x, name=value), which have no derivative for this value.
+
+    Raises ValueError if x needs a gradient; `instead` is a value for which there is one.
+    """
+    if x.requires_grad and mode.get().record:
+        raise ValueError(
+            f"{function.__name__} has no gradient with {name}={value!r} for matrices of shape "
+            f"{x.shape[-2:]}: pass {name}={instead!r}, or x.detach()"
+        )
+    wide, dtype = in_wide_floats(x)
+    return tuple(Tensor(y.astype(dtype)) for y in function(wide.data, **{name: value}))

@@ -7,13 +7,13 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from ..arraylike import array_of
+from ..arraylike import array_of, is_float
 from ..numpy_ops.operands import as_tensor
-from ..ops import abs, expand_dims, length_of, max, min, spread, sum, transpose, where
+from ..ops import abs, astype, expand_dims, length_of, max, min, spread, sum, transpose, where
 from ..tensor import Tensor
 from .decompositions import svd, svdvals
-from .matrices import check_square, lapack
-from .solving import inv, precision, slogdet
+from .matrices import check_square, lapack, precision
+from .solving import inv, slogdet
 
 __all__ = ["norm", "vector_norm", "matrix_norm", "cond", "matrix_rank"]
 
@@ -57,7 +57,7 @@ def vector_norm(x, axis=None, keepdims: bool = False, ord=2) -> Tensor:
     which is a constant. The gradient of the norm of a zero vector is 0, as is the derivative for a
     zero element where the norm has a kink there; ties share it for the orders of infinity.
     """
-    x = as_tensor(x)
+    x = _of_floats(x)
     if isinstance(ord, str):
         raise ValueError(f"the order of a vector norm is a number, not {ord!r}")
     if ord == math.inf:
@@ -65,10 +65,15 @@ def vector_norm(x, axis=None, keepdims: bool = False, ord=2) -> Tensor:
     if ord == -math.inf:
         return min(abs(x), axis, keepdims)
     if ord == 0:
-        return sum((x != 0).astype(np.result_type(x.dtype, np.float32)), axis, keepdims)
+        return sum((x != 0).astype(x.dtype), axis, keepdims)
     if ord == 1:
         return sum(abs(x), axis, keepdims)
     return _p_norm(x, ord, axis, keepdims)
+
+
+def _of_floats(x) -> Tensor:
+    x = as_tensor(x)
+    return x if is_float(x.dtype) else astype(x, np.float32)
 
 
 def _largest(x, axis, keepdims=False) -> Tensor:
@@ -104,7 +109,7 @@ def matrix_norm(x, keepdims: bool = False, ord="fro") -> Tensor:
     largest and -2 the smallest of them; 1 is the largest sum of |x| of a column and -1 the
     smallest, infinity and -infinity the same for rows. Ties share the gradient.
     """
-    x = as_tensor(x)
+    x = _of_floats(x)
     if x.ndim < 2:
         raise ValueError(f"matrix_norm takes matrices (..., m, n), not an array of shape {x.shape}")
     if ord in ("fro", "f"):

@@ -1,17 +1,18 @@
 """Products of vectors and matrices under the names of np.linalg, where some of them are stricter.
 
-`matmul`, `tensordot` and `vecdot` are those of tensorlite itself.
+`matmul`, `tensordot`, `vecdot` and `matrix_transpose` are those of tensorlite itself.
 """
 
 from __future__ import annotations
 
 from .. import numpy_ops
-from ..numpy_ops import tensordot, vecdot
+from ..numpy_ops import matrix_transpose, tensordot, vecdot
 from ..numpy_ops.operands import as_tensor, as_tensors
 from ..ops import matmul
 from ..tensor import Tensor
 
-__all__ = ["matmul", "tensordot", "vecdot", "cross", "outer", "trace"]
+__all__ = ["matmul", "tensordot", "vecdot", "matrix_transpose"]
+__all__ += ["cross", "outer", "diagonal", "trace"]
 
 
 def cross(x1, x2, axis: int = -1) -> Tensor:
@@ -39,6 +40,11 @@ def outer(x1, x2) -> Tensor:
     return numpy_ops.outer(x1, x2)
 
 
+def diagonal(x, offset: int = 0) -> Tensor:
+    """A diagonal of the matrices in the last two axes; `offset` counts from the main diagonal."""
+    return numpy_ops.diagonal(as_tensor(x), offset, -2, -1)
+
+
 def trace(x, offset: int = 0) -> Tensor:
-    """The sums of a diagonal of the matrices in the last two axes."""
+    """The sum of the elements of `diagonal`."""
     return numpy_ops.trace(as_tensor(x), offset, -2, -1)

@@ -10,7 +10,7 @@ from ..ops import power, sub, where
 from ..tensor import Tensor, tensor
 
 __all__ = ["square", "reciprocal", "cbrt", "float_power", "hypot", "fabs", "copysign", "ldexp"]
-__all__ += ["positive", "copy", "real", "conj"]
+__all__ += ["positive", "copy", "real", "conj", "real_if_close"]
 __all__ += ["maximum", "minimum", "fmax", "fmin", "clip", "nan_to_num"]
 __all__ += ["remainder", "mod", "fmod", "floor_divide", "divmod"]
 __all__ += ["sign", "heaviside", "floor", "ceil", "trunc", "fix", "rint", "round", "around"]
@@ -95,7 +95,7 @@ def copy(x):
     return np.copy(x), lambda g: g
 
 
-real = conj = copy  # tensors hold real numbers
+real = conj = real_if_close = copy  # tensors hold real numbers
 
 
 # =================================================================================================

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from ..arraylike import array_of
+from ..arraylike import array_of, is_float
 from ..device import place
 from ..op import operand
-from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes
+from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes, where
 from ..tensor import Tensor
 from .shapes import as_tensor, atleast_1d, atleast_2d, atleast_3d, ravel, split, take
 
 __all__ = ["hstack", "vstack", "dstack", "column_stack", "append"]
 __all__ += ["array_split", "hsplit", "vsplit", "dsplit", "unstack"]
-__all__ += ["repeat", "tile", "broadcast_arrays", "meshgrid", "full_like"]
+__all__ += ["repeat", "tile", "broadcast_arrays", "meshgrid", "linspace", "full_like"]
 
 
 def tensors_of(arrays, name: str) -> list[Tensor]:
@@ -149,6 +149,21 @@ def meshgrid(*arrays, sparse: bool = False, indexing: str = "xy") -> tuple[Tenso
         x = reshape(row, ones[:i] + (row.size,) + ones[i + 1 :])
         grid.append(swapaxes(x, 0, 1) if indexing == "xy" and len(rows) > 1 else x)
     return tuple(grid) if sparse else broadcast_arrays(*grid)
+
+
+def linspace(start, stop, num: int = 50, endpoint: bool = True) -> Tensor:
+    """`num` numbers with equal distances from `start` to `stop`, along a new first axis.
+
+    `stop` is the last of them, or left out if not `endpoint`. Raises ValueError for a negative
+    `num`.
+    """
+    if num < 0:
+        raise ValueError(f"linspace gives 0 numbers or more, not {num}")
+    start, stop = broadcast_arrays(start, stop)
+    dtype = start.dtype if is_float(start.dtype) else np.float32
+    t = np.arange(num, like=start.data) / max(num - bool(endpoint), 1)
+    t = np.reshape(t.astype(dtype), (num,) + (1,) * start.ndim)
+    return where(t == 1, stop, start + (stop - start) * t)
 
 
 def full_like(x, fill_value) -> Tensor:

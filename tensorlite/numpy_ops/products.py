@@ -183,20 +183,20 @@ def vecmat(x1, x2) -> Tensor:
 # =================================================================================================
 
 
-def einsum(subscripts: str, *operands) -> Tensor:
+def einsum(subscripts, *operands) -> Tensor:
     """Einstein summation, with NumPy's subscripts: "ij,jk->ik", "...ij", "ii", "i,j".
 
-    Raises TypeError if the first argument is not a string, and ValueError for subscripts that do
-    not fit the operands.
+    Instead of letters there may be a list of numbers behind each operand, and one for the result,
+    as in einsum(x, [0, 1], y, [1, 2], [0, 2]). Raises TypeError if there are neither letters nor
+    such lists, and ValueError for subscripts that do not fit the operands.
 
     >>> einsum("ij,j->i", tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([1.0, 1.0]))
     tensor([3., 7.])
+    >>> einsum(tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1], tensor([1.0, 1.0]), [1], [0])
+    tensor([3., 7.])
     """
     if not isinstance(subscripts, str):
-        raise TypeError(
-            "einsum takes its subscripts first, as a string such as 'ij,jk->ik', "
-            f"not {type(subscripts).__name__}"
-        )
+        subscripts, operands = _in_letters(subscripts, *operands)
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     inputs = inputs.split(",")
     if len(inputs) != len(operands):
@@ -216,6 +216,23 @@ def einsum(subscripts: str, *operands) -> Tensor:
         output = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     inputs = [s.replace("...", dots[len(dots) - n :]) for s, n in zip(inputs, n_dots)]
     return _einsum(operands, ",".join(inputs) + "->" + output.replace("...", dots))
+
+
+def _in_letters(*arguments) -> tuple[str, tuple]:
+    """The subscripts and the operands of einsum(x, [0, 1], y, [1, 2], [0, 2])."""
+    n = len(arguments) // 2 * 2
+    lists = [*arguments[1:n:2], *arguments[n:]]
+    if not n or not all(isinstance(axes, (list, tuple)) for axes in lists):
+        raise TypeError(
+            "einsum takes its subscripts first, as a string such as 'ij,jk->ik', or a list of axes "
+            "behind each operand, as in einsum(x, [0, 1], y, [1, 2], [0, 2])"
+        )
+    letters = dict(enumerate(string.ascii_uppercase + string.ascii_lowercase)) | {...: "..."}
+    if unknown := [a for axes in lists for a in axes if a not in letters]:
+        raise ValueError(f"einsum numbers axes from 0 to 51, not {unknown[0]}")
+    words = ["".join(letters[a] for a in axes) for axes in lists]
+    output = "->" + words[-1] if len(arguments) > n else ""
+    return ",".join(words[: n // 2]) + output, arguments[:n:2]
 
 
 @op

@@ -237,7 +237,8 @@ def cumulative_prod(x, axis=None, include_initial: bool = False) -> Tensor:
 
 def _cumulative(function, x, axis, include_initial, first):
     x = as_tensor(x)
-    if axis is None and x.ndim != 1:
+    x = x if x.ndim else reshape(x, (1,))
+    if axis is None and x.ndim > 1:
         raise ValueError(f"an x of shape {x.shape} needs axis=, along which it is accumulated")
     axis = 0 if axis is None else axis
     y = function(x, axis)

@@ -25,21 +25,27 @@ def judge_along(
     Then the worst entry is found by bisection, and judged by itself.
     """
     found, missed = Findings(), 0.0
+    finite = {i: np.isfinite(probe.points[i].astype(np.float64)) for i in gradients}
     for i, gradient in gradients.items():
-        bad = np.argwhere(~np.isfinite(gradient))
+        bad = np.argwhere(~np.isfinite(gradient) & finite[i])
         if len(bad):
             index = tuple(map(int, bad[0]))
             expected = estimate(probe.entry(i, index))
             found.wrong.append(Entry(i, index, float(gradient[index]), expected))
             found.counts[i] = len(bad), gradient.size
-    if found.wrong:
+    if found.wrong or not gradients:
         return found
-    # A step is measured in units of each argument's own size.
+    # There are no points near infinity to take differences from. A step is measured in units of
+    # each argument's own size.
+    gradients = {i: np.where(finite[i], g, 0.0) for i, g in gradients.items()}
     units = {i: probe.sizes[i] or 1.0 for i in gradients}
     length = np.sqrt(sum(units[i] ** 2 * np.sum(g**2) for i, g in gradients.items()))
     for k in range(n_directions):
         rng = np.random.default_rng([seed, k])
-        vectors = {i: rng.standard_normal(g.shape) * units[i] for i, g in gradients.items()}
+        vectors = {
+            i: rng.standard_normal(g.shape) * np.where(finite[i], units[i], 0.0)
+            for i, g in gradients.items()
+        }
         line = probe.direction(vectors, gradients)
         got = sum(float(np.vdot(g, vectors[i])) for i, g in gradients.items())
         expected = along(line)

@@ -40,6 +40,7 @@ def by_fits(line: Line) -> Estimate:
     range_ = next((h for _, _, h in fits if np.isfinite(h)), top / 4)
     for t in range_ * (np.arange(DENSE) + 0.6) / DENSE:
         samples += [_sample(line, *line.change(t)), _sample(line, *line.change(-t))]
+    ranges = ranges[ranges > range_ / 100]  # rounding hides everything in smaller ones
     left, right, both = (
         _best(samples, ranges, rounding, side)[:2] for side in ("left", "right", "both")
     )
@@ -47,10 +48,12 @@ def by_fits(line: Line) -> Estimate:
     if gap > 3 * error:
         return Estimate(*sorted((left[0], right[0])), error)
     slope, error = both
-    if not np.isfinite(error):  # at the edge of the domain, where functions are often steep
+    if not np.isfinite(error):  # at the edge of the domain itself
         slope, error = min(left, right, key=lambda s: s[1])
         error *= 4
-    return Estimate(slope, slope, error)
+    elif np.isfinite(gap):  # a kink that is not clear enough to be called one
+        error = max(error, gap - left[1] - right[1])
+    return Estimate(slope, slope, float(error))
 
 
 def _sample(line: Line, step: float, delta) -> tuple[float, float, float]:
@@ -61,12 +64,17 @@ def _sample(line: Line, step: float, delta) -> tuple[float, float, float]:
 def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, float, float]:
     """(slope, error, range) of the fit with the smallest error, from the smallest range on.
 
-    The search ends at the first fit that contradicts one before it.
+    The search ends at the first fit that contradicts one before it, and halfway to the edge of the
+    domain.
     """
     d, s, noise = np.array(sorted(samples)).T
     noise = np.hypot(rounding, noise)
-    usable = np.isfinite(s) & {"both": d == d, "left": d <= 0, "right": d >= 0}[side]
+    usable = {"both": d == d, "left": d <= 0, "right": d >= 0}[side]
+    outside = np.abs(d[usable & ~np.isfinite(s)])
+    usable &= np.isfinite(s)
     d, s, noise = d[usable], s[usable], noise[usable]
+    # Functions are often steep at the edge of their domain, and no polynomials there.
+    ranges = ranges[ranges < 0.5 * np.min(outside, initial=np.inf)]
     best, low, high = (np.nan, np.inf, np.nan), -np.inf, np.inf
     for h in ranges:
         inside = (np.abs(d) <= h * 1.01) & ((np.abs(d) > h / 40) | (d == 0))
@@ -91,7 +99,7 @@ def _fit(u, s, noise, side: str) -> tuple[float, float]:
     a polynomial of higher degree.
     """
     degrees = (1, 3, 5, 7) if side == "both" else (1, 2, 3, 4, 5)
-    n_points, n_values = len(np.unique(u)), len(np.unique(s))
+    n_points, n_values = 1 + np.count_nonzero(np.diff(u)), len(np.unique(s))
     degrees = [degree for degree in degrees if n_points - degree - 1 >= 3]
     if not degrees:
         return np.nan, np.inf
@@ -100,10 +108,11 @@ def _fit(u, s, noise, side: str) -> tuple[float, float]:
     stairs = np.ptp(s) / n_values if n_values > 1 else unit
     flat = stairs if n_values < 8 and unit > 0 else 0.0
     q, r = np.linalg.qr(np.vander(u, degrees[-1] + 1, increasing=True))
+    inverse = np.linalg.inv(r)  # and its corners are the inverses for lower degrees
     part, fits = q.T @ s, []
     for degree in degrees:
         m = degree + 1
-        row = np.linalg.inv(r[:m, :m])[1]
+        row = inverse[1, :m]
         left_over = s - q[:, :m] @ part[:m]
         sigma = float(np.sqrt(np.sum(left_over**2) / (n_points - m)))
         # Rounding errors of neighbours are often alike, and then their average is not as small.

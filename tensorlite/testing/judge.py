@@ -90,11 +90,21 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
     worst_first = sorted(suspects, key=lambda s: -s[0])
     for _, i, index, got in worst_first:
         _examine(probe, i, index, got, tolerance, sizes[i], found)
+    found.wrong.sort(key=lambda entry: -_badness(entry, tolerance))
     if found.wrong and _is_low(probe, tolerance):
         worst = found.wrong[0]
         line = probe.entry(worst.argument, worst.index)
-        found.slope = remainder_slope(line, worst.got) if np.isfinite(worst.got) else None
+        slope = remainder_slope(line, worst.got) if np.isfinite(worst.got) else None
+        found.slope = slope if slope is not None and slope < QUARTERS else None
     return found
+
+
+def _badness(entry: Entry, tolerance: Tolerance) -> float:
+    """How far an entry is from what is expected, in units of what is allowed."""
+    got, expected = entry.got, entry.expected
+    distance = max(expected.low - got, got - expected.high)
+    allowed = allowed_for(tolerance, got, expected)
+    return float(np.nan_to_num(distance / allowed, nan=np.inf)) if allowed else np.inf
 
 
 def allowed_for(tolerance: Tolerance, got: float, expected: Estimate) -> float:

@@ -109,7 +109,7 @@ class Probe:
         """The line along which argument i moves by t * vectors[i].
 
         A step is rounded in each entry. The effect of this on the value is small, so it is
-        subtracted as the gradients say.
+        subtracted as the gradients say. Entries whose part of a vector is 0 may be infinite.
         """
 
         def change(t: float):
@@ -117,7 +117,8 @@ class Probe:
             for i, v in vectors.items():
                 x = self.points[i].astype(np.float64)
                 moved[i] = (x + t * v).astype(self.points[i].dtype)
-                rounded = moved[i].astype(np.float64) - x - t * v
+                with np.errstate(invalid="ignore"):
+                    rounded = np.where(v == 0, 0.0, moved[i].astype(np.float64) - x - t * v)
                 shift += float(np.vdot(gradients[i], rounded))
             return t, np.asarray(np.sum(self.change(moved)) - shift)
 

@@ -85,61 +85,64 @@ def examine_vjp(
     if not _is_checked(y, "the value"):
         raise TypeError(f"the value is of dtype {y.dtype}, so it has no gradient; return floats")
     g = _start(g, y, seed)
-    wrong_conduct = complaints(value, vjp, _copies(args), g.copy())
+    conduct = complaints(value, vjp, _copies(args), g.copy())
     given = vjp(g.copy(), *_copies(args))
     given = list(given) if isinstance(given, (tuple, list)) else [given]
     if problem := _malformed(given, args):
-        return Report("wrong", complaints=wrong_conduct, notes=[problem])
-
-    def call(moved: dict):
-        return value(*(moved.get(i, np.array(x)) for i, x in enumerate(args)))
-
-    weight, y64 = g.astype(np.float64), y.astype(np.float64)
+        return Report("wrong", complaints=conduct, notes=[problem])
     got = {i: np.zeros(x.shape, x.dtype) if given[i] is None else np.asarray(given[i])
            for i, x in points.items()}  # fmt: skip
     rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
     tolerance = Tolerance(rtol, atol, rounding)
-    probe = Probe(
-        lambda moved: np.asarray(call(moved)).astype(np.float64),
-        points, weight, y64, precision(y.dtype), call,
-        floor=1.0 if rounding < LOW and atol else 0.0,
-    )  # fmt: skip
-    if not np.allclose(probe.call({}), y64, rtol=64 * rounding, atol=0, equal_nan=True):
+    probe = _probe(value, args, points, y, g, floor=1.0 if rounding < LOW and atol else 0.0)
+    if not np.allclose(probe.call({}), probe.y, rtol=64 * rounding, atol=0, equal_nan=True):
         words = "The function gives other values when it is called again with the same arguments."
-        return Report("cannot tell", complaints=wrong_conduct or [words])
+        return Report("cannot tell", complaints=conduct or [words])
+
     gradients = {i: x.astype(np.float64) for i, x in got.items() if x.shape == args[i].shape}
-    # A gradient of another shape is wrong; what is expected is wanted all the same.
-    unshaped = {i: np.full(args[i].shape, np.nan) for i in got if i not in gradients}
+    misshapen = [i for i in got if i not in gradients]
     size = sum(x.size for x in points.values())
     k = directions if directions is not None else DIRECTIONS if size > MANY else 0
     notes = wider(args, y, got) + [
-        f"The gradient for argument {i} has the shape {got[i].shape}, its argument {x.shape}."
-        for i, x in unshaped.items()
+        f"The gradient for argument {i} has the shape {got[i].shape}, its argument {args[i].shape}."
+        for i in misshapen
     ]
-    if reference is not None and not unshaped:
-        found, more = judge_by_reference(reference, args, y, weight, got, tolerance)
+    if reference is not None and not misshapen:
+        found, more = judge_by_reference(reference, args, y, g, got, tolerance)
         notes += more
-    elif k and not unshaped:
+    elif k:
         found = judge_along(probe, gradients, tolerance, k, seed)
         notes += _directions_in_words(found, k)
-    else:
-        found = judge(probe, gradients | (unshaped if size <= MANY else {}), tolerance)
-    found.wrong = [entry for entry in found.wrong if entry.argument not in unshaped]
+    else:  # a gradient of another shape is wrong; what is expected is wanted all the same
+        nothing = {i: np.full(args[i].shape, np.nan) for i in misshapen}
+        found = judge(probe, gradients | nothing, tolerance)
+        found.wrong = [entry for entry in found.wrong if entry.argument not in misshapen]
     mistake = None
-    if (found.wrong or unshaped) and found.expected:
-        expected, error = (
-            [x.get(i) for i in range(len(args))] for x in (found.expected, found.error)
-        )
-        got_in_full = [
-            None if x is None or i not in points else np.asarray(x).astype(np.float64)
-            for i, x in enumerate(given)
-        ]
-        mistake = likely_mistake(got_in_full, expected, error, g=g, args=args, value=y)
-    verdict = "wrong" if found.wrong or unshaped else "cannot tell" if found.unknown else "right"
+    if (found.wrong or misshapen) and found.expected:
+        here = range(len(args))
+        mistake = likely_mistake(
+            [None if x is None or i not in points else np.asarray(x).astype(np.float64)
+             for i, x in enumerate(given)],
+            [found.expected.get(i) for i in here],
+            [found.error.get(i) for i in here],
+            g=g, args=args, value=y,
+        )  # fmt: skip
+    verdict = "wrong" if found.wrong or misshapen else "cannot tell" if found.unknown else "right"
     return Report(
-        verdict, found.wrong or found.unknown, wrong_conduct, mistake, notes + _in_words(found),
+        verdict, found.wrong or found.unknown, conduct, mistake, notes + _in_words(found),
         found.counts, found.precision,
     )  # fmt: skip
+
+
+def _probe(value: Callable, args: list, points: dict, y, g, floor: float) -> Probe:
+    def call(moved: dict):
+        return value(*(moved.get(i, np.array(x)) for i, x in enumerate(args)))
+
+    def in_float64(moved: dict) -> np.ndarray:
+        return np.asarray(call(moved)).astype(np.float64)
+
+    weight = g.astype(np.float64)
+    return Probe(in_float64, points, weight, y.astype(np.float64), precision(y.dtype), call, floor)
 
 
 def _copies(args: Sequence) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ def draw_pair(draw, kind="nonzero"):
 
 @case("sin", "cos", "sinh", "cosh", "arctan", "arcsinh", "sinc", "exp2", "expm1", "cbrt")
 @case("deg2rad", "radians", "rad2deg", "degrees", "square", "reciprocal", "fabs")
-@case("positive", "copy", "real", "conj", "sign")
+@case("positive", "copy", "real", "conj", "real_if_close", "sign")
 def unary(draw):
     return [draw(arrays(SMALL))], {}
 

@@ -208,6 +208,6 @@ def outer(draw):
     return [draw(arrays((draw(st.integers(0, 3)),))) for _ in range(2)], {}
 
 
-@case("linalg.trace")
-def trace(draw):
+@case("linalg.trace", "linalg.diagonal")
+def of_a_diagonal(draw):
     return [draw(arrays(shapes(min_dims=2)))], {"offset": draw(st.integers(-2, 2))}

@@ -176,6 +176,12 @@ def meshgrid(draw):
     return rows, {"indexing": draw(st.sampled_from(["xy", "ij"]))}
 
 
+@case("linspace")
+def linspace(draw):
+    ends = [draw(arrays(shape)) for shape in draw(broadcastable(2, max_dims=2))]
+    return ends, {"num": draw(st.sampled_from([0, 1, 4])), "endpoint": draw(st.booleans())}
+
+
 @case("full_like")
 def full_like(draw):
     x, value = draw(broadcastable(2, max_dims=2))

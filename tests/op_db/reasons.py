@@ -52,13 +52,24 @@ MISSING = {
     "bfloat16 is no dtype of NumPy itself": "bfloat16",
 }
 
-# Where ours and PyTorch's differ on purpose.
+# Where samples of an entry differ on purpose: in what, and why.
+TRIANGLE = "PyTorch gives a gradient to the triangle that is not read"
 DIFFERENCES = {
-    "__rpow__": "the gradient for the exponent is 0 where the base is not above 0, as for power",
-    "pow": "as __rpow__",
-    "float_power": "as __rpow__",
-    "as_strided_scatter": "PyTorch gives a gradient to elements that were overwritten",
-    "nn.functional.scaled_dot_product_attention": "a mask that needs a gradient is refused",
+    "__rpow__": (
+        "first gradient",
+        "the gradient for the exponent is 0 where the base is not above 0, PyTorch's is NaN",
+    ),
+    "as_strided_scatter": ("first gradient", "PyTorch's is not 0 for what was overwritten"),
+    "cholesky_inverse": ("first gradient", TRIANGLE),
+    "cholesky_solve": ("first gradient", TRIANGLE),
+    "linalg.norm|subgradients_at_zero": (
+        "second gradient",
+        "it does not exist there: ours is 0, PyTorch's NaN for most orders",
+    ),
+    "nn.functional.scaled_dot_product_attention": (
+        "raises",
+        "a mask that needs a gradient is refused",
+    ),
 }
 
 # Where the last digits differ more than elsewhere: a factor for the tolerance, and why.

@@ -78,10 +78,13 @@ THEIRS = {
     "linalg.matrix_rank": lambda x: x.sum((-2, -1)) * L.matrix_rank(x),
     "linalg.cross": lambda a, b, axis: L.cross(a, b, dim=axis),
     "linalg.outer": torch.outer,
+    "linalg.diagonal": lambda x, offset: L.diagonal(x, offset=offset),
     "linalg.trace": lambda x, offset: L.diagonal(x, offset=offset).sum(-1),
 }
 EXCEPTIONS = {}
 DIFFERENCES = {
     "symmetric matrices": "cholesky, eigh, eigvalsh and what has hermitian= give a gradient to the "
     "triangle that is read; torch gives a symmetric one",
+    "svd, qr": "further vectors (full_matrices=True, mode='complete') of matrices that are not "
+    "square are refused; torch gives them, and refuses their gradient",
 }

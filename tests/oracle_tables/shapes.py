@@ -77,6 +77,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "unique": unique,
 }
 EXCEPTIONS = {
+    "linspace": "torch.linspace takes one number for each end; test_numpy_shapes.py has NumPy's",
     "resize": "torch's resize_ changes a tensor in place",
     "insert": "torch has no insertion; test_numpy_shapes.py compares with NumPy",
     "delete": "torch has no deletion; test_numpy_shapes.py compares with NumPy",
