@@ -22,7 +22,10 @@ def in_framework(case: Case):
         return (*in_numpy(case), args)
     if case.framework == "t":
         return (*of_torch(torch_function(case)), args)
-    return (*of_jax(jax_function(case)), args)
+    function = jax_function(case)
+    if case.group != "nondeterminism":  # a compiled function draws its random numbers once
+        function = jax.jit(function)
+    return (*of_jax(function), args)
 
 
 # ---- PyTorch ----
