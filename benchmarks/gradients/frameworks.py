@@ -22,7 +22,10 @@ def in_framework(case: Case):
         return (*in_numpy(case), args)
     if case.framework == "t":
         return (*of_torch(torch_function(case)), args)
-    return (*of_jax(jax_function(case)), args)
+    function = jax_function(case)
+    if case.group != "nondeterminism":  # a compiled function draws its random numbers once
+        function = jax.jit(function)
+    return (*of_jax(function), args)
 
 
 # ---- PyTorch ----
@@ -62,19 +65,23 @@ def as_torch(case: Case):
     if case.framework == "t":
         return torch_function(case), args
     value, vjp, _ = in_framework(case)
+
+    def tensor(x):  # PyTorch has no negative strides
+        return torch.from_numpy(np.array(x, order="C"))
+
     with_needs = "needs" in inspect.signature(vjp).parameters
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
             ctx.save_for_backward(*args)
-            return torch.as_tensor(value(*(x.detach().numpy() for x in args)))
+            return tensor(value(*(x.detach().numpy() for x in args)))
 
         @staticmethod
         def backward(ctx, g):
             options = {"needs": ctx.needs_input_grad} if with_needs else {}
             gs = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors), **options)
-            return tuple(None if x is None else torch.as_tensor(x) for x in gs)
+            return tuple(None if x is None else tensor(x) for x in gs)
 
     return Function.apply, args
 
