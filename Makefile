@@ -18,7 +18,7 @@ sample: $(VENV)/train
 	$(BIN)/python sample.py --seed $$(date +%s)
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
