@@ -59,7 +59,8 @@ def main() -> None:
             differing[full_name(op)] = counts
     print(
         f"\n{len(table)} entries, {len(said)} of them compared: {total['compared']} samples, "
-        f"{total['wrong']} wrong, {total['known']} different on purpose; {total['not said']} left out"
+        f"{total['wrong']} wrong, {total['known']} different on purpose; {total['not said']} "
+        "samples left out"
     )
     for name, counts in differing.items():
         reason = DIFFERENCES.get(name, ("", ""))[1]
