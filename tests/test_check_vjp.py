@@ -209,6 +209,18 @@ def test_stencils_stay_in_the_domain(dtype):
     assert report.verdict == "wrong"
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-20, 1e-8, 1e10, 1e150])
+def test_functions_of_every_scale(scale):
+    x = np.linspace(0.3, 1.3, 4)
+    for factor, verdict in ((1, "right"), (1.001, "wrong")):
+        report = examine_vjp(
+            lambda x: scale * np.sin(x),
+            lambda g, x, factor=factor: g * factor * scale * np.cos(x),
+            [x],
+        )
+        assert report.verdict == verdict
+
+
 def test_what_cannot_be_told_is_not_called_right():
     x = np.ones(2, np.float32)
     with pytest.warns(CannotTell, match="cannot be told at this precision"):

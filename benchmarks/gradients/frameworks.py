@@ -22,10 +22,7 @@ def in_framework(case: Case):
         return (*in_numpy(case), args)
     if case.framework == "t":
         return (*of_torch(torch_function(case)), args)
-    function = jax_function(case)
-    if case.group != "nondeterminism":  # a compiled function draws its random numbers once
-        function = jax.jit(function)
-    return (*of_jax(function), args)
+    return (*of_jax(compiled(case, jax_function(case))), args)
 
 
 # ---- PyTorch ----
@@ -112,10 +109,16 @@ def jax_function(case: Case):
     return function
 
 
+def compiled(case: Case, function):
+    """The function compiled, unless it draws random numbers: it would draw them once."""
+    return function if case.group == "nondeterminism" else jax.jit(function)
+
+
 def as_jax(case: Case):
     """(function, args) for check_grads; what is not JAX's is called back through NumPy."""
     args = arguments(case)
     function = jax_function(case) if case.framework == "j" else _called_back(case, args)
+    function = compiled(case, function)
     moved = [jnp.asarray(x) for x in args]
     floats = [i for i, x in enumerate(args) if is_float(x)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from ..arraylike import array_of, is_float
+from ..arraylike import array_of, is_float, whole
 from ..device import place
 from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes, where
 from ..tensor import Tensor
@@ -101,7 +101,7 @@ def unstack(x, axis: int = 0) -> tuple[Tensor, ...]:
 
 def repeat(x, repeats, axis: int | None = None) -> Tensor:
     """Each element of an axis `repeats` times, a number or one for each; None: of all in a row."""
-    x, repeats = as_tensor(x), array_of(repeats)
+    x, repeats = as_tensor(x), whole(array_of(repeats))
     n = x.size if axis is None else x.shape[axis]
     repeats = place(repeats, "cpu") if hasattr(repeats, "dtype") else repeats
     return take(x, np.repeat(np.arange(n), repeats), axis)

@@ -79,18 +79,17 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
             if not np.isfinite(float(probe.points[i][index])):
                 continue  # there are no points near infinity to take differences from
             got = float(gradient[index])
-            slope, error, badness = _quick(probe, i, index, got, tolerance)
-            if badness == 0.0:
-                found.expected[i][index], found.error[i][index] = slope, error
-                if sizes[i] > tolerance.absolute:
-                    allowed = tolerance.of(got, slope, slope)
-                    found.precision = max(found.precision, (allowed + error) / sizes[i])
-            else:
-                suspects.append((badness, i, index, got))
-    worst_first = sorted(suspects, key=lambda s: -s[0])
-    for _, i, index, got in worst_first:
+            slope, allowed = _quick(probe, i, index, got, tolerance)
+            if not np.isfinite(allowed):
+                suspects.append((i, index, got))
+                continue
+            found.expected[i][index], found.error[i][index] = slope, allowed
+            if sizes[i] > tolerance.absolute:
+                found.precision = max(found.precision, allowed / sizes[i])
+    for i, index, got in suspects:
         _examine(probe, i, index, got, tolerance, sizes[i], found)
     found.wrong.sort(key=lambda entry: -_badness(entry, tolerance))
+    found.unknown.sort(key=lambda entry: -entry.expected.error)
     if found.wrong and _is_low(probe, tolerance):
         worst = found.wrong[0]
         line = probe.entry(worst.argument, worst.index)
@@ -117,8 +116,13 @@ def _is_low(probe: Probe, tolerance: Tolerance) -> bool:
     return max(probe.eps, tolerance.rounding) > LOW
 
 
-def _quick(probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance):
-    """(slope, its error, badness) from one central difference; badness 0: `got` is right."""
+def _quick(
+    probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance
+) -> tuple[float, float]:
+    """(slope, how far `got` may be from it) if central differences show that `got` is right.
+
+    Otherwise the distance is infinite: more steps are needed to judge.
+    """
     line = probe.entry(i, index)
     low = _is_low(probe, tolerance)
     # The step size balances the errors of truncation (step^2) and of rounding (1 / step).
@@ -128,12 +132,12 @@ def _quick(probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance)
         steps = [power * line.unit] + [power * line.size] * (line.unit < line.size)
     for step in steps:
         slope, noise = _central(line, step)
-        error, allowed = abs(got - slope), tolerance.of(got, slope, slope)
-        clear = error <= allowed  # False for NaN
+        allowed = tolerance.of(got, slope, slope)
+        clear = abs(got - slope) <= allowed  # False for NaN
         if low:
             half, _ = _central(line, step / 2)  # which has a quarter of the error of truncation
             if clear and noise <= 0.3 * allowed and abs(slope - half) <= 0.5 * allowed:
-                return slope, allowed + noise, 0.0
+                return slope, allowed + noise
             continue
         if abs(got) <= probe.lost / line.size:  # where the effect of a small step may be lost
             coarse = 1e-3 * line.size
@@ -141,9 +145,8 @@ def _quick(probe: Probe, i: int, index: tuple, got: float, tolerance: Tolerance)
                 abs(_central(line, coarse)[0]) <= 4 * probe.lost / coarse
             )
         if clear:
-            return slope, allowed, 0.0
-    badness = error / allowed if allowed else np.inf
-    return slope, allowed, float(np.nan_to_num(badness, nan=np.inf))
+            return slope, allowed
+    return slope, np.inf
 
 
 def _central(line, step: float) -> tuple[float, float]:

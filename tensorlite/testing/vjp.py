@@ -47,7 +47,7 @@ def examine_vjp(
     *,
     g=None,
     rtol: float = 1e-5,
-    atol: float = 1e-14,
+    atol: float | None = None,
     directions: int | None = None,
     reference: Callable | None = None,
     seed: int = 0,
@@ -63,7 +63,8 @@ def examine_vjp(
 
     There is no tolerance to guess. Differences with many step sizes give an estimate of each
     derivative and its error (differences.py, fits.py), and a gradient is wrong if it is further
-    away than three times this error, plus `rtol` times its size, plus `atol`. In narrower dtypes
+    away than three times this error, plus `rtol` times its size, plus `atol`, which is 1e-14 by
+    default, or less for a function with values below 0.01. In narrower dtypes
     than float64 the rounding of the gradient itself is allowed for too, and an entry is wrong only
     if the Taylor remainder says so as well. Where the error of the estimate is more than a tenth of
     the gradient, the verdict is "cannot tell". Where the function has a kink, every number between
@@ -93,8 +94,10 @@ def examine_vjp(
     got = {i: np.zeros(x.shape, x.dtype) if given[i] is None else np.asarray(given[i])
            for i, x in points.items()}  # fmt: skip
     rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
-    tolerance = Tolerance(rtol, atol, rounding)
-    probe = _probe(value, args, points, y, g, floor=1.0 if rounding < LOW and atol else 0.0)
+    scale = min(1.0, 100 * np.max(np.abs(y), initial=0.0, where=np.isfinite(y))) or 1.0
+    tolerance = Tolerance(rtol, 1e-14 * float(scale) if atol is None else atol, rounding)
+    floor = float(scale) if rounding < LOW and atol != 0 else 0.0
+    probe = _probe(value, args, points, y, g, floor)
     if not np.allclose(probe.call({}), probe.y, rtol=64 * rounding, atol=0, equal_nan=True):
         words = "The function gives other values when it is called again with the same arguments."
         return Report("cannot tell", complaints=conduct or [words])
