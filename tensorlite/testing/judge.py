@@ -68,7 +68,7 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
     differences of many step sizes.
     """
     found = Findings()
-    sizes = {i: np.max(np.abs(g[np.isfinite(g)]), initial=0.0) for i, g in gradients.items()}
+    sizes = {i: float(np.max(np.abs(g[np.isfinite(g)]), initial=0.0)) for i, g in gradients.items()}
     tolerance = tolerance.for_sizes(max(sizes.values(), default=0.0))
     suspects = []
     for i, gradient in gradients.items():
@@ -179,7 +179,7 @@ def _examine(probe, i, index, got, tolerance, largest, found: Findings) -> None:
     if np.isfinite(got) and not np.isfinite(error) and np.isnan(low):
         found.unknown.append(entry)
         return
-    close = low - 2 * allowed <= got <= high + 2 * allowed
+    close = low - 1.5 * allowed <= got <= high + 1.5 * allowed
     if close and _is_low(probe, tolerance):
         slope = remainder_slope(line, got)
         if slope is not None and slope > QUARTERS:

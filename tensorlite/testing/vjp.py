@@ -63,12 +63,12 @@ def examine_vjp(
 
     There is no tolerance to guess. Differences with many step sizes give an estimate of each
     derivative and its error (differences.py, fits.py), and a gradient is wrong if it is further
-    away than three times this error, plus `rtol` times its size, plus `atol`, which is 1e-14 by
-    default, or less for a function with values below 0.01. In narrower dtypes
-    than float64 the rounding of the gradient itself is allowed for too, and an entry is wrong only
-    if the Taylor remainder says so as well. Where the error of the estimate is more than a tenth of
-    the gradient, the verdict is "cannot tell". Where the function has a kink, every number between
-    the slopes on both sides is right.
+    away than three times this error, plus `rtol` times its size, plus `atol`: by default 1e-14, and
+    less for a function whose values are below 0.01. In narrower dtypes than float64 the rounding of
+    the gradient itself is allowed for too, and in doubt an entry is wrong only if the Taylor
+    remainder says so as well. Where the error of the estimate is more than a tenth of the gradient,
+    the verdict is "cannot tell". Where the function has a kink, every number between the slopes on
+    both sides is right.
 
     With more than 500 entries the derivatives along `directions` random directions, 8 by default,
     are compared instead of every entry; 0 stands for every entry. `reference` is the exact function
