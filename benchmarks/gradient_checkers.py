@@ -180,7 +180,7 @@ def main() -> None:
     bugs = list(planted(2 if args.quick else 20, dtype, lists))
     right = list(drawn(200 if args.quick else 2000))
     results = []
-    unsure = {"cannot tell": "cannot tell", "refused": "refused", "errors": "error"}
+    unsure = {"cannot tell": "cannot tell", "refused": "refused", "raises": "error"}
     for title, cases, columns in (
         ("planted bugs", bugs, {"found": "wrong", "named": "named", "missed": "right"} | unsure),
         ("right gradients", right, {"false alarms": "wrong"} | unsure),

@@ -60,7 +60,7 @@ def main() -> None:
     print(
         f"\n{len(table)} entries, {len(said)} of them compared: {total['compared']} samples, "
         f"{total['wrong']} wrong, {total['known']} different on purpose; {total['not said']} "
-        "samples go beyond NumPy's functions"
+        "samples left out"
     )
     for name, counts in differing.items():
         reason = DIFFERENCES.get(name, ("", ""))[1]

@@ -66,4 +66,6 @@ from .ops import (
 from .tensor import OPS, Tensor, grad, tensor
 from .transforms import hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
+globals().update(numpy_names.CONSTANT)  # tl.argmax, tl.isnan and others without a gradient
+
 __version__ = "0.1.0"

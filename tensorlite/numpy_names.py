@@ -135,5 +135,7 @@ _WITHOUT_GRADIENT = """
     searchsorted digitize nonzero argwhere flatnonzero zeros_like ones_like empty_like imag angle
     ndim shape size result_type iscomplexobj isrealobj iscomplex isreal
 """.split()
-for _name in _WITHOUT_GRADIENT:
-    NUMPY[getattr(np, _name)] = functools.partial(without_gradient, getattr(np, _name))
+CONSTANT = {  # name -> function; tl.name too
+    name: functools.partial(without_gradient, getattr(np, name)) for name in _WITHOUT_GRADIENT
+}
+NUMPY |= {getattr(np, name): function for name, function in CONSTANT.items()}

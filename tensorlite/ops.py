@@ -309,8 +309,8 @@ def reshape(x, *, shape):
 def transpose(x, *, axes=None):
     """Reorder the axes as `axes` says, or reverse them if it is None."""
     y = np.transpose(x, axes)  # first, since it checks the axes
-    order = [a % x.ndim for a in axes or ()]
-    back = None if axes is None else sorted(range(x.ndim), key=order.__getitem__)
+    order = None if axes is None else [a % x.ndim for a in axes]
+    back = order and sorted(range(x.ndim), key=order.__getitem__)
     return y, lambda g: np.transpose(g, back)
 
 

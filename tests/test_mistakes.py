@@ -149,6 +149,7 @@ def test_one_of_several_arguments():
 def test_gradients_of_two_arguments_swapped():
     a, b, c = draw(3, 4), draw(3, 4, seed=5), draw(3, 4, seed=6)
     assert mistake([b, a], [a, b]).kind == "arguments swapped"
+    assert mistake([a[0], b], [b, a[0]]).kind == "arguments swapped"  # with each other's shapes
     found = mistake([b, c, a], [a, b, c])
     assert found.words == "the gradients for arguments 0, 1 and 2 are those for 1, 2 and 0"
 

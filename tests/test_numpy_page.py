@@ -32,3 +32,14 @@ def test_every_function_is_on_the_page():
     names = {name for name in tl.numpy_ops.__all__ if hasattr(np, name)}
     assert names - OTHERS <= of_no_interest, names - OTHERS
     assert set(tl.linalg.__all__) <= LINALG
+
+
+def test_a_function_of_numpy_is_one_of_tensorlite_too():
+    """All but those that tensorlite has under another name, or as an operation of its own."""
+    other_names = {"subtract", "multiply", "divide", "negative", "absolute", "fft.fftshift"}
+    for name in OTHERS - other_names - {"fft.ifftshift"}:
+        if hasattr(np, name):
+            assert hasattr(tl, name), name
+    for name in LINALG:
+        assert hasattr(tl.linalg, name), name
+    assert tl.argsort([3.0, 1.0, 2.0]).numpy().tolist() == [1, 2, 0]

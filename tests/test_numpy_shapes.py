@@ -63,6 +63,13 @@ def test_axes(array):
         same(call, array)
 
 
+@pytest.mark.parametrize("axes", [[], [0], [1, 0], [-1, 0], [2, 0, 1]])
+def test_axes_in_an_array(axes):
+    array = np.random.default_rng(0).random((4, 3, 2)[: len(axes)])
+    same(lambda x: np.transpose(x, np.array(axes, int)), np.asarray(array))
+    check_grads(lambda x: np.transpose(x, np.array(axes, int)) * 2.0, [array])
+
+
 def test_joining():
     row, column = np.arange(3.0), np.ones((2, 1))
     for call in (np.hstack, np.vstack, np.dstack, np.column_stack):
@@ -128,6 +135,7 @@ def test_linspace():
 def test_repeat_and_take_along_axis_without_axis():
     same(lambda x: np.repeat(x, [1, 0, 2], axis=1), X)
     same(lambda x: np.repeat(x, np.array([2]), axis=-1), X)
+    same(lambda x: np.repeat(x, np.int64(2)), X)
     assert tl.repeat(X, tl.tensor([2, 1]), 0).shape == (3, 3)
     indices = np.array([5, 0, 0])
     same(lambda x: np.take_along_axis(x, indices, None), X)

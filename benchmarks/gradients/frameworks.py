@@ -22,7 +22,7 @@ def in_framework(case: Case):
         return (*in_numpy(case), args)
     if case.framework == "t":
         return (*of_torch(torch_function(case)), args)
-    return (*of_jax(jax_function(case)), args)
+    return (*of_jax(compiled(case, jax_function(case))), args)
 
 
 # ---- PyTorch ----
@@ -62,19 +62,23 @@ def as_torch(case: Case):
     if case.framework == "t":
         return torch_function(case), args
     value, vjp, _ = in_framework(case)
+
+    def tensor(x):  # PyTorch has no negative strides
+        return torch.from_numpy(np.array(x, order="C"))
+
     with_needs = "needs" in inspect.signature(vjp).parameters
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
             ctx.save_for_backward(*args)
-            return torch.as_tensor(value(*(x.detach().numpy() for x in args)))
+            return tensor(value(*(x.detach().numpy() for x in args)))
 
         @staticmethod
         def backward(ctx, g):
             options = {"needs": ctx.needs_input_grad} if with_needs else {}
             gs = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors), **options)
-            return tuple(None if x is None else torch.as_tensor(x) for x in gs)
+            return tuple(None if x is None else tensor(x) for x in gs)
 
     return Function.apply, args
 
@@ -105,10 +109,16 @@ def jax_function(case: Case):
     return function
 
 
+def compiled(case: Case, function):
+    """The function compiled, unless it draws random numbers: it would draw them once."""
+    return function if case.group == "nondeterminism" else jax.jit(function)
+
+
 def as_jax(case: Case):
     """(function, args) for check_grads; what is not JAX's is called back through NumPy."""
     args = arguments(case)
     function = jax_function(case) if case.framework == "j" else _called_back(case, args)
+    function = compiled(case, function)
     moved = [jnp.asarray(x) for x in args]
     floats = [i for i, x in enumerate(args) if is_float(x)]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..arraylike import array_of
-from ..op import op, operand
+from ..op import op
 from ..ops import power, sub, where
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
+from .operands import as_tensors
 
 __all__ = ["square", "reciprocal", "cbrt", "float_power", "hypot", "fabs", "copysign", "ldexp"]
 __all__ += ["positive", "copy", "real", "conj", "real_if_close"]
@@ -272,15 +273,13 @@ def interp(x, xp, fp, left=None, right=None) -> Tensor:
     >>> interp(2.5, [1.0, 2.0, 3.0], [3.0, 2.0, 0.0])
     tensor(1.)
     """
-    given = x, xp, fp
-    x, xp, fp = (a if isinstance(a, Tensor) else operand(a, "interp", given) for a in given)
-    xp, fp = (a if isinstance(a, Tensor) else tensor(a) for a in (xp, fp))
+    x, xp, fp = as_tensors("interp", x, xp, fp)
     if xp.ndim != 1 or xp.shape != fp.shape or len(xp) < 2:
         raise ValueError(
             "interp takes xp and fp of one dimension, of the same length and of two points at "
             f"least, not of shapes {xp.shape} and {fp.shape}"
         )
-    stop = np.clip(np.searchsorted(array_of(xp), array_of(x), side="right"), 1, len(xp) - 1)
+    stop = np.clip(np.searchsorted(xp.data, x.data, side="right"), 1, len(xp) - 1)
     start = stop - 1
     slope = sub(fp[stop], fp[start]) / sub(xp[stop], xp[start])
     line = fp[start] + sub(clip(x, xp[0], xp[-1]), xp[start]) * slope

@@ -7,8 +7,9 @@ import numpy as np
 from ..arraylike import array_of, is_float
 from ..ops import astype, concatenate, getitem, power, reshape, scatter_add, where
 from ..tensor import Tensor
-from .joining import broadcast_arrays, tensors_of
-from .shapes import as_tensor, moveaxis, ravel, take
+from .joining import broadcast_arrays
+from .operands import as_tensor, as_tensors
+from .shapes import moveaxis, ravel, take
 
 __all__ = ["diag", "diagonal", "diagflat", "vander"]
 __all__ += ["compress", "extract", "select", "choose", "insert", "delete", "unique"]
@@ -123,7 +124,7 @@ def choose(indices, choices) -> Tensor:
 
 def insert(x, obj, values, axis: int | None = None) -> Tensor:
     """x with `values` before the positions `obj` of an axis; None makes a row of x first."""
-    x, values = tensors_of([x, values], "insert")
+    x, values = as_tensors("insert", x, values)
     numbers = np.arange(x.size + values.size)  # NumPy inserts numbers of elements
     of_x, of_values = numbers[: x.size].reshape(x.shape), numbers[x.size :].reshape(values.shape)
     chosen = np.insert(of_x, array_of(obj), of_values, axis)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from ..arraylike import array_of, is_float
+from ..arraylike import array_of, is_float, whole
 from ..device import place
-from ..op import operand
 from ..ops import broadcast_to, concatenate, getitem, reshape, swapaxes, where
 from ..tensor import Tensor
-from .shapes import as_tensor, atleast_1d, atleast_2d, atleast_3d, ravel, split, take
+from .operands import as_tensor, as_tensors
+from .shapes import atleast_1d, atleast_2d, atleast_3d, ravel, split, take
 
 __all__ = ["hstack", "vstack", "dstack", "column_stack", "append"]
 __all__ += ["array_split", "hsplit", "vsplit", "dsplit", "unstack"]
 __all__ += ["repeat", "tile", "broadcast_arrays", "meshgrid", "linspace", "full_like"]
-
-
-def tensors_of(arrays, name: str) -> list[Tensor]:
-    """Tensors, arrays, lists and numbers as tensors; beside float64, numbers become float64."""
-    return [as_tensor(x if hasattr(x, "dtype") else operand([x], name, arrays)[0]) for x in arrays]
 
 
 # =================================================================================================
@@ -29,29 +24,29 @@ def tensors_of(arrays, name: str) -> list[Tensor]:
 
 def hstack(arrays) -> Tensor:
     """Join tensors along the second axis, or along the first if they have one only."""
-    arrays = [atleast_1d(x) for x in tensors_of(arrays, "hstack")]
+    arrays = [atleast_1d(x) for x in as_tensors("hstack", *arrays)]
     return concatenate(arrays, 0 if arrays and arrays[0].ndim == 1 else 1)
 
 
 def vstack(arrays) -> Tensor:
     """Join tensors along the first axis; those of one axis are rows."""
-    return concatenate([atleast_2d(x) for x in tensors_of(arrays, "vstack")], 0)
+    return concatenate([atleast_2d(x) for x in as_tensors("vstack", *arrays)], 0)
 
 
 def dstack(arrays) -> Tensor:
     """Join tensors along the third axis, after `atleast_3d`."""
-    return concatenate([atleast_3d(x) for x in tensors_of(arrays, "dstack")], 2)
+    return concatenate([atleast_3d(x) for x in as_tensors("dstack", *arrays)], 2)
 
 
 def column_stack(arrays) -> Tensor:
     """Join tensors along the second axis; those of one axis are columns."""
-    arrays = tensors_of(arrays, "column_stack")
+    arrays = as_tensors("column_stack", *arrays)
     return concatenate([x if x.ndim > 1 else reshape(x, (x.size, 1)) for x in arrays], 1)
 
 
 def append(x, values, axis: int | None = None) -> Tensor:
     """`values` behind x along an axis; None makes a row of each first."""
-    return concatenate(tensors_of([x, values], "append"), axis)
+    return concatenate(as_tensors("append", x, values), axis)
 
 
 # =================================================================================================
@@ -106,7 +101,7 @@ def unstack(x, axis: int = 0) -> tuple[Tensor, ...]:
 
 def repeat(x, repeats, axis: int | None = None) -> Tensor:
     """Each element of an axis `repeats` times, a number or one for each; None: of all in a row."""
-    x, repeats = as_tensor(x), array_of(repeats)
+    x, repeats = as_tensor(x), whole(array_of(repeats))
     n = x.size if axis is None else x.shape[axis]
     repeats = place(repeats, "cpu") if hasattr(repeats, "dtype") else repeats
     return take(x, np.repeat(np.arange(n), repeats), axis)
@@ -130,7 +125,7 @@ def tile(x, reps) -> Tensor:
 
 def broadcast_arrays(*arrays) -> tuple[Tensor, ...]:
     """The tensors stretched to the shape to which all of them broadcast."""
-    arrays = tensors_of(arrays, "broadcast_arrays")
+    arrays = as_tensors("broadcast_arrays", *arrays)
     shape = np.broadcast_shapes(*(x.shape for x in arrays))
     return tuple(broadcast_to(x, shape) for x in arrays)
 
@@ -143,7 +138,7 @@ def meshgrid(*arrays, sparse: bool = False, indexing: str = "xy") -> tuple[Tenso
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {indexing!r}")
-    rows = [ravel(x) for x in tensors_of(arrays, "meshgrid")]
+    rows = [ravel(x) for x in as_tensors("meshgrid", *arrays)]
     ones, grid = (1,) * len(rows), []
     for i, row in enumerate(rows):
         x = reshape(row, ones[:i] + (row.size,) + ones[i + 1 :])

@@ -9,14 +9,15 @@ import math
 import string
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from ..arraylike import array_of, whole
 from ..op import op, operand
-from ..ops import expand_dims, getitem, matmul, mul, reshape, squeeze, sum, transpose
+from ..ops import expand_dims, matmul, mul, reshape, squeeze, sum, transpose
 from ..tensor import Tensor, tensor
-from .operands import as_tensor, as_tensors
-from .shapes import pad, roll
+from .indexing import diagonal
+from .operands import as_tensors
+from .shapes import moveaxis, pad, roll
 
 __all__ = """
     dot vdot inner outer tensordot kron cross trace vecdot matvec vecmat einsum
@@ -119,22 +120,14 @@ def cross(a, b, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis=None) ->
     if axis is not None:
         axisa = axisb = axisc = axis
     a, b = as_tensors("cross", a, b)
-    a, b = (_moved_last(x, along) for x, along in ((a, axisa), (b, axisb)))
+    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
     if not {a.shape[-1], b.shape[-1]} <= {2, 3}:
         raise ValueError(f"cross takes vectors of 2 or 3 elements, not shapes {a.shape}, {b.shape}")
     if a.shape[-1] == b.shape[-1] == 2:
         return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
     a, b = (pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3 - x.shape[-1])]) for x in (a, b))
     c = roll(a * roll(b, -1, -1) - roll(a, -1, -1) * b, -1, -1)
-    axis = normalize_axis_index(axisc, c.ndim)
-    return transpose(c, [*range(axis), c.ndim - 1, *range(axis, c.ndim - 1)])
-
-
-def _moved_last(x, axis):
-    if not x.ndim:
-        raise ValueError("a product of vectors takes arrays of one or more dimensions, not numbers")
-    axis = normalize_axis_index(axis, x.ndim)
-    return transpose(x, [*(a for a in range(x.ndim) if a != axis), axis])
+    return moveaxis(c, -1, axisc)
 
 
 def trace(x, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
@@ -143,14 +136,7 @@ def trace(x, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     >>> trace([[1.0, 2.0], [3.0, 4.0]])
     tensor(5.)
     """
-    x = as_tensor(x)
-    if x.ndim < 2:
-        raise ValueError(f"trace takes matrices, not an array of shape {x.shape}")
-    axes = normalize_axis_tuple((axis1, axis2), x.ndim)
-    x = transpose(x, [*(a for a in range(x.ndim) if a not in axes), *axes])
-    n, m = x.shape[-2:]
-    i = np.arange(max(0, -offset), max(0, -offset, min(n, m - offset)))
-    return sum(getitem(x, (..., i, i + offset)), -1)
+    return sum(diagonal(x, offset, axis1, axis2), -1)
 
 
 def vecdot(x1, x2, axis: int = -1) -> Tensor:
@@ -160,7 +146,7 @@ def vecdot(x1, x2, axis: int = -1) -> Tensor:
     tensor([21., 43.])
     """
     x1, x2 = as_tensors("vecdot", x1, x2)
-    x1, x2 = (_moved_last(x, axis) for x in (x1, x2))
+    x1, x2 = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1)
     if x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"vecdot takes vectors of one length, not shapes {x1.shape}, {x2.shape}")
     return sum(x1 * x2, -1)

@@ -20,16 +20,13 @@ from ..ops import (
     swapaxes,
     transpose,
 )
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
+from .operands import as_tensor
 
 __all__ = ["flip", "flipud", "fliplr", "rot90", "roll", "fftshift", "ifftshift"]
 __all__ += ["tril", "triu", "pad", "moveaxis", "rollaxis", "matrix_transpose", "permute_dims"]
 __all__ += ["ravel", "resize", "atleast_1d", "atleast_2d", "atleast_3d", "split", "stack"]
 __all__ += ["take", "take_along_axis"]
-
-
-def as_tensor(x) -> Tensor:
-    return x if isinstance(x, Tensor) else tensor(x)
 
 
 # =================================================================================================

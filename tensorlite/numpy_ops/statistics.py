@@ -25,6 +25,7 @@ from ..ops import (
 )
 from ..tensor import Tensor
 from .elementwise import clip
+from .indexing import diagonal
 from .operands import as_tensor, as_tensors, in_wide_floats
 from .shapes import flip
 
@@ -222,8 +223,7 @@ def corrcoef(x, y=None, rowvar: bool = True) -> Tensor:
     c = cov(x, y, rowvar)
     if not c.ndim:
         return c / c
-    i = np.arange(len(c))
-    deviations = sqrt(c[i, i])
+    deviations = sqrt(diagonal(c))
     return clip(c / expand_dims(deviations, 1) / deviations, -1.0, 1.0)
 
 

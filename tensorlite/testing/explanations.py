@@ -23,7 +23,7 @@ from .terms import (
     terms,
 )
 
-LARGEST = 200_000  # entries of a gradient that is compared with all terms: they take a second
+LARGEST = 50_000  # entries of a gradient that is compared with all terms, in about a second
 
 
 def transposed_product(a: Gradient) -> Guess | None:

@@ -20,6 +20,7 @@ from .explanations import EXPLANATIONS
 from .guess import Gradient, Guess
 from .report import Mistake
 
+# The kinds of mistakes, the simplest first.
 KINDS = (
     "not finite",
     "shape",
@@ -127,11 +128,11 @@ def _shape(a: Gradient) -> Guess:
 
 def _swapped(wrong: list[Gradient]) -> Guess | None:
     """The gradients of several arguments given in another order."""
-    if not 2 <= len(wrong) <= 4 or any(a.shape_is_wrong for a in wrong):
+    if not 2 <= len(wrong) <= 4:
         return None
     for order in itertools.permutations(wrong):
         if all(
-            a is not b and a.got.shape == b.got.shape and a.fits(b.expected, a.slack + b.slack)
+            a is not b and a.raw.shape == b.expected.shape and b.agrees(a.raw, b.expected)
             for a, b in zip(wrong, order)
         ):
             numbers, others = (_listed([a.number for a in some]) for some in (wrong, order))
