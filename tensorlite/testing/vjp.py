@@ -29,7 +29,7 @@ def check_vjp(value: Callable, vjp: Callable, args: Sequence, **options) -> Repo
     say whether the gradient is right.
 
     >>> print(check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.array([1.0, 2.0])]))
-    The gradient is right, to a relative precision of 2e-05.
+    The gradient is right, to a relative precision of 1e-05.
     All 2 entries of argument 0 are right.
     """
     report = examine_vjp(value, vjp, args, **options)
