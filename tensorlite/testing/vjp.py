@@ -203,6 +203,10 @@ def _in_words(found: Findings) -> list[str]:
 
 
 def _directions_in_words(found: Findings, k: int) -> list[str]:
+    if found.wrong and found.wrong[0].argument is None:
+        return ["It was found along a random direction; no single entry stands out."]
+    if found.counts:  # entries that are not finite, which need no direction
+        return []
     if found.wrong:
         return ["It was found along a random direction, and then by bisection."]
     chance = chance_of_missing(found.precision, k, 0.01)
