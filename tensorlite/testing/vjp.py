@@ -203,11 +203,17 @@ def _in_words(found: Findings) -> list[str]:
 
 
 def _directions_in_words(found: Findings, k: int) -> list[str]:
+    if found.wrong and found.wrong[0].argument is None:
+        return ["It was found along a random direction; no single entry stands out."]
+    if found.counts:  # entries that are not finite, which need no direction
+        return []
     if found.wrong:
         return ["It was found along a random direction, and then by bisection."]
+    words = f"It was compared along {k} random direction{'s' * (k > 1)}, not entry by entry."
+    if found.unknown:
+        return [words]
     chance = chance_of_missing(found.precision, k, 0.01)
     return [
-        f"It was compared along {k} random direction{'s' * (k > 1)}, not entry by entry. A "
-        f"gradient that is wrong by a hundredth of its length would have been missed with a "
-        f"probability of {chance:.0e}."
+        f"{words} A gradient that is wrong by a hundredth of its length would have been missed "
+        f"with a probability of {chance:.0e}."
     ]
