@@ -24,7 +24,7 @@ def from_dlpack(x) -> Tensor:
     library cannot be noticed and would make the gradient wrong: call `.copy()` if it may write.
 
     Raises TypeError for an object without DLPack and for numbers that are not real, and what the
-    other library raises if it does not give `x` away, for example because it needs a gradient there.
+    other library raises if it does not give `x` away, such as where it needs a gradient there.
 
     >>> array = np.ones(3, np.float32)
     >>> x = from_dlpack(array)
