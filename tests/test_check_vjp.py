@@ -196,6 +196,17 @@ def test_at_a_kink_every_number_between_the_slopes_is_right(dtype):
         assert "kink" in str(report)
 
 
+def test_kinks_that_bend_to_both_sides():
+    """Both entries of the value have a kink in x, and the gradient is right for each."""
+    a = np.array([1.0, -2.0])
+    value = lambda x: np.maximum(a * x, 0)  # noqa: E731
+    for slope in (0.0, 1.0):
+        vjp = lambda g, x, slope=slope: np.sum(g * a * slope, keepdims=True)  # noqa: E731
+        assert examine_vjp(value, vjp, [np.zeros(1)], g=np.ones(2)).verdict == "right"
+    report = examine_vjp(value, lambda g, x: 3 * np.ones(1), [np.zeros(1)], g=np.ones(2))
+    assert report.verdict == "wrong"
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:2])
 def test_stencils_stay_in_the_domain(dtype):
     def value(x):

@@ -174,8 +174,8 @@ def test_gradients_that_depend_on_which_are_needed():
 
 
 @pytest.mark.parametrize("vjp, words", [
-    (lambda g, x, w: (g @ w.T,), "The vjp returns 1 gradients, but there are 2 arguments."),
-    (lambda g, x, w: (1.0, x.T @ g), "argument 0 is of type float, not an array"),
+    (lambda g, x, w: (g @ w.T,), "The vjp returns 1 gradient, but there are 2 arguments."),
+    (lambda g, x, w: ("1.0", x.T @ g), "argument 0 is of type str, not an array"),
     (lambda g, x, w: (g @ w.T, (x.T @ g).astype(int)), "argument 1 is of dtype int64, not an arr"),
 ])  # fmt: skip
 def test_results_of_a_wrong_number_or_type(vjp, words):
@@ -287,6 +287,19 @@ def test_arrays_without_dimensions_stay_arrays():
 
     x = np.array(2.0)
     assert complaints(lambda x, y: x * y, vjp, [x, x + np.zeros(())], np.array(1.0)) == []
+
+
+def test_a_float_is_a_gradient_for_one_number():
+    x, g = np.array(2.0), np.array(3.0)
+    assert complaints(square, lambda g, x: float(2 * g * x), [x], g) == []
+    found = only(complaints(square, lambda g, x: float(2 * g * g * x), [x], g))
+    assert "not linear in g" in found
+
+
+def test_what_is_returned_for_an_array_of_integers_does_not_matter():
+    vjp = lambda g, x, i: (np.bincount(i, g, x.size), np.zeros_like(i))  # noqa: E731
+    x, i, g = np.array([1.0, 2.0, 3.0]), np.array([0, 2, 2]), np.array([1.0, 2.0, 4.0])
+    assert complaints(lambda x, i: x[i], vjp, [x, i], g) == []
 
 
 def test_nan_is_not_taken_for_a_change():

@@ -162,6 +162,23 @@ def test_not_finite():
     assert found.kind == "not finite" and "at index 1 of axis 0" in found.words
 
 
+def test_a_nan_is_wrong_though_its_error_is_not_known():
+    e, error = draw(3), np.array([np.nan, 1e-7, 1e-7])
+    found = likely_mistake([np.array([np.nan, *e[1:]])], [e], [error], g=draw(3), args=[e], value=e)
+    assert found.kind == "not finite"
+
+
+def test_a_missing_number_is_not_one_that_moved():
+    e = draw(3, 4)
+    wrong = e.copy()
+    wrong[2, 3] = 0
+    assert mistake(wrong, e).words == "the gradient is 0 at index (2, 3) alone and right elsewhere"
+
+
+def test_an_axis_of_size_1_too_many_is_a_shape():
+    assert kind(draw(3)[:, None], draw(3)) == "shape"
+
+
 def test_an_entry_of_which_nothing_is_known_is_left_out():
     e, error = draw(6), np.full(6, 1e-7)
     e[2], error[2] = np.nan, np.inf
@@ -237,6 +254,26 @@ def test_transposed_factors_of_a_product():
     assert found.words == "the gradient for argument 0 has g @ args[1] where g @ args[1].T is right"
     found = mistake([m @ b, a.T @ g], [m.T @ b, a.T @ g], **kwargs)  # m is not among the arguments
     assert found.kind == "transpose" and "m.T @ z is right" in found.words
+
+
+def test_a_factor_that_is_constant_along_an_axis():
+    e = draw(3, 6)
+    found = mistake(e * [[0.9], [1.6], [1.2]], e)
+    assert (
+        found.words == "the gradient has a factor between 0.9 and 1.6 that is constant along axis 1"
+    )
+
+
+def test_a_sum_over_another_axis():
+    x, b, g = draw(4, 4), draw(4), draw(4, 4, seed=1)
+    found = mistake([g, g.sum(1)], [g, g.sum(0)], g=g, args=[x, b], value=x + b)
+    assert "is the sum over axis 1 of g, where the sum over broadcast axes" in found.words
+
+
+def test_a_reshape_in_fortran_order():
+    g = draw(5, 4)
+    found = mistake(g.reshape((4, 5), order="F"), g.reshape(4, 5), g=g, value=g)
+    assert found.words.endswith("in a wrong order: reshaped from (5, 4) in Fortran order")
 
 
 def test_g_in_a_wrong_order():

@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite.testing import arrays, broadcastable, gradient_tests, of_tensors
+from tensorlite.testing import CannotTell, arrays, broadcastable, gradient_tests, of_tensors
 from tensorlite.testing.suite import bind
 from tests import strict
 
@@ -92,6 +92,23 @@ def test_a_wrong_gradient():
 
     assert "argument 0 at" in found(wrong)
     assert "argument 0 at" in found((lambda x: x**3, lambda g, x: 2 * g * x * x))
+
+
+def test_the_likely_mistake_is_that_of_larger_arguments():
+    """The smallest array that fails has one entry, which shows no kind of mistake."""
+    shrunk = settings(phases=[Phase.generate, Phase.shrink], max_examples=30)
+    settings.register_profile("shrunk", shrunk)  # the fixture `quick` undoes this
+    settings.load_profile("shrunk")
+    with pytest.raises(AssertionError, match=r"argument 0 at \(\)") as caught:
+        gradient_tests((lambda x: x**3, lambda g, x: 2 * g * x * x), arrays())()
+    assert any("The likely mistake, as other" in note for note in caught.value.__notes__)
+
+
+def test_what_cannot_be_told_is_said_once():
+    with np.errstate(all="ignore"), pytest.warns(CannotTell) as caught:
+        gradient_tests((np.log, lambda g, x: g / x), arrays(shape=(2,)))()
+    [warning] = [w for w in caught if w.category is CannotTell]
+    assert "of the arguments drawn" in str(warning.message)
 
 
 def test_a_wrong_second_derivative():

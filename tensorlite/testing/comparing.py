@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arraylike import is_float
+from .probe import precision
 
 # By how much two results may differ: relative to the largest entry, and in units in the last place
 # of their dtype; the larger of the two counts, but at most 0.1. Two calls with the same arguments
@@ -76,6 +77,4 @@ def largest(array) -> float:
 
 def unit(array: np.ndarray) -> float:
     """One unit in the last place of 1, in the dtype of the array."""
-    if array.dtype.kind == "f":
-        return float(np.finfo(array.dtype).eps)
-    return 2.0**-7 if is_float(array.dtype) else 0.0  # bfloat16
+    return precision(array.dtype) if is_float(array.dtype) else 0.0

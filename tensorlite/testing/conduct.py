@@ -27,9 +27,7 @@ from .comparing import (
     wide,
 )
 from .subject import Subject
-from .ways import NAMES, arranged
-
-ORDERS = "C", "F", "strided", "reversed"
+from .ways import FACTORS, NAMES, arranged
 
 
 @np.errstate(all="ignore")
@@ -53,7 +51,7 @@ def complaints(value: Callable, vjp: Callable, args: Sequence, g: np.ndarray) ->
     subject = Subject(value, vjp, args, g)
     subject.value()  # some functions keep what their vjp uses
     gradients = subject.vjp()
-    wrong = list(_malformed(gradients, subject.args))
+    wrong = list(malformed(gradients, subject.args))
     if wrong:
         return wrong
     found = list(_unsteady(subject, gradients))
@@ -88,16 +86,18 @@ def wider(args: Sequence, value: np.ndarray, gradients: dict[int, np.ndarray]) -
 # =================================================================================================
 
 
-def _malformed(gradients: list, args: list) -> Iterator[str]:
-    """Results that are not one array of floating-point numbers for each argument."""
+def malformed(gradients: list, args: Sequence) -> Iterator[str]:
+    """Results that are not one array of floating-point numbers for each argument that has some."""
     if len(gradients) != len(args):
-        yield f"The vjp returns {len(gradients)} gradients, but there are {len(args)} arguments."
+        n, are = len(gradients), "is 1 argument" if len(args) == 1 else f"are {len(args)} arguments"
+        yield f"The vjp returns {n} gradient{'s' * (n != 1)}, but there {are}."
         return
-    for i, gradient in enumerate(gradients):
-        if gradient is not None and not is_real(gradient):
-            dtype = getattr(gradient, "dtype", None)
-            kind = f"type {type(gradient).__name__}" if dtype is None else f"dtype {dtype}"
-            yield f"The gradient of argument {i} is of {kind}, not an array of real numbers."
+    for i, (gradient, x) in enumerate(zip(gradients, args)):
+        if gradient is None or is_real(gradient) or not is_real(x):
+            continue
+        dtype = getattr(gradient, "dtype", None)
+        kind = f"type {type(gradient).__name__}" if dtype is None else f"dtype {dtype}"
+        yield f"The gradient of argument {i} is of {kind}, not an array of real numbers."
 
 
 def _unsteady(subject: Subject, gradients: list) -> Iterator[str]:
@@ -200,7 +200,7 @@ def _orders_of_arguments(subject: Subject) -> Iterator[str]:
             names=["the value"],
         ) or _outcome(lambda: subject.vjp(None, laid()), subject.kept, subject.noise)
 
-    for order in ORDERS:
+    for order in FACTORS:
         words = changed(arrays, order)
         if words:
             alone = [i for i in arrays if changed([i], order)]
@@ -210,7 +210,7 @@ def _orders_of_arguments(subject: Subject) -> Iterator[str]:
 
 
 def _orders_of_g(subject: Subject) -> Iterator[str]:
-    for order in ORDERS:
+    for order in FACTORS:
         g = arranged(subject.g, order)
         words = _outcome(lambda g=g: subject.vjp(g), subject.kept, subject.noise)
         if words:

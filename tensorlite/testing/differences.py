@@ -21,21 +21,37 @@ def estimate(line: Line) -> Estimate:
     exact as the function. But a function may take complex numbers and be another one for them, so a
     complex step is believed only where it agrees with the differences.
     """
-    if max(line.eps, line.eps_steps) < LOW:
+    exact = max(line.eps, line.eps_steps) < LOW
+    if exact:
         found = by_extrapolation(line)
         if not found.error <= 1e-4 * max(abs(found.low), abs(found.high)):
             fitted = by_fits(line)
             if fitted.error < found.error and _agree(fitted, found):
                 found = fitted
     else:
-        return by_fits(line)
-    if found.low == found.high and found.error < 0.01 * abs(found.low):
+        found = by_fits(line)
+    if exact and found.low == found.high and found.error < 0.01 * abs(found.low):
         slope = line.complex_slope()
         if slope is not None and abs(slope - found.low) <= 3 * found.error:
             error = 16 * line.eps * abs(slope)
             if error < found.error:
                 return Estimate(slope, slope, error)
-    return found
+    return found if found.low == found.high else _with_all_kinks(line, found)
+
+
+def _with_all_kinks(line: Line, found: Estimate) -> Estimate:
+    """An estimate at a kink, made wide enough for any choice in each entry of the value.
+
+    If several entries have a kink, of which some bend up and some down, a gradient may take the
+    slope on the left for one and on the right for another.
+    """
+    step = 64 * max(line.eps, line.eps_steps) ** 0.5 * line.unit
+    (above, up), (below, down) = line.change(step), line.change(-step)
+    if not (above and below and np.isfinite(up).all() and np.isfinite(down).all()):
+        return found
+    left, right = down / below, up / above
+    low, high = float(np.sum(np.minimum(left, right))), float(np.sum(np.maximum(left, right)))
+    return Estimate(min(low, found.low), max(high, found.high), found.error)
 
 
 def _agree(a: Estimate, b: Estimate) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .differences import estimate
-from .judge import TELLING, Findings, Tolerance, allowed_for
+from .judge import TELLING, Findings, Tolerance, allowed_for, is_in_doubt
 from .probe import Line, Probe, precision
 from .report import Entry, Estimate
 
@@ -60,7 +60,12 @@ def judge_along(
         missed = max(missed, allowed / size if size else 0.0)
         here = Entry(None, (), got, expected)
         if np.isfinite(error) and not low - allowed <= got <= high + allowed:
-            found.wrong.append(_worst_entry(probe, gradients, vectors, tolerance) or here)
+            worst = _worst_entry(probe, gradients, vectors, tolerance)
+            # Kinks of many entries may bend to both sides, so what is between them is not known.
+            if worst is None and (low < high or is_in_doubt(line, got, expected, allowed)):
+                found.unknown.append(here)
+                continue
+            found.wrong.append(worst or here)
             break
         if not np.isfinite(error) or error > TELLING * size:
             if size > tolerance.absolute:

@@ -81,7 +81,7 @@ def broadcast_sum(a: Gradient) -> Guess | None:
             continue
         for what, part in _instead_of_sum(full, a.got.shape):
             if a.fits(c * part, 2 * a.slack):
-                words = f"is {what} of {name} over broadcast axes, where the sum belongs"
+                words = f"is {what} of {name}, where the sum over broadcast axes belongs"
                 return Guess("sum over a broadcast axis left out", words)
     return None
 
@@ -91,6 +91,12 @@ def _instead_of_sum(full, shape) -> Iterator[tuple[str, np.ndarray]]:
     extra = full.ndim - len(shape)
     padded = (1,) * extra + tuple(shape)
     axes = [i for i, n in enumerate(full.shape) if padded[i] == 1 and n > 1]
+    for others in itertools.combinations(range(full.ndim), len(axes)):
+        if list(others) != axes and full.sum(others).size == np.prod(shape):
+            yield (
+                f"the sum over axis {', '.join(map(str, others))}",
+                full.sum(others).reshape(shape),
+            )
     sums = [s for n in range(len(axes)) for s in itertools.combinations(axes, n)]
     for summed in sums:
         rest = tuple(i for i in axes if i not in summed)
@@ -139,6 +145,21 @@ def factor_left_out(a: Gradient) -> Guess | None:
                 return Guess("factor", f"lacks the factor {times}{name}")
             if a.fits(factor * a.expected, slack) and _varies(a.expected, factor, a.slack):
                 return Guess("factor", f"has the factor {times}{name}, which does not belong there")
+    return None
+
+
+def factor_in_each_line(a: Gradient) -> Guess | None:
+    """A factor that is another number in each line along an axis."""
+    for axis in range(a.got.ndim):
+        n = a.got.shape[axis]
+        if n < 3 or a.size < n + 3 or not _enough(a.expected, a.slack, a.size // n + 3):
+            continue
+        c = _projected(a.got, [a.expected], axis) / a.expected
+        slack = a.slack * np.maximum(1, np.abs(c))
+        if a.fits(np.where(a.expected == 0, 0, c * a.expected), slack) and np.nanmin(abs(c)) > 0:
+            low, high = np.nanmin(c), np.nanmax(c)
+            words = f"between {low:.4g} and {high:.4g}"
+            return Guess("factor", f"has a factor {words} that is constant along axis {axis}")
     return None
 
 
@@ -206,7 +227,8 @@ def two_terms(a: Gradient) -> Guess | None:
     apart = 1 - q * q
     squared = p[:, None] ** 2 + p**2 - 2 * q * p[:, None] * p
     explained = np.triu(np.where(apart > 1e-6, squared / np.maximum(apart, 1e-6), 0), 1)
-    for best in np.argsort(-explained, axis=None)[:3]:
+    explained = np.round(explained / np.vdot(y, y), 6)  # among equals, the shortest terms
+    for best in np.argsort(-explained, axis=None, kind="stable")[:3]:
         i, j = np.unravel_index(best, explained.shape)
         pair = np.stack([w * tried[k][1][use] for k in (i, j)], 1)
         c = np.linalg.lstsq(pair, y, rcond=None)[0]
@@ -229,6 +251,7 @@ EXPLANATIONS = tuple(
         broadcast_sum,
         repeated_indices,
         factor_left_out,
+        factor_in_each_line,
         one_term,
         term_in_each_line,
         two_terms,

@@ -88,7 +88,7 @@ def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, flo
         if low > high:
             break
         if error < best[1]:
-            best = slope, error, h
+            best = float(slope), float(error), float(h)
     return best
 
 

@@ -27,7 +27,7 @@ class Gradient:
     """The gradient `got` for one argument, the `expected` one, and the `slack` of each entry.
 
     All arrays are of float64 and of the argument's shape; `g` and `value` have the value's shape. A
-    guess fits if no entry is further from it than its slack: three times the error of the
+    guess fits if no entry is further from it than its slack: one and a half times the error of the
     differences, and rounding in the dtypes of the arguments and of the value. The slack of an entry
     of which nothing is known is infinite, and its numbers are replaced by 0.
     """
@@ -41,19 +41,21 @@ class Gradient:
         self.missing = got is None
         expected = np.array(expected, np.float64)
         slack = self.slack_of(expected, np.asarray(error, np.float64))
+        self.raw = np.zeros(expected.shape) if got is None else np.array(got, np.float64)
+        self.shape_is_wrong = self.raw.shape != expected.shape
+        if not self.shape_is_wrong:  # what is NaN is wrong, whatever the error
+            slack = np.where(np.isfinite(self.raw), slack, 0.0)
         known = np.isfinite(slack) & np.isfinite(expected)
         self.expected = np.where(known, expected, 0.0)
         self.slack = np.where(known, slack, np.inf)
-        self.raw = np.zeros(expected.shape) if got is None else np.array(got, np.float64)
-        self.shape_is_wrong = self.raw.shape != expected.shape
         self.got = self.expected if self.shape_is_wrong else np.where(known, self.raw, 0.0)
         self.known = known
 
     def slack_of(self, expected, error):
         """What entries with this error may differ by, with rounding."""
         largest = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
-        rounding = 4 * self.dtype_eps
-        return 3 * error + (1e-7 + rounding) * np.abs(expected) + rounding * largest
+        rounding = 2 * self.dtype_eps
+        return 1.5 * error + (1e-7 + rounding) * np.abs(expected) + rounding / 2 * largest
 
     @property
     def size(self) -> int:
@@ -65,11 +67,8 @@ class Gradient:
         return ~(np.abs(self.got - self.expected) <= self.slack)
 
     @property
-    def clearly_wrong(self) -> bool:
-        """Whether an entry is so far off that it makes sense to ask why."""
-        return self.shape_is_wrong or bool(
-            np.any(~(np.abs(self.got - self.expected) <= 3 * self.slack))
-        )
+    def is_wrong(self) -> bool:
+        return self.shape_is_wrong or bool(self.wrong.any())
 
     @property
     def evidence(self) -> float:
@@ -179,6 +178,10 @@ class Gradient:
 
         In words, and the number that is compared with.
         """
+        # The error must jump where the condition begins to hold, not grow until it is seen.
+        off = np.abs(self.got - self.expected)[mask] / np.abs(self.expected[mask])
+        if not np.min(off, initial=np.inf) > 0.2 * np.median(off):
+            return None
         named = [(f"argument {i}", x) for i, x in enumerate(self.args)]
         named += [("the value", self.value), ("g", self.g)]
         for name, x in named:

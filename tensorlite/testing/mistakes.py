@@ -64,7 +64,7 @@ def likely_mistake(
         for i in range(len(args))
         if expected[i] is not None
     ]
-    wrong = [gradient for gradient in gradients if gradient.clearly_wrong]
+    wrong = [gradient for gradient in gradients if gradient.is_wrong]
     if not wrong:
         return None
     with np.errstate(all="ignore"):
@@ -109,6 +109,8 @@ def _shape(a: Gradient) -> Guess:
     """A gradient of another shape: not summed over broadcast axes, transposed, or just that."""
     got, shape = a.raw, a.expected.shape
     head = f"has the shape {got.shape} where {shape} is expected"
+    if got.size == a.expected.size and a.agrees(got.reshape(shape), a.expected):
+        return Guess("shape", f"{head}: its numbers are right in their order")
     for n in range(1, got.ndim + 1):
         for axes in itertools.combinations(range(got.ndim), n):
             total = got.sum(axes)
@@ -117,8 +119,6 @@ def _shape(a: Gradient) -> Guess:
                 words = f"{head}: it is right once it is summed over axis {axes}"
                 return Guess("sum over a broadcast axis left out", words)
     if got.size == a.expected.size:
-        if a.agrees(got.reshape(shape), a.expected):
-            return Guess("shape", f"{head}: its numbers are right in their order")
         for axes in itertools.permutations(range(got.ndim)):
             turned = got.transpose(axes)
             if turned.shape == shape and a.agrees(turned, a.expected):
@@ -151,6 +151,13 @@ def _not_finite(a: Gradient) -> Guess | None:
 def _transposed(a: Gradient) -> Guess | None:
     """The axes in another order, or the numbers of the right array read in another order."""
     e, slack, shape = a.expected, a.slack, a.got.shape
+    if a.value.size == e.size and a.value.shape != shape:
+        again, again_slack = (
+            x.reshape(a.value.shape).reshape(shape, order="F") for x in (e, slack)
+        )
+        if a.fits(again, again_slack + slack):
+            words = f"reshaped from {a.value.shape} in Fortran order"
+            return Guess("transpose", f"has the right numbers in a wrong order: {words}")
     for axes in itertools.permutations(range(e.ndim)):
         turned, turned_slack = e.transpose(axes), slack.transpose(axes)
         if a.fits(turned.reshape(shape), turned_slack.reshape(shape) + slack):
@@ -214,8 +221,9 @@ def _one_a_line(a: Gradient, axis: int) -> bool:
     most, least = (np.where(seen, running, x) for x in (-np.inf, np.inf))
     even = np.max(most, axis) - np.min(least, axis) <= slack.take(-1, axis)
     around = (many == n - 1) & ~seen.take(-1, axis) & even
+    straight = (many <= 1) & ~seen.take(-1, axis)
     clear = np.all(np.abs(running)[seen] > 5 * slack[seen])
-    return bool(clear and np.all((many <= 1) | around))
+    return bool(clear and np.all(straight | around))
 
 
 # =================================================================================================
@@ -271,7 +279,8 @@ def _place(a: Gradient) -> Guess | None:
     """Nothing is known but where the gradient is wrong."""
     if a.wrong.all() or not (where := a.where(a.wrong)):
         return None
-    return Guess("wrong in a part", f"is wrong {where} and right elsewhere")
+    what = "is wrong" if a.got[a.wrong].any() else "is 0"
+    return Guess("wrong in a part", f"{what} {where} and right elsewhere")
 
 
 # Each with the evidence that it needs, in bits: the more an explanation could fit, the more of it.

@@ -96,7 +96,7 @@ class Report:
             worst = self.entries[0]
             which = "worst" if self.verdict == "wrong" else "least certain"
             if worst.argument is None:
-                lines[0] += " Along a random direction, it says:"
+                lines[0] += " The derivative along a random direction:"
             else:
                 lines[0] += f" The {which} entry is {worst.place}:"
             lines += [f"    got       {worst.got:.10g}", f"    expected  {worst.expected}"]

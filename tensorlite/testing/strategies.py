@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arraylike import is_float
-from .ways import arranged
+from .ways import FACTORS, arranged
 
 KINDS = "nonzero", "positive", "distinct"
 
@@ -32,7 +32,7 @@ def arrays(shape=None, kind: str = "nonzero", dtype=np.float64):
         raise TypeError(f"arrays of integers or floats are drawn, not of {dtype}")
     shape = shapes() if shape is None else shape
     shape = shape if hasattr(shape, "flatmap") else st.just(tuple(shape))
-    layouts = st.sampled_from(["C", "F", "strided", "reversed"])
+    layouts = st.sampled_from(list(FACTORS))
     seeds = st.integers(0, 2**32 - 1)
     return st.builds(array_of, shape, st.just(kind), st.just(dtype), layouts, seeds)
 

@@ -30,12 +30,13 @@ class Subject:
         return [np.asarray(self._call("value", args, [f"argument {i}" for i in range(len(args))]))]
 
     def vjp(self, g=None, args: Sequence | None = None, **needs) -> list:
-        """The gradients as they are returned, in a list with one entry for each argument."""
+        """The gradients as they are returned, in a list, but arrays in the place of floats."""
         args = copies(self.args) if args is None else args
         g = np.array(self.g) if g is None else g
         names = ["g", *(f"argument {i}" for i in range(len(args)))]
         result = self._call("vjp", [g, *args], names, **needs)
-        return list(result) if isinstance(result, (tuple, list)) else [result]
+        gradients = result if isinstance(result, (tuple, list)) else [result]
+        return [np.asarray(x) if isinstance(x, float) else x for x in gradients]
 
     def _call(self, what: str, arrays: list, names: list, **needs):
         """Call one of the functions, and write down which of `arrays` it changes."""

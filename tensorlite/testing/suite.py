@@ -6,6 +6,8 @@ test_my_op = gradient_tests(my_op, arrays())
 from __future__ import annotations
 
 import functools
+import warnings
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from .adapters import of_tensors
 from .check import check_grads
 from .comparing import differ
+from .report import CannotTell, WrongGradient
 from .subject import Subject
 from .vjp import check_vjp
 
@@ -48,7 +51,8 @@ def gradient_tests(
     The derivatives of order 2 up to `order` of a function of tensors are then checked for half as
     many examples. (A pair has no second derivatives.) How many are drawn is hypothesis's setting
     `max_examples`, and there is no deadline. Failures are AssertionErrors, and hypothesis shows the
-    smallest arguments that it finds for them.
+    smallest arguments that it finds for them. Where the differences are too inaccurate to tell, one
+    CannotTell is warned for all examples together.
 
     >>> from tensorlite.testing import arrays
     >>> test_square = gradient_tests(lambda x: x * x, arrays(shape=(2,)))
@@ -71,16 +75,72 @@ def gradient_tests(
         check_grads(f, values, order=order)
 
     def test():
-        from hypothesis import given, settings
+        from hypothesis import Phase, settings
 
-        n = settings().max_examples
-        one_by_one = settings(deadline=None, report_multiple_bugs=False)
-        given(arguments)(one_by_one(all_properties))()
+        # Explained would be which lines of the checker itself the failing examples run.
+        phases = [phase for phase in settings().phases if phase is not Phase.explain]
+        usual = settings(deadline=None, report_multiple_bugs=False, phases=phases)
+        check_drawn(all_properties, arguments, usual)
         if order > 1 and not isinstance(op, tuple):
-            fewer = settings(one_by_one, max_examples=max(1, n // 2))
-            given(arguments)(fewer(higher_order))()
+            fewer = settings(usual, max_examples=max(1, usual.max_examples // 2))
+            check_drawn(higher_order, arguments, fewer)
 
     return test
+
+
+def check_drawn(check: Callable, arguments, settings) -> None:
+    """Call `check` with arguments that hypothesis draws; one CannotTell is warned for all of them.
+
+    Hypothesis ends with the smallest arguments that fail, often of one entry, which shows nothing
+    about the kind of mistake. So what other arguments show is added to the exception.
+    """
+    from hypothesis import given
+
+    unknown = []
+
+    def watched(drawn):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CannotTell)
+            check(drawn)
+        for w in caught:
+            if w.category is CannotTell:
+                unknown.append(w.message)
+            else:
+                warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
+    try:
+        given(arguments)(settings(watched))()
+    except WrongGradient as error:
+        if error.report.verdict == "wrong" and not error.report.mistake:
+            words = likely_mistake_among(check, arguments, settings)
+            if words:
+                error.add_note(f"The likely mistake, as other arguments show: {words}.")
+        raise
+    if unknown:
+        words = f"for {len(unknown)} of the arguments drawn; of the first of these:\n{unknown[0]}"
+        warnings.warn(CannotTell(words), stacklevel=3)
+
+
+def likely_mistake_among(check: Callable, arguments, settings) -> str:
+    """What most of 20 drawn arguments with which `check` fails show of the mistake, or ""."""
+    from hypothesis import Phase, given
+    from hypothesis import settings as others
+
+    mistakes = Counter()
+
+    def look(drawn):
+        try:
+            check(drawn)
+        except WrongGradient as error:
+            mistakes.update([error.report.mistake.words] if error.report.mistake else [])
+        except Exception:  # this is not the failure that is explained here
+            pass
+
+    few = others(settings, max_examples=20, phases=[Phase.generate], database=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given(arguments)(few(look))()
+    return mistakes.most_common(1)[0][0] if mistakes else ""
 
 
 def check_first_order(op, drawn) -> None:

@@ -84,14 +84,14 @@ def terms(a: Gradient) -> Iterator[tuple[str, np.ndarray]]:
                 if (g := aligned(a.g, shape)) is not None:
                     yield "g * the one-hot array of the indices", g * hot
     plain = [(n, x) for n, x in quantities(a, shape) if n != "g"]
+    yield from plain
+    yield "1", np.ones(shape)
     for name, x in mine[: 1 + len(plain)]:
         for axis in (*range(len(shape)), None):
             total = np.broadcast_to(x.sum(axis, keepdims=True), shape)
-            what = f"sum({name}, axis={axis})" if len(shape) > 1 else f"sum({name})"
+            what = f"sum({name})" if axis is None else f"sum({name}, axis={axis})"
             yield what, total
             yield from ((f"{what} * {n}", total * y) for n, y in plain)
-    yield from plain
-    yield "1", np.ones(shape)
 
 
 def _one_hot(ids, shape, axis: int) -> np.ndarray:

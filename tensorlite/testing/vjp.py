@@ -29,7 +29,7 @@ def check_vjp(value: Callable, vjp: Callable, args: Sequence, **options) -> Repo
     say whether the gradient is right.
 
     >>> print(check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.array([1.0, 2.0])]))
-    The gradient is right, to a relative precision of 2e-05.
+    The gradient is right, to a relative precision of 1e-05.
     All 2 entries of argument 0 are right.
     """
     report = examine_vjp(value, vjp, args, **options)
@@ -63,12 +63,12 @@ def examine_vjp(
 
     There is no tolerance to guess. Differences with many step sizes give an estimate of each
     derivative and its error (differences.py, fits.py), and a gradient is wrong if it is further
-    away than three times this error, plus `rtol` times its size, plus `atol`, which is 1e-14 by
-    default, or less for a function with values below 0.01. In narrower dtypes
-    than float64 the rounding of the gradient itself is allowed for too, and an entry is wrong only
-    if the Taylor remainder says so as well. Where the error of the estimate is more than a tenth of
-    the gradient, the verdict is "cannot tell". Where the function has a kink, every number between
-    the slopes on both sides is right.
+    away than three times this error, plus `rtol` times its size, plus `atol`: by default 1e-14, and
+    less for a function whose values are below 0.01. In narrower dtypes than float64 the rounding of
+    the gradient itself is allowed for too, and in doubt an entry is wrong only if the Taylor
+    remainder says so as well. Where the error of the estimate is more than a tenth of the gradient,
+    the verdict is "cannot tell". Where the function has a kink, every number between the slopes on
+    both sides is right.
 
     With more than 500 entries the derivatives along `directions` random directions, 8 by default,
     are compared instead of every entry; 0 stands for every entry. `reference` is the exact function
@@ -203,11 +203,17 @@ def _in_words(found: Findings) -> list[str]:
 
 
 def _directions_in_words(found: Findings, k: int) -> list[str]:
+    if found.wrong and found.wrong[0].argument is None:
+        return ["It was found along a random direction; no single entry stands out."]
+    if found.counts:  # entries that are not finite, which need no direction
+        return []
     if found.wrong:
         return ["It was found along a random direction, and then by bisection."]
+    words = f"It was compared along {k} random direction{'s' * (k > 1)}, not entry by entry."
+    if found.unknown:
+        return [words]
     chance = chance_of_missing(found.precision, k, 0.01)
     return [
-        f"It was compared along {k} random direction{'s' * (k > 1)}, not entry by entry. A "
-        f"gradient that is wrong by a hundredth of its length would have been missed with a "
-        f"probability of {chance:.0e}."
+        f"{words} A gradient that is wrong by a hundredth of its length would have been missed "
+        f"with a probability of {chance:.0e}."
     ]
