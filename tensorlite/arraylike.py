@@ -57,7 +57,8 @@ class ArrayLike:
     def __array__(self, dtype=None, copy=None):
         if self.requires_grad:
             raise TypeError(
-                "this tensor needs a gradient, which NumPy would lose: call .numpy() or .detach()"
+                "this tensor needs a gradient, which NumPy would lose: call .numpy() or .detach(), "
+                "or tl.stack(list) to make one tensor of a list of tensors"
             )
         return np.array(self.data, dtype=dtype, copy=copy)
 

@@ -20,10 +20,11 @@ def from_dlpack(x) -> Tensor:
     """A tensor over the memory of `x`, an array of another library, on the device where that is.
 
     It is a leaf that needs no gradient; `.requires_grad = True` changes that. While a backward pass
-    is pending, our own writes to the memory are refused, but those of the other library cannot be
-    noticed and would make the gradient wrong: call `.copy()` if it may write. Raises TypeError for
-    an object without DLPack and for numbers that are not real, and what the other library raises if
-    it does not give `x` away, for example because it needs a gradient there.
+    is pending, our own writes to the memory are refused, unless it has gaps. Those of the other
+    library cannot be noticed and would make the gradient wrong: call `.copy()` if it may write.
+
+    Raises TypeError for an object without DLPack and for numbers that are not real, and what the
+    other library raises if it does not give `x` away, such as where it needs a gradient there.
 
     >>> array = np.ones(3, np.float32)
     >>> x = from_dlpack(array)
@@ -40,8 +41,10 @@ def from_dlpack(x) -> Tensor:
         array = cupy.from_dlpack(x)
     else:
         array = np.from_dlpack(x)
-        if array.flags.writeable and array.flags.c_contiguous:
+        order = np.argsort(array.strides)[::-1]
+        dense = array.transpose(order)
+        if dense.flags.writeable and dense.flags.c_contiguous:
             # Through a memoryview, NumPy can make the memory read-only and writeable again.
-            array = np.asarray(memoryview(array))
+            array = np.asarray(memoryview(dense)).transpose(np.argsort(order))
     number_dtype(array.dtype)
     return Tensor(array)

@@ -124,6 +124,7 @@ Tensor.__ifloordiv__ = _in_place("//", operator.ifloordiv)
 Tensor.__imod__ = _in_place("%", operator.imod)
 Tensor.__iand__ = _in_place("&", operator.iand)
 Tensor.__ior__ = _in_place("|", operator.ior)
+Tensor.__ixor__ = _in_place("^", operator.ixor)
 
 
 # =================================================================================================

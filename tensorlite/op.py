@@ -114,7 +114,10 @@ class Op:
                 a = operand(a, self.name, args)
             values.append(a)
             parents.append(parent)
-        call = (self, args, dict(static)) if keep_inputs else None
+        call = None
+        if keep_inputs:
+            kept = [a if isinstance(a, Tensor) else v for a, v in zip(args, values)]
+            call = self, kept, {name: _copied(v) for name, v in static.items()}
         if self.joint:
             static["needs"] = tuple(parent is not None for parent in parents)
         given, stored, result = values, None, NotImplemented
@@ -135,6 +138,11 @@ class Op:
                 result = self.body(*values, **static) if static else self.body(*values)
         except (TypeError, AttributeError):
             _check_devices(values, self.name)
+            for name, value in zip(self.arrays, values):
+                if value is None and self.defaults[name] is inspect.Parameter.empty:
+                    raise TypeError(
+                        f"{self.name}: '{name}' is None; it must be a tensor, an array or a number"
+                    ) from None
             if any(hasattr(v, "dtype") for v in values) or all(v is None for v in values):
                 raise
             static.pop("needs", None)  # all arguments are Python numbers: make them tensors
@@ -302,6 +310,11 @@ def operand(value, name: str, beside: Sequence = ()):
     if value.dtype.kind == "V":
         bfloat16()  # from now on operations look for it
     return value
+
+
+def _copied(value):
+    """A list with copies of its lists, which a user may change; anything else unchanged."""
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _as_float(value):

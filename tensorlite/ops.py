@@ -69,7 +69,11 @@ def power(x, y):
         constant = (y == 0) & ((x == 0) | (x != x))  # 0 ** 0 and NaN ** 0 are 1, with slope 0
         return g * (y * x ** np.where(constant, 0, y - 1))
 
-    return z, vjp_x, lambda g: g * np.where(x > 0, z * np.log(np.where(x > 0, x, 1)), 0)
+    def vjp_y(g):
+        log = np.log(np.where(x > 0, x, 1)).astype(z.dtype)  # of a number, np.where makes a float64
+        return g * np.where(x > 0, z * log, 0)
+
+    return z, vjp_x, vjp_y
 
 
 # =================================================================================================

@@ -213,6 +213,9 @@ def grad(
     (tensor(6.),)
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for x in (output, *inputs):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"gradients are of tensors and with respect to tensors, not {x!r:.80}")
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"input {i} needs no gradient: make it with requires_grad=True")

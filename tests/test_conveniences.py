@@ -37,6 +37,9 @@ def test_masks_in_place():
     x &= [True, True, False]
     x |= tl.tensor([False, True, False])
     assert x.tolist() == [True, True, False]
+    alias = x
+    x ^= [True, False, False]
+    assert alias is x and x.tolist() == [False, True, False]
 
 
 INDICES = [
@@ -276,6 +279,19 @@ def test_complex_numbers_and_objects_are_named():
         leaf().astype(complex)
 
 
+def test_what_is_no_tensor_is_named():
+    x = leaf()
+    for call, message in (
+        (lambda: x * None, "mul: 'y' is None"),
+        (lambda: tl.sin(None), "sin: 'x' is None"),
+        (lambda: tl.grad(2.0, x), "tensors, not 2.0"),
+        (lambda: tl.grad(x.sum(), [1.5]), "tensors, not 1.5"),
+        (lambda: tl.tensor([x, x]), r"tl\.stack\(list\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
 def test_integers_need_no_gradient():
     for make in (
         lambda: tl.tensor([1, 2], requires_grad=True),
@@ -330,6 +346,16 @@ def test_jax_takes_and_gives_memory():
 
 def test_gradients_of_memory_of_another_library():
     torch = pytest.importorskip("torch")
+    for theirs in (torch.ones(3), torch.ones(2, 3).T, torch.ones(4, 2, 3).permute(1, 2, 0)):
+        y = tl.from_dlpack(theirs)
+        y.requires_grad = True
+        z = (y * y).sum()
+        with pytest.raises(ValueError, match="'mul' of a graph"), tl.no_grad():
+            y[0] = 5
+        z.backward()
+        with tl.no_grad():
+            y[0] = 5
+        assert (theirs[0] == 5).all() and y.data.strides[0] == 4 * theirs.stride(0)
     for theirs in (torch.ones(3), torch.ones(6)[::2]):
         w, y = leaf(np.ones(3, np.float32)), tl.from_dlpack(theirs)
         y.requires_grad = True

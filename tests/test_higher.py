@@ -102,6 +102,15 @@ def test_inputs_are_protected_where_they_may_be_used_again():
     x.data[0] = 3
 
 
+def test_lists_may_change_where_they_may_be_used_again():
+    x, index, factors, nested = leaf([1.0, 2.0, 3.0]), [0, 1], [1.0, 10.0, 100.0], ([0, 1],)
+    with tl.higher_order():
+        y = tl.square(x[index]).sum() + (x * factors).sum() + x[nested].sum()
+    index[0] = factors[0] = nested[0][0] = 2
+    (g,) = tl.grad(y, x, create_graph=True)
+    np.testing.assert_array_equal(g.data, [2 + 1 + 1, 4 + 10 + 1, 100])
+
+
 def test_nothing_is_kept_without_higher_order():
     x = leaf(np.ones(4))
     assert tl.exp(x).node.call is None

@@ -50,6 +50,15 @@ def test_values_are_numpys(name, dtype):
             np.testing.assert_allclose(y.data, expected.astype(dtype), tolerance, atol=0)
 
 
+@pytest.mark.parametrize("name", [*TWO, "power", "divide"])
+def test_no_gradient_is_float64_beside_a_number(name):
+    function = getattr(np, name)
+    x = leaf([0.5, 2.0], np.float32)
+    for i, y in enumerate((function(x, 1.5), function(1.5, x))):
+        g = y.node.vjps[i](np.ones(2, np.float32))
+        assert g is None or g.dtype == np.float32
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
 @pytest.mark.parametrize("name", ONE + TWO)
 def test_integers_are_computed_in_32_bits_at_least(name, dtype):

@@ -167,3 +167,9 @@ def test_what_does_not_fit_is_refused():
         for function in (tl.dot, tl.outer, tl.kron):
             with pytest.raises(TypeError):
                 function(bad, x)
+
+
+def test_numbers_of_numpy_beside_numbers():
+    one = np.float32(1.5)
+    for y in (tl.kron(one, 2), tl.append(one, 2), tl.outer(2, one), tl.ldexp(one, 1)):
+        assert y.dtype == np.float32 and y.tolist() in (3.0, [3.0], [1.5, 2.0], [[3.0]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arraylike import array_of
+from ..arraylike import array_of, whole
 from ..op import op
 from ..ops import power, sub, where
 from ..tensor import Tensor
@@ -71,17 +71,14 @@ def fabs(x):
 @op(floats=True)
 def copysign(x, y):
     """The absolute value of x with the sign of y; the gradient for y is 0."""
-    return (
-        np.copysign(x, y),
-        lambda g: g * (np.sign(x) * np.copysign(1.0, y)),
-        lambda g: None,
-    )
+    z = np.copysign(x, y)
+    return z, lambda g: g * (np.sign(x) * np.sign(z)), lambda g: None
 
 
 @op(floats=True)
 def ldexp(x, *, exponent):
     """x times 2 to the power `exponent`, an integer or an array of integers."""
-    exponent = np.asarray(exponent, like=array_of(x))
+    exponent = np.asarray(exponent, like=whole(array_of(x)))
     return np.ldexp(x, exponent), lambda g: np.ldexp(g, exponent)
 
 

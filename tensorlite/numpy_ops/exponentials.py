@@ -45,24 +45,28 @@ def log1p(x):
 @op(floats=True)
 def logaddexp(x, y):
     """log(exp(x) + exp(y)) without overflow; equal infinities share the gradient equally."""
+    z = np.logaddexp(x, y)
+    dtype = z.dtype
     return (
-        np.logaddexp(x, y),
-        lambda g: g * sigmoid.body(_difference(x, y))[0],
-        lambda g: g * sigmoid.body(_difference(y, x))[0],
+        z,
+        lambda g: g * sigmoid.body(_difference(x, y, dtype))[0],
+        lambda g: g * sigmoid.body(_difference(y, x, dtype))[0],
     )
 
 
 @op(floats=True)
 def logaddexp2(x, y):
     """log2(2**x + 2**y) without overflow; equal infinities share the gradient equally."""
+    z = np.logaddexp2(x, y)
+    dtype = z.dtype
     return (
-        np.logaddexp2(x, y),
-        lambda g: g * sigmoid.body(_difference(x, y) * LN2)[0],
-        lambda g: g * sigmoid.body(_difference(y, x) * LN2)[0],
+        z,
+        lambda g: g * sigmoid.body(_difference(x, y, dtype) * LN2)[0],
+        lambda g: g * sigmoid.body(_difference(y, x, dtype) * LN2)[0],
     )
 
 
-def _difference(x, y):
+def _difference(x, y, dtype):
     """x - y, and 0 where both are the same infinity."""
     same = (x == y) & np.isinf(x)
-    return np.where(same, 0, x) - np.where(same, 0, y)
+    return (np.where(same, 0, x) - np.where(same, 0, y)).astype(dtype)

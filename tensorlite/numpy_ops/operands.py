@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arraylike import array_of, is_float, is_half
+from ..arraylike import array_of, is_float, is_half, whole
 from ..op import operand
 from ..ops import astype
 from ..tensor import Tensor, tensor
@@ -22,7 +22,7 @@ def as_tensors(name: str, *values) -> list[Tensor]:
     can hold it.
     """
     values = [v if isinstance(v, Tensor) else operand(v, name, values) for v in values]
-    arrays = [array_of(v) for v in values if hasattr(v, "dtype")]
+    arrays = [whole(array_of(v)) for v in values if hasattr(v, "dtype")]
     for i, v in enumerate(values):
         if arrays and not hasattr(v, "dtype"):
             common = np.result_type(*(a.dtype for a in arrays))
