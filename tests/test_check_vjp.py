@@ -342,6 +342,34 @@ def test_values_that_are_not_finite_are_named():
     assert "1 of the 3 entries of the value is not finite, the first of them (1,)." in report.notes
 
 
+def test_an_infinite_slope_is_not_called_wrong():
+    for f, slope in ((np.sqrt, lambda x: 0.5 / np.sqrt(x)), (lambda x: 1 / x, lambda x: -1 / x**2)):
+        with np.errstate(all="ignore"):
+            vjp = lambda g, x, slope=slope: g * slope(x)  # noqa: E731
+            assert examine_vjp(f, vjp, [np.array([0.0, 1.0])]).verdict == "cannot tell"
+
+
+def test_a_large_number_beside_a_short_period():
+    x = np.array([1.1e10, -2.3e10])
+    assert check_vjp(np.sin, lambda g, x: g * np.cos(x), [x]).ok
+    assert examine_vjp(np.sin, lambda g, x: -g * np.cos(x), [x]).verdict == "wrong"
+
+
+def test_a_jump_nearby_in_low_precision_is_not_called_wrong():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = np.array([0.02, 0.98, 1.02, 1.95]).astype(bfloat16)
+    assert examine_vjp(np.floor, lambda g, x: 0 * g, [x]).verdict != "wrong"
+
+
+def test_a_function_faster_than_its_numbers_is_not_called_wrong():
+    def value(x):
+        return np.sin(1e4 * x.astype(np.float32)).astype(np.float16)
+
+    x = np.linspace(-1, 1, 5).astype(np.float16)
+    vjp = lambda g, x: (g * 1e4 * np.cos(1e4 * x.astype(np.float32))).astype(x.dtype)  # noqa: E731
+    assert examine_vjp(value, vjp, [x]).verdict == "cannot tell"
+
+
 def test_empty_arguments():
     report = check_vjp(lambda x: x * 2, lambda g, x: g * 2, [np.ones((0, 3))])
     assert report.ok and "Argument 0 has no entries." in str(report)

@@ -141,3 +141,12 @@ def test_the_stated_probability_bounds_the_drawn_one():
     for t in (0.05, 0.2, 0.4):
         missed = np.mean(np.all(np.abs(v @ e) < t, axis=1))
         assert missed <= 1.1 * chance_of_missing(t, 2, np.linalg.norm(e))
+
+
+def test_kinks_everywhere_in_low_precision():
+    """The slope along a direction is that of a mean over many kinks; entries decide."""
+    relu = lambda x: np.maximum(x, 0)  # noqa: E731
+    x = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float16)
+    assert examine_vjp(relu, lambda g, x: g * (x > 0), [x]).verdict != "wrong"
+    leaky = lambda g, x: g * np.where(x > 0, 1, 0.2).astype(x.dtype)  # noqa: E731
+    assert examine_vjp(relu, leaky, [x]).verdict == "wrong"

@@ -13,6 +13,7 @@ from .probe import Line
 from .report import Estimate
 
 DENSE = 24  # further steps on each side, in the range that shows most
+TURNS = 0.1  # of the values: a polynomial that leaves more over does not follow the function
 
 
 @np.errstate(all="ignore")
@@ -115,11 +116,14 @@ def _fit(u, s, noise, side: str) -> tuple[float, float]:
         row = inverse[1, :m]
         left_over = s - q[:, :m] @ part[:m]
         sigma = float(np.sqrt(np.sum(left_over**2) / (n_points - m)))
+        # More than rounding is left over where the function turns faster than the points follow.
+        unseen = sigma > max(TURNS * np.ptp(s), 32 * unit)
         # Rounding errors of neighbours are often alike, and then their average is not as small.
         alike = np.vdot(left_over[1:], left_over[:-1]) / (np.vdot(left_over, left_over) or 1.0)
         alike = min(max(alike, 0.0), 0.9)
         sigma = max(sigma * np.sqrt((1 + alike) / (1 - alike)), 0.3 * unit)
-        fits.append((row @ part[:m], 2 * sigma * float(np.linalg.norm(row)) + flat + unit / 2))
+        error = 2 * sigma * float(np.linalg.norm(row)) + flat + unit / 2
+        fits.append((row @ part[:m], np.inf if unseen else error))
     best = np.nan, np.inf
     for (slope, error), (finer, _) in zip(fits, fits[1:]):
         error += abs(finer - slope)

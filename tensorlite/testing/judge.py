@@ -96,7 +96,7 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
         worst = found.wrong[0]
         line = probe.entry(worst.argument, worst.index)
         slope = remainder_slope(line, worst.got) if np.isfinite(worst.got) else None
-        found.slope = slope if slope is not None and slope < QUARTERS else None
+        found.slope = slope if slope is not None and JUMP < slope < QUARTERS else None
     return found
 
 
@@ -116,14 +116,14 @@ def allowed_for(tolerance: Tolerance, got: float, expected: Estimate) -> float:
 
 def is_in_doubt(line: Line, got: float, expected: Estimate, allowed: float) -> bool:
     """Whether a gradient of low precision is just beyond what is allowed, and the Taylor remainder
-    speaks against a mistake.
+    does not speak for a mistake.
     """
     if max(line.eps, line.eps_steps) < LOW:
         return False
     if not expected.low - 1.5 * allowed <= got <= expected.high + 1.5 * allowed:
         return False
     slope = remainder_slope(line, got)
-    return slope is not None and slope > QUARTERS
+    return slope is not None and not JUMP < slope < QUARTERS
 
 
 def says_nothing(got: float, expected: Estimate) -> bool:
@@ -196,10 +196,7 @@ def _examine(probe, i, index, got, tolerance, largest, found: Findings) -> None:
         if error > TELLING * size and abs(got) > tolerance.absolute:
             found.unknown.append(entry)
         return
-    if says_nothing(got, expected):
-        found.unknown.append(entry)
-        return
-    if is_in_doubt(line, got, expected, allowed):
+    if says_nothing(got, expected) or is_in_doubt(line, got, expected, allowed):
         found.unknown.append(entry)
         return
     found.wrong.append(entry)

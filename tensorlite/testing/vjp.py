@@ -97,6 +97,8 @@ def examine_vjp(
     if wrong := list(malformed(given, args)):
         return Report("wrong", notes=wrong)
     conduct = complaints(value, vjp, args, g)
+    if y.size and not np.isfinite(y.astype(np.float64)).any():
+        return Report("cannot tell", complaints=conduct, notes=_not_finite(y))
     got = {i: np.zeros(x.shape, x.dtype) if given[i] is None else np.asarray(given[i])
            for i, x in points.items()}  # fmt: skip
     rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
