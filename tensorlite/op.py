@@ -294,8 +294,8 @@ def op(
 def operand(value, name: str, beside: Sequence = ()):
     """What the body is given for `value`, an operand that is not a tensor.
 
-    `beside` has all operands of the call, beside which a list is on their device. Raises TypeError unless `value` is a number, an array or
-    a list of numbers.
+    `beside` has all operands of the call: a list beside a tensor on a GPU is put there too. Raises
+    TypeError unless `value` is a number, an array or a list of numbers.
     """
     if isinstance(value, float):
         return float(value)  # np.float64 is a float too, but would turn float32 into float64
