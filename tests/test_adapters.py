@@ -119,6 +119,14 @@ def test_torch_with_a_number_as_value(torch):
     assert check_vjp(*of_torch(lambda x, y: (x * y).sum()), [X, np.array(2.0)]).ok
 
 
+def test_a_class_of_torch_in_place_of_its_function(torch):
+    class Mine(torch.autograd.Function):
+        pass
+
+    with pytest.raises(TypeError, match=r"Mine is a class.*of_torch\(Mine.apply\)"):
+        of_torch(Mine)
+
+
 def test_torch_with_several_values(torch):
     value, _ = of_torch(lambda x: (x, x))
     with pytest.raises(TypeError, match="gives one tensor"):

@@ -3,6 +3,8 @@
 Functions without fault get no complaint, in any precision and at any scale.
 """
 
+import re
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,18 @@ def test_gradients_that_depend_on_which_are_needed():
     )
     right = lambda g, x, w, needs=(True, True): product_vjp(g, x, w)  # noqa: E731
     assert complaints(np.matmul, right, [X, W], G) == []
+
+
+def test_two_numbers_that_differ_are_shown_to_differ():
+    def value(x):
+        x += 1  # this is undone, except for rounding errors
+        x -= 1
+        return x * x
+
+    words = complaints(value, lambda g, x: 2 * g * x, [np.array([0.1])], np.ones(1))[0]
+    assert "was 0.1000" in words and "before the call and 0.1000" in words
+    before, after = re.search(r"was (\S+) before the call and (\S+) after", words).groups()
+    assert before != after
 
 
 @pytest.mark.parametrize("vjp, words", [

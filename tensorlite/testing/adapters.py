@@ -51,9 +51,13 @@ def of_tensors(f: Callable, device: str | None = None) -> tuple[Callable, Callab
 def of_torch(f: Callable, device: str = "cpu") -> tuple[Callable, Callable]:
     """(value, vjp) of a function of PyTorch's tensors, such as `apply` of an autograd.Function.
 
-    Its value is one tensor. An argument that the value does not depend on gets zeros.
+    Its value is one tensor. An argument that the value does not depend on gets zeros. Raises
+    TypeError if `f` is an autograd.Function itself.
     """
     import torch
+
+    if isinstance(f, type) and issubclass(f, torch.autograd.Function):
+        raise TypeError(f"{f.__name__} is a class: give its function, of_torch({f.__name__}.apply)")
 
     def tensor(x):
         if not isinstance(x, np.ndarray):

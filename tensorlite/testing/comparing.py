@@ -47,8 +47,19 @@ def differ(
             if noise and distance.max() <= allowed + noise(i):
                 continue
             at = np.unravel_index(np.argmax(distance), distance.shape)
-            return f"{name} at {tuple(map(int, at))} is {a[at]:.10g} instead of {b[at]:.10g}"
+            found, expected = distinct(a[at], b[at])
+            return f"{name} at {tuple(map(int, at))} is {found} instead of {expected}"
     return ""
+
+
+def distinct(a: float, b: float) -> tuple[str, str]:
+    """Two numbers in words, with all digits where fewer would show no difference.
+
+    >>> distinct(1.0, 2.0), distinct(1.0, 1.0 + 2**-50)
+    (('1', '2'), ('1', '1.0000000000000009'))
+    """
+    digits = 10 if f"{a:.10g}" != f"{b:.10g}" else 17
+    return f"{a:.{digits}g}", f"{b:.{digits}g}"
 
 
 def minus(a: list, b: list) -> list:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .comparing import copies, is_real, largest, unit, wide
+from .comparing import copies, distinct, is_real, largest, unit, wide
 
 
 class Subject:
@@ -49,10 +49,11 @@ class Subject:
             changed = np.argwhere((new != old) & ((new == new) | (old == old)))  # not NaN to NaN
             if len(changed):
                 at = tuple(map(int, changed[0]))
+                was, now = distinct(old[at], new[at])
                 self.writes.setdefault(
                     (what, name),
-                    f"The {what} writes into {name}: entry {at} was {old[at]:.6g} before the call "
-                    f"and {new[at]:.6g} after it. Copy it first.",
+                    f"The {what} writes into {name}: entry {at} was {was} before the call "
+                    f"and {now} after it. Copy it first.",
                 )
         return result
 
