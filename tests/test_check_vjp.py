@@ -292,6 +292,7 @@ def test_arguments_that_need_no_gradient():
         ([np.ones(2, complex)], TypeError, "argument 0 is of dtype complex128"),
         ([np.array([1, None])], TypeError, "argument 0 is of dtype object"),
         ([np.arange(3)], ValueError, "no argument is of floating point"),
+        (np.ones(3), TypeError, r"args is a list .* \[x\] for one, not an object of type ndarray"),
     ],
 )
 def test_arguments_that_cannot_be_checked(args, error, words):
@@ -304,9 +305,41 @@ def test_values_that_cannot_be_checked():
     with pytest.raises(TypeError, match="the value is of dtype int64"):
         check_vjp(lambda x: x.astype(int), lambda g, x: g, [x])
     with pytest.raises(TypeError, match="the value is of dtype object"):
-        check_vjp(lambda x: None, lambda g, x: g, [x])
+        check_vjp(lambda x: np.array([None]), lambda g, x: g, [x])
+    for result in (None, (x, x), [1.0, 2.0], {"x": x}):
+        with pytest.raises(TypeError, match=f"type {type(result).__name__};.* one array"):
+            check_vjp(lambda x, result=result: result, lambda g, x: g, [x])
+    with pytest.raises(ValueError, match="g has entries that are infinite or NaN"):
+        check_vjp(np.sin, lambda g, x: g * np.cos(x), [x], g=np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match=r"g has the shape \(3,\); the value has \(2,\)"):
         check_vjp(np.sin, lambda g, x: g * np.cos(x), [x], g=np.ones(3))
+
+
+@pytest.mark.parametrize("option", ["rtol", "atol", "directions"])
+def test_negative_options_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option} is at least 0, not -1"):
+        check_vjp(np.sin, lambda g, x: g * np.cos(x), [np.ones(2)], **{option: -1})
+
+
+def test_a_layer_that_is_left_in_another_state_is_right_with_a_complaint():
+    kept = []
+
+    def value(x):
+        kept[:] = [x]
+        return x * x
+
+    report = examine_vjp(value, lambda g, x: 2 * g * kept[0], [np.array([1.0, 2.0])])
+    assert report.verdict == "right" and "left behind" in report.complaints[0]
+
+
+def test_values_that_are_not_finite_are_named():
+    x = np.array([1.0, -1.0, 2.0])
+    with np.errstate(all="ignore"):
+        report = examine_vjp(lambda x: np.log(x).sum(), lambda g, x: g / x, [x])
+    assert report.verdict == "cannot tell" and "The value is not finite." in report.notes
+    with np.errstate(all="ignore"):
+        report = examine_vjp(np.log, lambda g, x: g / x, [x])
+    assert "1 of the 3 entries of the value is not finite, the first of them (1,)." in report.notes
 
 
 def test_empty_arguments():
@@ -321,7 +354,8 @@ def test_gradients_of_another_number_or_shape():
     assert report.mistake.kind == "sum over a broadcast axis left out"
     assert "has the shape (2, 3), its argument (3,)" in str(report)
     report = examine_vjp(lambda x, y: x * y, lambda g, x, y: g * y, [x, y])
-    assert "gives 1 gradients for 2 arguments" in str(report)
+    words = "The vjp returns 1 gradient, but there are 2 arguments."
+    assert str(report) == f"The gradient is wrong.\n{words}"
 
 
 def test_a_random_function_is_not_judged():

@@ -18,6 +18,7 @@ from ..arraylike import is_float
 from ..device import place
 from ..modes import no_grad
 from ..tensor import Tensor, grad
+from .subject import not_one
 
 
 def of_tensors(f: Callable, device: str | None = None) -> tuple[Callable, Callable]:
@@ -161,10 +162,7 @@ def _to_gpu(x: np.ndarray):
 
 def _one(what: str, kind: type, value):
     if not isinstance(value, kind):
-        raise TypeError(
-            f"the function gives an object of type {type(value).__name__}; a gradient can be "
-            f"checked for a function that gives one {what}: wrap it in a function that does"
-        )
+        raise not_one(what, value)
     return value
 
 

@@ -68,7 +68,8 @@ def by_extrapolation(line: Line) -> Estimate:
     The step sizes go from some units in the last place of the starting point up to its size. If
     the function is defined on one side only, the slope on that side is returned.
     """
-    least = max(1e-10, line.eps) * line.unit if line.start else max(1e-12, line.eps)
+    # Beside a large number, smaller steps than 1e-10 of it: functions need not change with its size.
+    least = max(1e-10 * min(line.unit, 1.0), 16 * line.eps * line.unit) if line.start else 1e-12
     n = int(np.log(0.3 * line.size / least) / np.log(RATIO))
     steps = least * RATIO ** np.arange(n)
     left, right, central = [], [], []

@@ -9,6 +9,30 @@ import numpy as np
 from .comparing import copies, distinct, is_real, largest, unit, wide
 
 
+def as_arguments(args: Sequence) -> list[np.ndarray]:
+    """The arguments of a function as arrays. Raises TypeError for an array in place of a list."""
+    if hasattr(args, "dtype") or not isinstance(args, Sequence):
+        raise TypeError(
+            "args is a list with one entry for each argument, [x] for one, not an object of type "
+            f"{type(args).__name__}"
+        )
+    return [np.asarray(x) for x in args]
+
+
+def not_one(what: str, value) -> TypeError:
+    """The exception for a function that gives something else than one array or tensor."""
+    return TypeError(
+        f"the function gives an object of type {type(value).__name__}; a gradient can be "
+        f"checked for a function that gives one {what}: wrap it in a function that does"
+    )
+
+
+def gradients_of(result) -> list:
+    """What a vjp returns, in a list, with arrays in place of floats."""
+    gradients = result if isinstance(result, (tuple, list)) else [result]
+    return [np.asarray(x) if isinstance(x, float) else x for x in gradients]
+
+
 class Subject:
     """A function and its vjp; each call is given copies of the arrays, and is watched."""
 
@@ -30,13 +54,12 @@ class Subject:
         return [np.asarray(self._call("value", args, [f"argument {i}" for i in range(len(args))]))]
 
     def vjp(self, g=None, args: Sequence | None = None, **needs) -> list:
-        """The gradients as they are returned, in a list, but arrays in the place of floats."""
+        """The gradients as they are returned, in a list."""
         args = copies(self.args) if args is None else args
         g = np.array(self.g) if g is None else g
         names = ["g", *(f"argument {i}" for i in range(len(args)))]
         result = self._call("vjp", [g, *args], names, **needs)
-        gradients = result if isinstance(result, (tuple, list)) else [result]
-        return [np.asarray(x) if isinstance(x, float) else x for x in gradients]
+        return gradients_of(result)
 
     def _call(self, what: str, arrays: list, names: list, **needs):
         """Call one of the functions, and write down which of `arrays` it changes."""

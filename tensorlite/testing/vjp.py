@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..arraylike import is_float
-from .conduct import complaints, wider
+from .comparing import copies
+from .conduct import complaints, malformed, wider
 from .differences import LOW
 from .directions import chance_of_missing, judge_along
 from .judge import Findings, Tolerance, judge
@@ -16,6 +17,7 @@ from .mistakes import likely_mistake
 from .probe import Probe, precision
 from .reference import judge_by_reference
 from .report import CannotTell, Report, WrongGradient
+from .subject import as_arguments, gradients_of, not_one
 
 MANY = 500  # entries; more are judged along random directions
 DIRECTIONS = 8
@@ -75,22 +77,26 @@ def examine_vjp(
     of one mpmath number for each argument, if the function is elementwise: it is then compared with
     instead of differences, and errors are counted in units in the last place.
 
-    Raises TypeError for complex arguments or values and for those that are not numbers, and
-    ValueError if there is nothing to check or `g` has another shape than the value.
+    Raises TypeError for complex arguments or values and for those that are not numbers, and where
+    the value is not one array. Raises ValueError if there is nothing to check, if `g` is not finite
+    or has another shape than the value, and for negative tolerances.
     """
-    args = [np.asarray(x) for x in args]
+    _check_options(rtol=rtol, atol=atol, directions=directions)
+    args = as_arguments(args)
     points = {i: x for i, x in enumerate(args) if _is_checked(x, f"argument {i}")}
     if not points:
-        raise ValueError("no argument is of floating point: there is no gradient to check")
-    y = np.asarray(value(*_copies(args)))
+        raise ValueError("no argument is of floating point, such as 2.0: there is no gradient")
+    y = value(*copies(args))
+    if not hasattr(y, "dtype") and not isinstance(y, (int, float, complex)):
+        raise not_one("array", y)
+    y = np.asarray(y)
     if not _is_checked(y, "the value"):
         raise TypeError(f"the value is of dtype {y.dtype}, so it has no gradient; return floats")
     g = _start(g, y, seed)
-    conduct = complaints(value, vjp, _copies(args), g.copy())
-    given = vjp(g.copy(), *_copies(args))
-    given = list(given) if isinstance(given, (tuple, list)) else [given]
-    if problem := _malformed(given, args):
-        return Report("wrong", complaints=conduct, notes=[problem])
+    given = gradients_of(vjp(g.copy(), *copies(args)))
+    if wrong := list(malformed(given, args)):
+        return Report("wrong", notes=wrong)
+    conduct = complaints(value, vjp, args, g)
     got = {i: np.zeros(x.shape, x.dtype) if given[i] is None else np.asarray(given[i])
            for i, x in points.items()}  # fmt: skip
     rounding = max(precision(x.dtype) for x in [y, *points.values(), *got.values()])
@@ -131,6 +137,8 @@ def examine_vjp(
             g=g, args=args, value=y,
         )  # fmt: skip
     verdict = "wrong" if found.wrong or misshapen else "cannot tell" if found.unknown else "right"
+    if verdict != "right":
+        notes += _not_finite(y)
     return Report(
         verdict, found.wrong or found.unknown, conduct, mistake, notes + _in_words(found),
         found.counts, found.precision,
@@ -148,8 +156,10 @@ def _probe(value: Callable, args: list, points: dict, y, g, floor: float) -> Pro
     return Probe(in_float64, points, weight, y.astype(np.float64), precision(y.dtype), call, floor)
 
 
-def _copies(args: Sequence) -> list[np.ndarray]:
-    return [np.array(x) for x in args]
+def _check_options(**options) -> None:
+    for name, x in options.items():
+        if x is not None and not x >= 0:
+            raise ValueError(f"{name} is at least 0, not {x}")
 
 
 def _is_checked(x: np.ndarray, name: str) -> bool:
@@ -172,18 +182,20 @@ def _start(g, y: np.ndarray, seed: int) -> np.ndarray:
     g = np.asarray(g)
     if g.shape != y.shape:
         raise ValueError(f"g has the shape {g.shape}; the value has {y.shape}, and g must have too")
+    if not np.isfinite(g.astype(np.float64)).all():
+        raise ValueError("g has entries that are infinite or NaN; give finite numbers")
     return g.astype(y.dtype)
 
 
-def _malformed(given: list, args: list) -> str | None:
-    """What is wrong with the results of a vjp that cannot be compared, in words."""
-    if len(given) != len(args):
-        return f"The vjp gives {len(given)} gradients for {len(args)} arguments."
-    for i, x in enumerate(given):
-        if x is not None and is_float(args[i].dtype) and not is_float(np.asarray(x).dtype):
-            dtype = np.asarray(x).dtype
-            return f"The gradient for argument {i} is of dtype {dtype}, not of floating point."
-    return None
+def _not_finite(y: np.ndarray) -> list[str]:
+    """A note on values that are NaN or infinite, which is why nothing can be told."""
+    bad = np.argwhere(~np.isfinite(y.astype(np.float64)))
+    if not len(bad):
+        return []
+    if y.size == 1:
+        return ["The value is not finite."]
+    entries = f"{len(bad)} of the {y.size} entries of the value {'is' if len(bad) == 1 else 'are'}"
+    return [f"{entries} not finite, the first of them {tuple(map(int, bad[0]))}."]
 
 
 def _in_words(found: Findings) -> list[str]:
