@@ -1,7 +1,9 @@
 """Planted bugs and right gradients, judged by three gradient checkers side by side.
 
-    python benchmarks/gradient_checkers.py [--quick] [--float32] [--json FILE] [--only GROUP ...]
-                                           [--show]                needs PyTorch, JAX and ml_dtypes
+    python benchmarks/gradient_checkers.py [--quick] [--float32] [--held_out] [--json FILE]
+                                           [--only GROUP ...] [--checkers NAME ...] [--show]
+
+It needs PyTorch, JAX and ml_dtypes.
 
 200 bugs of ten kinds are planted in functions written in plain NumPy, as torch.autograd.Function
 and as jax.custom_vjp, and 2,000 right gradients are drawn: at kinks, at scales from 1e-12 to 1e12,

@@ -17,6 +17,7 @@ from types import MethodType
 import numpy as np
 
 from .arraylike import BFLOAT16, bfloat16, is_array, is_float, is_half, on_gpu, type_name
+from .device import place
 from .graph import Node
 from .modes import check_finite, mode
 from .tensor import OPS, Tensor, tensor
@@ -293,8 +294,8 @@ def op(
 def operand(value, name: str, beside: Sequence = ()):
     """What the body is given for `value`, an operand that is not a tensor.
 
-    `beside` has all operands of the call. Raises TypeError unless `value` is a number, an array or
-    a list of numbers.
+    `beside` has all operands of the call: a list beside a tensor on a GPU is put there too. Raises
+    TypeError unless `value` is a number, an array or a list of numbers.
     """
     if isinstance(value, float):
         return float(value)  # np.float64 is a float too, but would turn float32 into float64
@@ -304,6 +305,8 @@ def operand(value, name: str, beside: Sequence = ()):
         value = np.asarray(value)
         if value.dtype == np.float64 and not _has("d", filter(is_array, beside)):
             value = value.astype(np.float32)
+        if any(isinstance(b, Tensor) and b.device == "cuda" for b in beside):
+            value = place(value, "cuda")
     if not is_array(value) or (value.dtype.kind not in "biuf" and not is_float(value.dtype)):
         kind = value.dtype if is_array(value) else type_name(value)
         raise TypeError(f"{name} takes tensors, arrays and real numbers, not {kind}")

@@ -146,6 +146,9 @@ def test_assignments_on_the_strict_device(monkeypatch):
     x[tl.tensor([1], device="cuda")] = x[0]
     np.testing.assert_array_equal(x.numpy(), [[2.5, 5, 12]] * 2)
     assert x.copy().tolist() == x.numpy().tolist() and x.flatten().shape == (6,)
+    row = [1, 2, 3]
+    for y in (x + row, np.add(row, x), x @ row, np.concatenate([x, [row]]), np.polyval(row, x)):
+        assert y.device == "cuda"
     assert (x > 2).all() and x.argmax(axis=1).tolist() == [2, 2]
     with pytest.raises(TypeError, match="the tensor needs a gradient"):
         w += 1

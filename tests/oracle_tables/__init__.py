@@ -1,0 +1,3 @@
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is what these tables compare with")
