@@ -108,6 +108,11 @@ def test_the_message_names_argument_and_index():
 
 def test_nan_is_no_gradient():
     with pytest.raises(AssertionError), np.errstate(all="ignore"):
+        check_grads(lambda x: tl.sqrt((x * x).sum()), [np.zeros(2)])
+
+
+def test_an_infinite_slope_cannot_be_told():
+    with pytest.warns(CannotTell), np.errstate(all="ignore"):
         check_grads(lambda x: tl.sqrt(x), [np.array([0.0])])
 
 

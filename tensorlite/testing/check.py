@@ -215,7 +215,11 @@ def _compare(
     else:
         found = judge(probe, gradients, tolerance)
     if not found.wrong:
-        blind = [entry for entry in found.unknown if not np.isfinite(entry.expected.error)]
+        blind = [
+            entry
+            for entry in found.unknown
+            if not np.isfinite([entry.got, entry.expected.error]).all()
+        ]
         report = Report("cannot tell" if blind else "right", blind, precision=found.precision)
         if blind:
             warnings.warn(CannotTell(f"{prefix}{blind[0]}"), stacklevel=4)
