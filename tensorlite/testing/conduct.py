@@ -9,7 +9,6 @@ way that must change nothing, and is reported as what it is.
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -27,7 +26,7 @@ from .comparing import (
     wide,
 )
 from .subject import Subject
-from .ways import FACTORS, NAMES, arranged
+from .ways import FACTORS, NAMES, arranged, subsets
 
 
 @np.errstate(all="ignore")
@@ -225,9 +224,7 @@ def _unneeded(subject: Subject) -> Iterator[str]:
     except (TypeError, ValueError):  # a function that is written in C does not say
         return
     useful = [i for i, a in enumerate(subject.kept) if a is not None]
-    n = len(useful)
-    sizes = () if not takes_needs else range(1, n) if n <= 4 else (1, n - 1)
-    for which in itertools.chain(*(itertools.combinations(useful, size) for size in sizes)):
+    for which in subsets(useful) if takes_needs else ():
         needs = tuple(i in which for i in range(len(subject.args)))
         expected = [a if i in which else None for i, a in enumerate(subject.kept)]
         words = _outcome(lambda needs=needs: subject.vjp(needs=needs), expected, subject.noise)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arraylike import is_float
+from .probe import precision
+
 
 class Guess(NamedTuple):
     """A kind of mistake, and words that go on from "the gradient is"."""
@@ -212,11 +215,7 @@ def _float64(x) -> np.ndarray | None:
 def _eps(x) -> float:
     """The distance from 1 to the next number of the array's dtype, bfloat16 included."""
     dtype = np.asarray(x).dtype
-    if dtype.kind == "f":
-        return float(np.finfo(dtype).eps)
-    if dtype.name == "bfloat16":
-        return 2.0**-7
-    return float(np.finfo(np.float64).eps)
+    return precision(dtype if is_float(dtype) else np.dtype(np.float64))
 
 
 def _spread(has, axis: int, like) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,10 +49,16 @@ def ways_of(points: dict) -> Iterator[Way]:
         if strides not in seen:
             seen.add(strides)
             yield from (way, way._replace(g_order=laid[everything[0]]))
-    n = len(points)
+    yield from (Way(needs, given, "C") for needs in subsets(everything))
+
+
+def subsets(items: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Some of `items`, but neither none nor all: every choice of up to four, otherwise each one
+    alone and all but one.
+    """
+    n = len(items)
     sizes = range(1, n) if n <= 4 else (1, n - 1)
-    for needs in itertools.chain(*(itertools.combinations(points, size) for size in sizes)):
-        yield Way(needs, given, "C")
+    return itertools.chain(*(itertools.combinations(items, size) for size in sizes))
 
 
 def arranged(values: np.ndarray, order: str) -> np.ndarray:
