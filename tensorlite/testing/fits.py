@@ -96,8 +96,8 @@ def _best(samples: list, ranges, rounding: float, side: str) -> tuple[float, flo
 def _fit(u, s, noise, side: str) -> tuple[float, float]:
     """The slope at 0 of the best polynomial through (u, s), with ascending u, and its error.
 
-    The error is two standard deviations, as what is left over shows them, plus the difference to
-    a polynomial of higher degree.
+    The error is that of 95 in 100 fits, as what is left over shows it, plus the difference to a
+    polynomial of higher degree.
     """
     degrees = (1, 3, 5, 7) if side == "both" else (1, 2, 3, 4, 5)
     n_points, n_values = 1 + np.count_nonzero(np.diff(u)), len(np.unique(s))
@@ -122,7 +122,9 @@ def _fit(u, s, noise, side: str) -> tuple[float, float]:
         alike = np.vdot(left_over[1:], left_over[:-1]) / (np.vdot(left_over, left_over) or 1.0)
         alike = min(max(alike, 0.0), 0.9)
         sigma = max(sigma * np.sqrt((1 + alike) / (1 - alike)), 0.3 * unit)
-        error = 2 * sigma * float(np.linalg.norm(row)) + flat + unit / 2
+        free = n_points - m
+        sure = 1.96 + 2.4 / free + 4 / free**2  # Student's t: 95 of 100 are nearer than so many
+        error = sure * sigma * float(np.linalg.norm(row)) + flat + unit / 2
         fits.append((row @ part[:m], np.inf if unseen else error))
     best = np.nan, np.inf
     for (slope, error), (finer, _) in zip(fits, fits[1:]):
