@@ -413,3 +413,10 @@ def test_the_printed_page():
         "All 6 entries of argument 1 are wrong.",
         "The likely mistake: the gradient for argument 1 is 2 times what it should be.",
     ]
+
+
+def test_entries_that_are_not_finite_are_not_judged():
+    x = np.array([1.0, np.inf])
+    report = examine_vjp(lambda x: 2 * x, lambda g, x: 2 * g, [x])
+    assert report.verdict == "right"
+    assert "1 entry was not judged, because the argument is not finite there." in report.notes

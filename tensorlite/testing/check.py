@@ -16,6 +16,7 @@ from .judge import Tolerance, judge
 from .mistakes import likely_mistake
 from .probe import Probe, precision
 from .report import CannotTell, Report, WrongGradient, misconduct
+from .subject import check_listed
 from .supervise import nodes_of, supervised
 from .ways import FACTORS, Way, arranged, ways_of
 
@@ -56,7 +57,8 @@ def check_grads(
     Raises WrongGradient, an AssertionError, that names the argument and the index of a wrong entry,
     what the mistake looks like, or the operation whose vjp breaks a rule, or that says that `fn`
     returns no tensor, is random or changes its arguments. Warns CannotTell where the values show
-    nothing at any step size. Raises ValueError if there is nothing to check or `order` is below 1.
+    nothing at any step size. Raises ValueError if there is nothing to check or `order` is below 1,
+    and TypeError for an array in place of the list of arguments.
 
     >>> check_grads(lambda x: x * x, [np.array([1.0, 2.0])])
     """
@@ -64,9 +66,11 @@ def check_grads(
         raise ValueError(f"order is at least 1, not {order}")
     if directions is not None and directions < 1:
         raise ValueError(f"directions is at least 1, or None for every entry, not {directions}")
+    check_listed(args)
     points = {i: x for i, a in enumerate(args) if (x := _float64(a)) is not None}
     if not points:
-        raise ValueError("no argument is a floating-point array or tensor")
+        given = ", ".join(str(getattr(a, "dtype", type(a).__name__)) for a in args)
+        raise ValueError(f"no argument is a floating-point array or tensor; given are: {given}")
     for derivative in range(order):
         # Only the first derivatives are checked in all ways; higher ones use the same operations.
         plain = derivative > 0 or directions

@@ -61,6 +61,7 @@ class Findings:
     precision: float = 0.0
     slope: float | None = None
     n_kinks: int = 0
+    n_skipped: int = 0
 
 
 def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) -> Findings:
@@ -79,7 +80,8 @@ def judge(probe: Probe, gradients: dict[int, np.ndarray], tolerance: Tolerance) 
         found.error[i] = np.full(gradient.shape, np.inf)
         for index in np.ndindex(gradient.shape):
             if not np.isfinite(float(probe.points[i][index])):
-                continue  # there are no points near infinity to take differences from
+                found.n_skipped += 1  # there are no points near infinity for differences
+                continue
             got = float(gradient[index])
             slope, allowed = _quick(probe, i, index, got, tolerance)
             if not np.isfinite(allowed):

@@ -9,14 +9,13 @@ import numpy as np
 from .comparing import copies, distinct, is_real, largest, unit, wide
 
 
-def as_arguments(args: Sequence) -> list[np.ndarray]:
-    """The arguments of a function as arrays. Raises TypeError for an array in place of a list."""
+def check_listed(args: Sequence) -> None:
+    """Raise TypeError for an array in place of a list of arguments."""
     if hasattr(args, "dtype") or not isinstance(args, Sequence):
         raise TypeError(
             "args is a list with one entry for each argument, [x] for one, not an object of type "
             f"{type(args).__name__}"
         )
-    return [np.asarray(x) for x in args]
 
 
 def not_one(what: str, value) -> TypeError:

@@ -17,7 +17,7 @@ from .mistakes import likely_mistake
 from .probe import Probe, precision
 from .reference import judge_by_reference
 from .report import CannotTell, Report, WrongGradient
-from .subject import as_arguments, gradients_of, not_one
+from .subject import check_listed, gradients_of, not_one
 
 MANY = 500  # entries; more are judged along random directions
 DIRECTIONS = 8
@@ -82,7 +82,8 @@ def examine_vjp(
     or has another shape than the value, and for negative tolerances.
     """
     _check_options(rtol=rtol, atol=atol, directions=directions)
-    args = as_arguments(args)
+    check_listed(args)
+    args = [np.asarray(x) for x in args]
     points = {i: x for i, x in enumerate(args) if _is_checked(x, f"argument {i}")}
     if not points:
         raise ValueError("no argument is of floating point, such as 2.0: there is no gradient")
@@ -207,6 +208,11 @@ def _in_words(found: Findings) -> list[str]:
         notes.append(
             f"{'One entry is' if one else f'{found.n_kinks} entries are'} at a kink, where every "
             "number between the slopes on both sides is right."
+        )
+    if n := found.n_skipped:
+        notes.append(
+            f"{n} {'entry was' if n == 1 else 'entries were'} not judged, because the argument is "
+            "not finite there."
         )
     if found.slope is not None:
         notes.append(
