@@ -17,7 +17,7 @@ from tensorlite.device import RowRandom
 from tensorlite.parallel import ALONE, Replicated, Team
 
 from ..evaluate import AT_A_TIME
-from .optimizer import learning_rate
+from .optimizer import learning_rate, set_learning_rates
 from .progress import Progress
 from .run import Run
 from .settings import RunSettings
@@ -41,8 +41,7 @@ def train_step(
     if not examples.whole:
         return None
     loss, norm = gradients(model, optimizer, task, examples, settings, step, team)
-    for group in optimizer.groups:
-        group["lr"] = learning_rate(settings, step)
+    set_learning_rates(optimizer, settings, step)
     optimizer.step()
     optimizer.zero_grad()
     return loss, norm
@@ -108,7 +107,8 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
 
     on_gpu = contextlib.nullcontext()
     evenly = team.size == 1 or (isinstance(optimizer, Replicated) and s.batch_size % team.size == 0)
-    if s.device == "cuda" and evenly and hasattr(task, "arrays"):
+    recordable = s.optimizer == "adamw" and hasattr(task, "arrays")
+    if s.device == "cuda" and evenly and recordable:
         from tensorlite.kernels import CannotCompile, do_without  # a CPU does without
 
         from .gpu import GPUStep

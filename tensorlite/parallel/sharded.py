@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..writing import check_writeable
 from .team import MPITeam, part_of, shared_array, shared_arrays
 
 BUCKET = 2**20  # numbers in a bucket, whose gradients are exchanged at a time
+NUMBER = 16  # the cost of updating a number of a parameter that may be cut
 
 
 class Sharded:
@@ -25,9 +27,18 @@ class Sharded:
     must be computed by `backward` of this class, which leaves `.grad` of the parameters alone. A
     step does not change a parameter that got no gradient on any rank. All ranks must call the same
     methods in the same order. Raises ValueError unless all parameters are float32.
+
+    A parameter is cut anywhere, unless `whole` has it, with the cost of its update in
+    multiplications: such a one is updated by one rank, and its piece has its shape.
     """
 
-    def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        make: Callable[[list], Optimizer],
+        team: MPITeam,
+        whole: Mapping[Tensor, float] = types.MappingProxyType({}),
+    ):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
             raise ValueError("the ranks exchange float32: keep the parameters in float32")
@@ -38,14 +49,15 @@ class Sharded:
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
+        self.costs = [whole.get(p, NUMBER * p.size) for p in self.params]
+        self.uncut = {i for i, p in enumerate(self.params) if p in whole}
         n = ends[-1]
-        # From the last parameter to the first, the order in which backward completes gradients.
-        self.buckets = [range(max(0, end - BUCKET), end) for end in range(n, 0, -BUCKET)]
+        self.buckets = self._buckets(n)
         self.members = [self._members(bucket) for bucket in self.buckets]
 
         # A machine holds the parameters once. Each rank has two buckets in shared memory, in which
         # it shows gradients to the other ranks.
-        exchanged = 2 * min(n, BUCKET)
+        exchanged = 2 * max(len(bucket) for bucket in self.buckets)
         self.local, self.across = team.split(4 * (3 * n + exchanged * team.machine.size))
         self.shown = [
             np.reshape(a, (2, -1)) for a in shared_arrays(self.local, exchanged, np.float32)
@@ -63,9 +75,11 @@ class Sharded:
         self._load_gpu()
 
         # This rank sums a part of every bucket for its machine, and updates a share of that part.
-        at, of = self.across.rank, self.across.size
-        self.parts = [part_of(b, self.local.rank, self.local.size) for b in self.buckets]
-        self.shares = [part_of(part, at, of) for part in self.parts]
+        loads = np.zeros(self.local.size)
+        self.parts = [self._divide(b, loads)[self.local.rank] for b in self.buckets]
+        loads = np.zeros(self.across.size)
+        self.divided = [self._divide(part, loads) for part in self.parts]  # among the machines
+        self.shares = [shares[self.across.rank] for shares in self.divided]
         self.sums = [self._members(part) for part in self.parts]
         self.pieces = [self._members(share) for share in self.shares]
         self.others = [  # what this rank shows to the other ranks of its machine, per bucket
@@ -74,16 +88,64 @@ class Sharded:
             for bucket, part in zip(self.buckets, self.parts)
         ]
         pieces = [pair for bucket in self.pieces for pair in bucket] or [(0, range(0))]
-        self.tensors = [(i, r, Tensor(_of(self.weights, r), True)) for i, r in pieces]
+        self.tensors = [(i, r, Tensor(self._piece(self.weights, i, r), True)) for i, r in pieces]
         self.own = make([(self.params[i], tensor) for i, _, tensor in self.tensors])
         self.slots, self.groups = self.own.slots, self.own.groups
 
         # The optimizer's state is in shared memory too, so that one rank can save all of it.
         self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
-        range_of = {tensor: r for _, r, tensor in self.tensors}
-        for slot, vector in self.state.items():
-            self.own.state[slot] = [_of(vector, range_of[tensor]) for tensor in self.own.params]
+        place_of = {tensor: (i, r) for i, r, tensor in self.tensors}
+        kept = np.zeros((len(self.slots), len(self.params)))  # the pieces that have that slot
+        for slot, row in zip(self.slots, kept):
+            arrays = self.own.state[slot]
+            for k, tensor in enumerate(self.own.params):
+                if arrays[k].shape == tensor.shape:
+                    i, r = place_of[tensor]
+                    arrays[k], row[i] = self._piece(self.state[slot], i, r), 1
+        self.kept = dict(zip(self.slots, team.sum(kept)))
         self._begin()
+
+    def _buckets(self, n: int) -> list[range]:
+        """From the last parameter to the first, the order in which backward completes gradients.
+
+        A parameter that is not cut lies in one bucket.
+        """
+        buckets, end = [], n
+        while end > 0:
+            start = max(0, end - BUCKET)
+            owns = (self.ranges[i] for i in self.uncut)
+            start = min([start, *(own.start for own in owns if start in own)])
+            buckets.append(range(start, end))
+            end = start
+        return buckets
+
+    def _divide(self, part: range, loads: np.ndarray) -> list[range]:
+        """One range for each rank of `loads`, the cost that it has so far; adds what it is given.
+
+        Numbers are divided evenly. Where a part has a parameter that is not cut, it is divided
+        between parameters, at about the same cost, and the ranks with the lowest cost so far take
+        the most.
+        """
+        n, members = len(loads), self._members(part)
+        if not any(i in self.uncut for i, _ in members):
+            return [part_of(part, k, n) for k in range(n)]
+        ends = np.array([part.start, *(piece.stop for _, piece in members)])
+        costs = [self.costs[i] * len(piece) / len(self.ranges[i]) for i, piece in members]
+        total = np.cumsum([0, *costs])
+        cuts = [int(np.abs(total - total[-1] * k / n).argmin()) for k in range(n)] + [len(members)]
+        divided = [range(0)] * n
+        segments = sorted(zip(cuts, cuts[1:]), key=lambda s: total[s[0]] - total[s[1]])
+        for rank, (first, last) in zip(np.argsort(loads, kind="stable"), segments):
+            divided[rank] = range(ends[first], ends[last])
+            loads[rank] += total[last] - total[first]
+        return divided
+
+    def _piece(self, vector: np.ndarray, i: int, piece: range) -> np.ndarray:
+        """A piece of parameter i in a vector of all: flat, or in its shape where it is not cut."""
+        if i not in self.uncut:
+            return _of(vector, piece)
+        shape = self.params[i].shape
+        return np.reshape(_of(vector, piece), shape if piece else (0, *shape[1:]))
 
     def _members(self, part: range) -> list[tuple[int, range]]:
         """The parameters that overlap a part of the vector, each as (number, the overlap)."""
@@ -163,14 +225,13 @@ class Sharded:
             for buckets in self.shown[:here] + self.shown[here + 1 :]:
                 g += _of(buckets[k % 2], piece, self.buckets[k].start)
         if self.across.size > 1:
-            total = [self._gradient(i, piece) for i, piece in self.sums[k]] or [np.empty(0)]
+            pieces = [pair for share in self.divided[k] for pair in self._members(share)]
+            total = [self._gradient(i, piece) for i, piece in pieces] or [np.empty(0)]
             total, share = (
                 np.concatenate(total, dtype=np.float32),
                 np.empty(len(self.shares[k]), np.float32),
             )
-            counts = [
-                len(part_of(self.parts[k], i, self.across.size)) for i in range(self.across.size)
-            ]
+            counts = [len(other) for other in self.divided[k]]
             request = self.across.Ireduce_scatter(total, share, counts)
             self.between.append((k, total, share, request))
 
@@ -192,7 +253,7 @@ class Sharded:
             for i, piece in self.pieces[k]:
                 self._gradient(i, piece)[...] = _of(share, piece, self.shares[k].start)
         for i, piece, tensor in self.tensors:
-            tensor.grad = Tensor(self._gradient(i, piece))
+            tensor.grad = Tensor(np.reshape(self._gradient(i, piece), tensor.shape))
         self.used = self.team.sum(used)
 
     def clip_grad_norm(self, max_norm: float):
@@ -232,8 +293,7 @@ class Sharded:
             from mpi4py import MPI
 
             requests = []
-            for part in self.parts:
-                shares = [part_of(part, i, self.across.size) for i in range(self.across.size)]
+            for part, shares in zip(self.parts, self.divided):
                 counts = [len(share) for share in shares]
                 starts = [share.start - part.start for share in shares]
                 spec = [_of(vector, part), counts, starts, MPI.FLOAT]
@@ -266,8 +326,11 @@ class Sharded:
         return {"steps": self.steps, "updates": np.array(self.updates), **slots}
 
     def _whole(self, slot: str) -> list[np.ndarray]:
-        vector = self.state[slot]
-        return [np.reshape(_of(vector, r), p.shape) for p, r in zip(self.params, self.ranges)]
+        vector, kept = self.state[slot], self.kept[slot]
+        return [
+            np.reshape(_of(vector, r), p.shape) if has else np.zeros(0, np.float32)
+            for p, r, has in zip(self.params, self.ranges, kept)
+        ]
 
     def load_state_dict(self, state: dict) -> None:
         """Copy the state from a dictionary such as `state_dict` returns, the same one on all ranks.
