@@ -32,14 +32,14 @@ def orthogonalise(m, steps: int = 5):
     a, b, c = COEFFICIENTS
     x = m / np.maximum(np.sqrt(np.vdot(m, m)), EPS)  # all singular values are at most 1 now
     wide = x.shape[0] <= x.shape[1]
-    eye = a * np.eye(min(x.shape), dtype=x.dtype, like=x)
+    diagonal = a * np.identity(min(x.shape), x.dtype, like=x)
     for _ in range(steps):
         gram = x @ x.T if wide else x.T @ x
         polynomial = gram @ gram
         polynomial *= c
         gram *= b
         polynomial += gram
-        polynomial += eye
+        polynomial += diagonal
         x = polynomial @ x if wide else x @ polynomial
     return x
 

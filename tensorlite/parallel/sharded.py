@@ -12,10 +12,10 @@ from ..device import place
 from ..optim import Optimizer, check_distinct, load_state
 from ..tensor import Tensor
 from ..writing import check_writeable
-from .team import MPITeam, part_of, shared_array, shared_arrays
+from .division import cut_into_buckets, divide, members
+from .team import MPITeam, shared_array, shared_arrays
 
 BUCKET = 2**20  # numbers in a bucket, whose gradients are exchanged at a time
-NUMBER = 16  # the cost of updating a number of a parameter that may be cut
 
 
 class Sharded:
@@ -49,11 +49,10 @@ class Sharded:
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
-        self.costs = [whole.get(p, NUMBER * p.size) for p in self.params]
-        self.uncut = {i for i, p in enumerate(self.params) if p in whole}
+        self.uncut = {i: whole[p] for i, p in enumerate(self.params) if p in whole}
         n = ends[-1]
-        self.buckets = self._buckets(n)
-        self.members = [self._members(bucket) for bucket in self.buckets]
+        self.buckets = cut_into_buckets(self.ranges, self.uncut, BUCKET)
+        self.members = [members(bucket, self.ranges) for bucket in self.buckets]
 
         # A machine holds the parameters once. Each rank has two buckets in shared memory, in which
         # it shows gradients to the other ranks.
@@ -76,15 +75,19 @@ class Sharded:
 
         # This rank sums a part of every bucket for its machine, and updates a share of that part.
         loads = np.zeros(self.local.size)
-        self.parts = [self._divide(b, loads)[self.local.rank] for b in self.buckets]
+        self.parts = [
+            divide(b, self.ranges, self.uncut, loads)[self.local.rank] for b in self.buckets
+        ]
         loads = np.zeros(self.across.size)
-        self.divided = [self._divide(part, loads) for part in self.parts]  # among the machines
+        self.divided = [
+            divide(part, self.ranges, self.uncut, loads) for part in self.parts
+        ]  # among the machines
         self.shares = [shares[self.across.rank] for shares in self.divided]
-        self.sums = [self._members(part) for part in self.parts]
-        self.pieces = [self._members(share) for share in self.shares]
+        self.sums = [members(part, self.ranges) for part in self.parts]
+        self.pieces = [members(share, self.ranges) for share in self.shares]
         self.others = [  # what this rank shows to the other ranks of its machine, per bucket
-            self._members(range(bucket.start, part.start))
-            + self._members(range(part.stop, bucket.stop))
+            members(range(bucket.start, part.start), self.ranges)
+            + members(range(part.stop, bucket.stop), self.ranges)
             for bucket, part in zip(self.buckets, self.parts)
         ]
         pieces = [pair for bucket in self.pieces for pair in bucket] or [(0, range(0))]
@@ -105,51 +108,12 @@ class Sharded:
         self.kept = dict(zip(self.slots, team.sum(kept)))
         self._begin()
 
-    def _buckets(self, n: int) -> list[range]:
-        """From the last parameter to the first, the order in which backward completes gradients.
-
-        A parameter that is not cut lies in one bucket.
-        """
-        buckets, end = [], n
-        while end > 0:
-            start = max(0, end - BUCKET)
-            owns = (self.ranges[i] for i in self.uncut)
-            start = min([start, *(own.start for own in owns if start in own)])
-            buckets.append(range(start, end))
-            end = start
-        return buckets
-
-    def _divide(self, part: range, loads: np.ndarray) -> list[range]:
-        """One range for each rank of `loads`, the cost that it has so far; adds what it is given.
-
-        Numbers are divided evenly. Where a part has a parameter that is not cut, it is divided
-        between parameters, at about the same cost, and the ranks with the lowest cost so far take
-        the most.
-        """
-        n, members = len(loads), self._members(part)
-        if not any(i in self.uncut for i, _ in members):
-            return [part_of(part, k, n) for k in range(n)]
-        ends = np.array([part.start, *(piece.stop for _, piece in members)])
-        costs = [self.costs[i] * len(piece) / len(self.ranges[i]) for i, piece in members]
-        total = np.cumsum([0, *costs])
-        cuts = [int(np.abs(total - total[-1] * k / n).argmin()) for k in range(n)] + [len(members)]
-        divided = [range(0)] * n
-        segments = sorted(zip(cuts, cuts[1:]), key=lambda s: total[s[0]] - total[s[1]])
-        for rank, (first, last) in zip(np.argsort(loads, kind="stable"), segments):
-            divided[rank] = range(ends[first], ends[last])
-            loads[rank] += total[last] - total[first]
-        return divided
-
     def _piece(self, vector: np.ndarray, i: int, piece: range) -> np.ndarray:
         """A piece of parameter i in a vector of all: flat, or in its shape where it is not cut."""
         if i not in self.uncut:
             return _of(vector, piece)
         shape = self.params[i].shape
         return np.reshape(_of(vector, piece), shape if piece else (0, *shape[1:]))
-
-    def _members(self, part: range) -> list[tuple[int, range]]:
-        """The parameters that overlap a part of the vector, each as (number, the overlap)."""
-        return [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, part))]
 
     # ---------------------------------------------------------------------------------------------
     # Gradients
@@ -225,7 +189,7 @@ class Sharded:
             for buckets in self.shown[:here] + self.shown[here + 1 :]:
                 g += _of(buckets[k % 2], piece, self.buckets[k].start)
         if self.across.size > 1:
-            pieces = [pair for share in self.divided[k] for pair in self._members(share)]
+            pieces = [pair for share in self.divided[k] for pair in members(share, self.ranges)]
             total = [self._gradient(i, piece) for i, piece in pieces] or [np.empty(0)]
             total, share = (
                 np.concatenate(total, dtype=np.float32),
@@ -343,12 +307,6 @@ class Sharded:
         count_of = {tensor: self.updates[i] for i, _, tensor in self.tensors}
         self.own.updates = [count_of[tensor] for tensor in self.own.params]
         self.team.wait()
-
-
-def _overlap(a: range, b: range) -> range:
-    """The overlap of two ranges; an empty range, which is false, if there is none."""
-    start = max(a.start, b.start)
-    return range(start, max(start, min(a.stop, b.stop)))
 
 
 def _of(array: np.ndarray, part: range, first: int = 0) -> np.ndarray:
