@@ -122,6 +122,9 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
             do_without(error)
         else:
             one_step, one_check, on_gpu, run.gpu_state = steps, steps.check, steps, steps.state
+    elif s.device == "cuda" and s.optimizer == "muon":
+        print("Python launches the kernels of a step: with --optimizer muon it is not recorded")
+        on_gpu = tl.autocast("float32" if s.precision == "float16" else s.precision)
     elif s.precision == "float16":  # its small gradients need a scale, which GPUStep has
         print("float32 products: float16 is for pretraining on one GPU, where the loss is scaled")
         on_gpu = tl.autocast("float32")

@@ -1,9 +1,9 @@
 """Muon: a step of the same length in every direction of a matrix (Jordan et al., 2024).
 
-The momentum of a matrix W is a matrix M = U S V^T too. In its singular values S a few directions
-are far larger than the rest, and a step along M hardly moves the others. Muon steps along U V^T:
-the same directions, all singular values 1. That is the orthogonal matrix nearest to M, and five
-products of a polynomial come close enough to it (`orthogonalise`).
+The momentum M = U S V^T of a matrix has a few singular values in S that are far larger than the
+others, so a step along M moves the matrix in a few directions only. Muon steps along U V^T, which
+has the same directions and all singular values 1. A singular value decomposition would take long;
+a polynomial of M, five times over, is close enough (`orthogonalise`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from .optimizer import Optimizer, check_range
 
-# p(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5, applied five times, takes every s from about 0.01 to 1
-# to a value between 0.68 and 1.13. Its slope at 0 is as steep as that allows.
+# p(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5, applied five times, takes singular values between about
+# 0.01 and 1 to values between 0.68 and 1.13. Its slope at 0 is large, so that small ones grow fast.
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 EPS = 1e-7  # the least norm that a matrix is divided by: a gradient of zeros gives zeros
 
@@ -55,7 +55,7 @@ def muon_update(group: dict, p, g, m) -> None:
     new = (1 - momentum) * g
     m *= momentum
     m += new
-    direction = momentum * m + new  # Nesterov's: the momentum as if g came once more
+    direction = momentum * m + new  # Nesterov: as if g came once more
     if group["weight_decay"]:
         p *= 1 - lr * group["weight_decay"]
     for part, d in zip(np.split(p, splits, axis=1), np.split(direction, splits, axis=1)):

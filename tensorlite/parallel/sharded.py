@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import types
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -23,13 +22,12 @@ class Sharded:
 
     `params` are a model's parameters, in the order in which the model uses them; all ranks start
     from the values of rank 0. `make` is called with a list of pairs, a parameter and the piece of
-    it that this rank updates (a flat tensor), and returns the optimizer of the pieces. Gradients
-    must be computed by `backward` of this class, which leaves `.grad` of the parameters alone. A
-    step does not change a parameter that got no gradient on any rank. All ranks must call the same
-    methods in the same order. Raises ValueError unless all parameters are float32.
-
-    A parameter is cut anywhere, unless `whole` has it, with the cost of its update in
-    multiplications: such a one is updated by one rank, and its piece has its shape.
+    it that this rank updates, and returns the optimizer of the pieces. A piece is flat and may be
+    any part of its parameter, except for those in `whole`, which has the cost of their update in
+    multiplications: one rank updates such a parameter, in its own shape. Gradients must be computed
+    by `backward` of this class, which leaves `.grad` of the parameters alone. A step does not
+    change a parameter that got no gradient on any rank. All ranks must call the same methods in the
+    same order. Raises ValueError unless all parameters are float32.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class Sharded:
         params: Sequence[Tensor],
         make: Callable[[list], Optimizer],
         team: MPITeam,
-        whole: Mapping[Tensor, float] = types.MappingProxyType({}),
+        whole: Mapping[Tensor, float] | None = None,
     ):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
@@ -49,7 +47,7 @@ class Sharded:
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
-        self.uncut = {i: whole[p] for i, p in enumerate(self.params) if p in whole}
+        self.uncut = {self.number[p]: cost for p, cost in (whole or {}).items()}
         n = ends[-1]
         self.buckets = cut_into_buckets(self.ranges, self.uncut, BUCKET)
         self.members = [members(bucket, self.ranges) for bucket in self.buckets]
@@ -78,10 +76,8 @@ class Sharded:
         self.parts = [
             divide(b, self.ranges, self.uncut, loads)[self.local.rank] for b in self.buckets
         ]
-        loads = np.zeros(self.across.size)
-        self.divided = [
-            divide(part, self.ranges, self.uncut, loads) for part in self.parts
-        ]  # among the machines
+        loads = np.zeros(self.across.size)  # of this rank and those of its number elsewhere
+        self.divided = [divide(part, self.ranges, self.uncut, loads) for part in self.parts]
         self.shares = [shares[self.across.rank] for shares in self.divided]
         self.sums = [members(part, self.ranges) for part in self.parts]
         self.pieces = [members(share, self.ranges) for share in self.shares]
@@ -98,7 +94,7 @@ class Sharded:
         # The optimizer's state is in shared memory too, so that one rank can save all of it.
         self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
         place_of = {tensor: (i, r) for i, r, tensor in self.tensors}
-        kept = np.zeros((len(self.slots), len(self.params)))  # the pieces that have that slot
+        kept = np.zeros((len(self.slots), len(self.params)))  # whether a parameter has that slot
         for slot, row in zip(self.slots, kept):
             arrays = self.own.state[slot]
             for k, tensor in enumerate(self.own.params):
