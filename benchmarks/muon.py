@@ -6,7 +6,7 @@ A, B and C are the models of train_step.py. The matrices of their blocks are upd
 drawn at random, and in turns with that, NumPy computes the same products into arrays that exist:
 five times the Gram matrix of the smaller side, its square, and their product with the matrix. Whole
 steps, with forward, backward and AdamW for the rest, are timed in the same run. All in one process,
-with as many BLAS threads as OMP_NUM_THREADS says.
+with as many BLAS threads as OMP_NUM_THREADS says: a worker of train.py has one.
 
 The table has medians. `update` is the time of the update of all matrices in ms, `products` that of
 its products, `ratio` the first divided by the second, `step` the time of a whole step with Muon and
@@ -43,7 +43,7 @@ def products(shape: tuple[int, int], steps: int = 5) -> Callable[[], None]:
     def compute():
         for _ in range(steps):
             np.matmul(*((x, x.T) if wide else (x.T, x)), out=gram)
-            np.matmul(gram, gram, out=square)
+            np.matmul(gram, gram.T, out=square)
             np.matmul(*((square, x) if wide else (x, square)), out=out)
 
     return compute

@@ -35,7 +35,7 @@ def orthogonalise(m, steps: int = 5):
     diagonal = a * np.identity(min(x.shape), x.dtype, like=x)
     for _ in range(steps):
         gram = x @ x.T if wide else x.T @ x
-        polynomial = gram @ gram
+        polynomial = gram @ gram.T  # it is symmetric: NumPy computes half of such a product
         polynomial *= c
         gram *= b
         polynomial += gram
