@@ -31,6 +31,7 @@ TRAININGS = {  # name -> the batch: none divides among 2, 3 and 4 ranks
     "uneven": dict(batch_size=7),
     "accumulated": dict(batch_size=5, gradient_accumulation_steps=3),
     "single": dict(batch_size=1),  # fewer rows than ranks
+    "muon": dict(batch_size=7, optimizer="muon"),  # matrices that only one rank can update
 }
 
 
@@ -80,13 +81,13 @@ def layouts(world):
     """(name, team, the batches to train on) of the ways in which the ranks may be placed."""
     yield "here", parallel.join(), TRAININGS
     if world.size == 3:
-        yield "2+1", MPITeam(world, machine=world.Split(world.rank // 2)), ["uneven"]
+        yield "2+1", MPITeam(world, machine=world.Split(world.rank // 2)), ["uneven", "muon"]
     if world.size == 4:
         with changed(BUCKET=200):
             team = MPITeam(world, machine=world.Split(world.rank // 2))
-            yield "2+2", team, ["uneven", "single"]
+            yield "2+2", team, ["uneven", "single", "muon"]
         with changed(BUCKET=1000):
-            yield "1+1+1+1", MPITeam(world, machine=world.Split(world.rank)), ["uneven"]
+            yield "1+1+1+1", MPITeam(world, machine=world.Split(world.rank)), ["uneven", "muon"]
         room = 0 if world.rank == 1 else 2**40  # one lacks it, none can use it
         with changed(shared_memory_room=lambda: room, BUCKET=200):
             yield "no room", parallel.join(), ["uneven", "single"]

@@ -71,6 +71,16 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert [path.name for path in (tmp_path / "parts").glob("gpu-*")] == ["gpu-4.json"]
 
 
+@pytest.mark.parametrize("dtype, atol", [("float32", 1e-4), ("float16", 1e-4), ("bfloat16", 0.05)])
+def test_muon_is_computed_without_a_recorded_step(dtype, atol, text, tmp_path, capsys):
+    argv = ["--optimizer", "muon", "--schedule", "wsd", "--decay_fraction", "0.5"]
+    expected = run(text, tmp_path / "cpu", "--device", "cpu", *argv)
+    capsys.readouterr()
+    losses = run(text, tmp_path / "gpu", "--dtype", dtype, *argv)
+    assert "with --optimizer muon it is not recorded" in capsys.readouterr().out
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=atol)
+
+
 def test_a_run_goes_on_on_the_other_device(text, tmp_path, monkeypatch):
     expected = run(text, tmp_path / "cpu", "--device", "cpu")
     with monkeypatch.context() as patch:

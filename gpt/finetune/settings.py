@@ -15,7 +15,8 @@ class Tuning(RunSettings):
     """What every method has. Raises ValueError for values that cannot work."""
 
     # A resumed run has the same examples in the same parts: no test example is trained on.
-    fixed: ClassVar[tuple[str, ...]] = ("seed", "columns", "val_fraction", "test_fraction", "train")
+    fixed: ClassVar[tuple[str, ...]] = (*RunSettings.fixed, "seed", "columns", "train")
+    fixed += ("val_fraction", "test_fraction")
     fixed += ("lora", "lora_alpha", "lora_targets", "dora")
 
     dataset: str = option("", "the file to learn from: .tsv, .csv, .json, .jsonl or .parquet")

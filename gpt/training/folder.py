@@ -113,7 +113,8 @@ def resumed_settings(
     for name in kind.fixed:
         if name in given and given[name] not in (None, saved[name]):
             raise ValueError(
-                f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now"
+                f"the run in {out} has --{name} {saved[name]}, which cannot be {given[name]} now: "
+                f"leave --{name} out, or begin another run in another --out_dir"
             )
     if "max_iters" in given and saved["lr_decay_iters"] == saved["max_iters"]:
         saved["lr_decay_iters"] = None  # where the run ends, as before

@@ -17,7 +17,7 @@ from tensorlite.device import RowRandom
 from tensorlite.parallel import ALONE, Replicated, Team
 
 from ..evaluate import AT_A_TIME
-from .optimizer import learning_rate
+from .optimizer import learning_rate, set_learning_rates
 from .progress import Progress
 from .run import Run
 from .settings import RunSettings
@@ -41,8 +41,7 @@ def train_step(
     if not examples.whole:
         return None
     loss, norm = gradients(model, optimizer, task, examples, settings, step, team)
-    for group in optimizer.groups:
-        group["lr"] = learning_rate(settings, step)
+    set_learning_rates(optimizer, settings, step)
     optimizer.step()
     optimizer.zero_grad()
     return loss, norm
@@ -108,7 +107,8 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
 
     on_gpu = contextlib.nullcontext()
     evenly = team.size == 1 or (isinstance(optimizer, Replicated) and s.batch_size % team.size == 0)
-    if s.device == "cuda" and evenly and hasattr(task, "arrays"):
+    recordable = s.optimizer == "adamw" and hasattr(task, "arrays")
+    if s.device == "cuda" and evenly and recordable:
         from tensorlite.kernels import CannotCompile, do_without  # a CPU does without
 
         from .gpu import GPUStep
@@ -122,6 +122,9 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
             do_without(error)
         else:
             one_step, one_check, on_gpu, run.gpu_state = steps, steps.check, steps, steps.state
+    elif s.device == "cuda" and s.optimizer == "muon":
+        print("Python launches the kernels of a step: with --optimizer muon it is not recorded")
+        on_gpu = tl.autocast("float32" if s.precision == "float16" else s.precision)
     elif s.precision == "float16":  # its small gradients need a scale, which GPUStep has
         print("float32 products: float16 is for pretraining on one GPU, where the loss is scaled")
         on_gpu = tl.autocast("float32")

@@ -29,7 +29,7 @@ class RunSettings(ABC):
     """What every command that trains has. Raises ValueError for values that cannot work."""
 
     method: ClassVar[str] = ""  # the objective, as run.json names it
-    fixed: ClassVar[tuple[str, ...]] = ()  # names of settings that a resumed run cannot change
+    fixed: ClassVar[tuple[str, ...]] = ("optimizer",)  # what a resumed run cannot change
     unsaved: ClassVar[tuple[str, ...]] = ()  # names of those that it does not take from run.json
 
     # what to learn from
@@ -40,11 +40,17 @@ class RunSettings(ABC):
     gradient_accumulation_steps: int = option(1, "batches in a step")
     max_iters: int | None = option(2000, "steps")
     learning_rate: float = option(2e-3, "the highest learning rate")
-    decay_lr: bool = option(True, "decrease it along a cosine")
+    optimizer: str = option("adamw", "adamw; or muon for the matrices of the blocks")
+    muon_lr: float = option(0.02, "muon: the highest learning rate of these matrices")
+    decay_lr: bool = option(True, "decrease it as --schedule says")
+    schedule: str = option(
+        "cosine", "cosine; or wsd: warm-up, then constant, then linear to min_lr"
+    )
+    decay_fraction: float = option(0.6, "wsd: which part of the steps the decay has")
     warmup_iters: int = option(100, "steps of linear warm-up")
-    lr_decay_iters: int | None = option(None, "where the cosine ends (max_iters)")
+    lr_decay_iters: int | None = option(None, "where the decay ends (max_iters)")
     min_lr: float | None = option(
-        None, "the learning rate at the end of the cosine (learning_rate / 10)"
+        None, "the learning rate at the end of the decay (cosine: learning_rate / 10; wsd: 0)"
     )
     weight_decay: float = option(0.1, "on matrices and embeddings")
     beta1: float = option(0.9, "AdamW: memory of the gradient")
@@ -93,6 +99,7 @@ class RunSettings(ABC):
                 raise ValueError(f"--{name} is at least 0 and below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate is above 0, not {self.learning_rate}")
+        self.check_schedule()
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"--device is cpu, cuda or auto, not {self.device!r}")
         if self.dtype not in ("auto", *PRECISIONS):
@@ -101,6 +108,33 @@ class RunSettings(ABC):
             self.device = "cuda" if tl.cuda.is_available() else "cpu"
         if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
             raise ValueError(f"--workers is auto or a number, at least 1, not {self.workers!r}")
+
+    def check_schedule(self) -> None:
+        """Raise ValueError for an optimizer or a schedule that there is not, or that cannot be."""
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"--optimizer is adamw or muon, not {self.optimizer!r}")
+        if not self.muon_lr > 0:
+            raise ValueError(f"--muon_lr is above 0, not {self.muon_lr}")
+        if self.schedule not in ("cosine", "wsd"):
+            raise ValueError(f"--schedule is cosine or wsd, not {self.schedule!r}")
+        if not 0 <= self.decay_fraction <= 1:
+            raise ValueError(f"--decay_fraction is 0 to 1, not {self.decay_fraction}")
+        if self.schedule == "wsd" and self.decay_lr and self.max_iters:
+            end = self.lr_decay_iters or self.max_iters
+            if end > self.max_iters:
+                raise ValueError(
+                    f"--lr_decay_iters {end} ends the decay after the run, which has "
+                    f"{self.max_iters} steps: give --lr_decay_iters {self.max_iters}"
+                )
+            if self.warmup_iters + self.decay_iters(end) > end:
+                raise ValueError(
+                    f"--warmup_iters {self.warmup_iters} and --decay_fraction "
+                    f"{self.decay_fraction} are more than the {end} steps: give less of one"
+                )
+
+    def decay_iters(self, end: int) -> int:
+        """How many steps the decay of `--schedule wsd` takes, which ends at step `end`."""
+        return round(self.decay_fraction * end)
 
     @property
     def precision(self) -> str:
@@ -132,6 +166,7 @@ class Settings(RunSettings):
 
     method: ClassVar[str] = "pretraining"
     fixed: ClassVar[tuple[str, ...]] = (
+        *RunSettings.fixed,
         "tokenizer",
         "separator",
         "vocab_size",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from ..device import place
 from ..optim import Optimizer, check_distinct, load_state
 from ..tensor import Tensor
 from ..writing import check_writeable
-from .team import MPITeam, part_of, shared_array, shared_arrays
+from .division import cut_into_buckets, divide, members
+from .team import MPITeam, shared_array, shared_arrays
 
 BUCKET = 2**20  # numbers in a bucket, whose gradients are exchanged at a time
 
@@ -21,13 +22,21 @@ class Sharded:
 
     `params` are a model's parameters, in the order in which the model uses them; all ranks start
     from the values of rank 0. `make` is called with a list of pairs, a parameter and the piece of
-    it that this rank updates (a flat tensor), and returns the optimizer of the pieces. Gradients
-    must be computed by `backward` of this class, which leaves `.grad` of the parameters alone. A
-    step does not change a parameter that got no gradient on any rank. All ranks must call the same
-    methods in the same order. Raises ValueError unless all parameters are float32.
+    it that this rank updates, and returns the optimizer of the pieces. A piece is flat and may be
+    any part of its parameter, except for those in `whole`, which has the cost of their update in
+    multiplications: one rank updates such a parameter, in its own shape. Gradients must be computed
+    by `backward` of this class, which leaves `.grad` of the parameters alone. A step does not
+    change a parameter that got no gradient on any rank. All ranks must call the same methods in the
+    same order. Raises ValueError unless all parameters are float32.
     """
 
-    def __init__(self, params: Sequence[Tensor], make: Callable[[list], Optimizer], team: MPITeam):
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        make: Callable[[list], Optimizer],
+        team: MPITeam,
+        whole: Mapping[Tensor, float] | None = None,
+    ):
         self.params = list(params)
         if any(p.dtype != np.float32 for p in self.params):
             raise ValueError("the ranks exchange float32: keep the parameters in float32")
@@ -38,14 +47,14 @@ class Sharded:
         self.number = {p: i for i, p in enumerate(self.params)}
         ends = list(itertools.accumulate(p.size for p in self.params))
         self.ranges = [range(end - p.size, end) for end, p in zip(ends, self.params)]
+        self.uncut = {self.number[p]: cost for p, cost in (whole or {}).items()}
         n = ends[-1]
-        # From the last parameter to the first, the order in which backward completes gradients.
-        self.buckets = [range(max(0, end - BUCKET), end) for end in range(n, 0, -BUCKET)]
-        self.members = [self._members(bucket) for bucket in self.buckets]
+        self.buckets = cut_into_buckets(self.ranges, self.uncut, BUCKET)
+        self.members = [members(bucket, self.ranges) for bucket in self.buckets]
 
         # A machine holds the parameters once. Each rank has two buckets in shared memory, in which
         # it shows gradients to the other ranks.
-        exchanged = 2 * min(n, BUCKET)
+        exchanged = 2 * max(len(bucket) for bucket in self.buckets)
         self.local, self.across = team.split(4 * (3 * n + exchanged * team.machine.size))
         self.shown = [
             np.reshape(a, (2, -1)) for a in shared_arrays(self.local, exchanged, np.float32)
@@ -63,31 +72,44 @@ class Sharded:
         self._load_gpu()
 
         # This rank sums a part of every bucket for its machine, and updates a share of that part.
-        at, of = self.across.rank, self.across.size
-        self.parts = [part_of(b, self.local.rank, self.local.size) for b in self.buckets]
-        self.shares = [part_of(part, at, of) for part in self.parts]
-        self.sums = [self._members(part) for part in self.parts]
-        self.pieces = [self._members(share) for share in self.shares]
+        loads = np.zeros(self.local.size)
+        self.parts = [
+            divide(b, self.ranges, self.uncut, loads)[self.local.rank] for b in self.buckets
+        ]
+        loads = np.zeros(self.across.size)  # of this rank and those of its number elsewhere
+        self.divided = [divide(part, self.ranges, self.uncut, loads) for part in self.parts]
+        self.shares = [shares[self.across.rank] for shares in self.divided]
+        self.sums = [members(part, self.ranges) for part in self.parts]
+        self.pieces = [members(share, self.ranges) for share in self.shares]
         self.others = [  # what this rank shows to the other ranks of its machine, per bucket
-            self._members(range(bucket.start, part.start))
-            + self._members(range(part.stop, bucket.stop))
+            members(range(bucket.start, part.start), self.ranges)
+            + members(range(part.stop, bucket.stop), self.ranges)
             for bucket, part in zip(self.buckets, self.parts)
         ]
         pieces = [pair for bucket in self.pieces for pair in bucket] or [(0, range(0))]
-        self.tensors = [(i, r, Tensor(_of(self.weights, r), True)) for i, r in pieces]
+        self.tensors = [(i, r, Tensor(self._piece(self.weights, i, r), True)) for i, r in pieces]
         self.own = make([(self.params[i], tensor) for i, _, tensor in self.tensors])
         self.slots, self.groups = self.own.slots, self.own.groups
 
         # The optimizer's state is in shared memory too, so that one rank can save all of it.
         self.state = {slot: shared_array(self.local, n, np.float32) for slot in self.slots}
-        range_of = {tensor: r for _, r, tensor in self.tensors}
-        for slot, vector in self.state.items():
-            self.own.state[slot] = [_of(vector, range_of[tensor]) for tensor in self.own.params]
+        place_of = {tensor: (i, r) for i, r, tensor in self.tensors}
+        kept = np.zeros((len(self.slots), len(self.params)))  # whether a parameter has that slot
+        for slot, row in zip(self.slots, kept):
+            arrays = self.own.state[slot]
+            for k, tensor in enumerate(self.own.params):
+                if arrays[k].shape == tensor.shape:
+                    i, r = place_of[tensor]
+                    arrays[k], row[i] = self._piece(self.state[slot], i, r), 1
+        self.kept = dict(zip(self.slots, team.sum(kept)))
         self._begin()
 
-    def _members(self, part: range) -> list[tuple[int, range]]:
-        """The parameters that overlap a part of the vector, each as (number, the overlap)."""
-        return [(i, both) for i, own in enumerate(self.ranges) if (both := _overlap(own, part))]
+    def _piece(self, vector: np.ndarray, i: int, piece: range) -> np.ndarray:
+        """A piece of parameter i in a vector of all: flat, or in its shape where it is not cut."""
+        if i not in self.uncut:
+            return _of(vector, piece)
+        shape = self.params[i].shape
+        return np.reshape(_of(vector, piece), shape if piece else (0, *shape[1:]))
 
     # ---------------------------------------------------------------------------------------------
     # Gradients
@@ -163,14 +185,13 @@ class Sharded:
             for buckets in self.shown[:here] + self.shown[here + 1 :]:
                 g += _of(buckets[k % 2], piece, self.buckets[k].start)
         if self.across.size > 1:
-            total = [self._gradient(i, piece) for i, piece in self.sums[k]] or [np.empty(0)]
+            pieces = [pair for share in self.divided[k] for pair in members(share, self.ranges)]
+            total = [self._gradient(i, piece) for i, piece in pieces] or [np.empty(0)]
             total, share = (
                 np.concatenate(total, dtype=np.float32),
                 np.empty(len(self.shares[k]), np.float32),
             )
-            counts = [
-                len(part_of(self.parts[k], i, self.across.size)) for i in range(self.across.size)
-            ]
+            counts = [len(other) for other in self.divided[k]]
             request = self.across.Ireduce_scatter(total, share, counts)
             self.between.append((k, total, share, request))
 
@@ -192,7 +213,7 @@ class Sharded:
             for i, piece in self.pieces[k]:
                 self._gradient(i, piece)[...] = _of(share, piece, self.shares[k].start)
         for i, piece, tensor in self.tensors:
-            tensor.grad = Tensor(self._gradient(i, piece))
+            tensor.grad = Tensor(np.reshape(self._gradient(i, piece), tensor.shape))
         self.used = self.team.sum(used)
 
     def clip_grad_norm(self, max_norm: float):
@@ -232,8 +253,7 @@ class Sharded:
             from mpi4py import MPI
 
             requests = []
-            for part in self.parts:
-                shares = [part_of(part, i, self.across.size) for i in range(self.across.size)]
+            for part, shares in zip(self.parts, self.divided):
                 counts = [len(share) for share in shares]
                 starts = [share.start - part.start for share in shares]
                 spec = [_of(vector, part), counts, starts, MPI.FLOAT]
@@ -266,8 +286,11 @@ class Sharded:
         return {"steps": self.steps, "updates": np.array(self.updates), **slots}
 
     def _whole(self, slot: str) -> list[np.ndarray]:
-        vector = self.state[slot]
-        return [np.reshape(_of(vector, r), p.shape) for p, r in zip(self.params, self.ranges)]
+        vector, kept = self.state[slot], self.kept[slot]
+        return [
+            np.reshape(_of(vector, r), p.shape) if has else np.zeros(0, np.float32)
+            for p, r, has in zip(self.params, self.ranges, kept)
+        ]
 
     def load_state_dict(self, state: dict) -> None:
         """Copy the state from a dictionary such as `state_dict` returns, the same one on all ranks.
@@ -280,12 +303,6 @@ class Sharded:
         count_of = {tensor: self.updates[i] for i, _, tensor in self.tensors}
         self.own.updates = [count_of[tensor] for tensor in self.own.params]
         self.team.wait()
-
-
-def _overlap(a: range, b: range) -> range:
-    """The overlap of two ranges; an empty range, which is false, if there is none."""
-    start = max(a.start, b.start)
-    return range(start, max(start, min(a.stop, b.stop)))
 
 
 def _of(array: np.ndarray, part: range, first: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Optimizers, gradient clipping and learning-rate schedules."""
+"""The base of the optimizers: groups of parameters, the step, the state."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from numbers import Real
 
 import numpy as np
 
-from .device import is_capturing, row_blocks
-from .tensor import Tensor
-from .writing import check_writeable, fitting
+from ..device import is_capturing, row_blocks
+from ..tensor import Tensor
+from ..writing import check_writeable, fitting
+from .clipping import limit, sum_of_squares
 
 
 class Optimizer(ABC):
@@ -40,7 +41,7 @@ class Optimizer(ABC):
             if not isinstance(group, dict) or "params" not in group:
                 raise ValueError(
                     "if one entry is a group, all must be: dictionaries with 'params' and options; "
-                    f"this is {group if isinstance(group, dict) else _about(group)}"
+                    f"this is {group if isinstance(group, dict) else about(group)}"
                 )
             if unknown := group.keys() - options.keys() - {"params"}:
                 raise ValueError(f"unknown options {sorted(unknown)}; known are {sorted(options)}")
@@ -62,12 +63,20 @@ class Optimizer(ABC):
         self.steps = 0
         self.updates = [0] * len(self.params)  # for each parameter, how many steps changed it
         self.scale = None  # what the next step multiplies gradients by, if they are clipped
-        self.state = {name: [np.zeros_like(p.data) for p in self.params] for name in self.slots}
+        self.state = {slot: [] for slot in self.slots}
+        for group in self.groups:
+            for slot, arrays in self.state.items():
+                more = {} if slot in self.slots_of(group) else {"shape": (0,)}
+                arrays += [np.zeros_like(p.data, **more) for p in group["params"]]
+
+    def slots_of(self, group: dict) -> tuple[str, ...]:
+        """Those of `slots` that the parameters of a group have; the others are empty arrays."""
+        return self.slots
 
     def check_options(self, group: dict) -> None:
         """Raise ValueError for an option of a group that is not a number or is out of range."""
         for name in group.keys() - {"params", "betas"}:
-            _check_range(name, group[name])
+            check_range(name, group[name])
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """Call loss.backward().
@@ -85,9 +94,9 @@ class Optimizer(ABC):
         gradients, `total` turns the sum of squares of this part into that of all parts. Raises
         ValueError if no parameter has a gradient, and for a negative `max_norm`.
         """
-        square = _sum_of_squares([p for p in self.params if p.requires_grad])
+        square = sum_of_squares([p for p in self.params if p.requires_grad])
         norm = np.sqrt(np.asarray(total(square), dtype=square.dtype, like=square))
-        self.scale = np.minimum(_limit(max_norm) / (norm + 1e-6), 1)
+        self.scale = np.minimum(limit(max_norm) / (norm + 1e-6), 1)
         return norm
 
     def zero_grad(self) -> None:
@@ -113,22 +122,17 @@ class Optimizer(ABC):
             for p in group["params"]:
                 grad = p.grad
                 if grad is not None and p.requires_grad:
-                    state = [self.state[name][i] for name in self.slots]
+                    state = [self.state[slot][i] for slot in self.slots_of(group)]
                     self._check(i, p.data, grad.data, state)
                     ready.append((i, group, [p.data, grad.data, *state]))
                 i += 1
         self.steps += 1
         for i, _, _ in ready:
             self.updates[i] += 1
-        if not self.update_on_gpu(ready):
-            self.update_blocks(ready)
+        self.update_all(ready)
         self.scale = None
 
-    def update_on_gpu(self, ready: list) -> bool:
-        """Update all of `ready` by a kernel of the optimizer, if it has one and they are there."""
-        return False
-
-    def update_blocks(self, ready: list) -> None:
+    def update_all(self, ready: list) -> None:
         """Update parameter after parameter: `ready` has (number, group, [p, gradient, *state])."""
         for i, group, arrays in ready:
             arrays = [a[None] if a.ndim == 0 else a for a in arrays]
@@ -195,7 +199,7 @@ def load_state(state: dict, slots: dict[str, list], names: Sequence[str]) -> tup
     Raises ValueError or TypeError, and copies nothing, if the state does not fit.
     """
     if not isinstance(state, Mapping):
-        raise TypeError(f"an optimizer's state is a dictionary, not {_about(state)}")
+        raise TypeError(f"an optimizer's state is a dictionary, not {about(state)}")
     if unknown := state.keys() - slots.keys() - {"steps", "updates"}:
         raise ValueError(f"this optimizer's state has {sorted(slots)}, not {sorted(unknown)}")
     steps = state.get("steps")
@@ -229,7 +233,7 @@ def _is_count(n) -> bool:
 def _trainable(name: str, p) -> Tensor:
     """Return `p`; raise TypeError or ValueError if an optimizer cannot update it."""
     if not isinstance(p, Tensor):
-        raise TypeError(f"{name} is {_about(p)}; an optimizer takes tensors")
+        raise TypeError(f"{name} is {about(p)}; an optimizer takes tensors")
     if p.node is not None:
         raise ValueError(f"{name} is the result of '{p.node.op}'; an optimizer takes leaves")
     if p.dtype.kind != "f":
@@ -249,149 +253,19 @@ def _listed(params) -> list:
     if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
         hint = ": pass .parameters()" if hasattr(params, "parameters") else ""
         raise TypeError(
-            f"an optimizer takes a list of tensors or of groups, not {_about(params)}{hint}"
+            f"an optimizer takes a list of tensors or of groups, not {about(params)}{hint}"
         )
     return list(params)
 
 
-def _about(thing) -> str:
+def about(thing) -> str:
     """A description of an object, for error messages."""
     return f"an object of type {type(thing).__name__}"
 
 
-def _check_range(name: str, value, below: float = math.inf) -> None:
+def check_range(name: str, value, below: float = math.inf) -> None:
     """Raise ValueError unless 0 <= value < below."""
     is_number = isinstance(value, (Real, np.ndarray)) and not np.ndim(value)
     if not is_number or not 0 <= value < below:
         limit = "" if below == math.inf else f" and below {below}"
         raise ValueError(f"{name} is {value!r}; it must be a finite number, at least 0{limit}")
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent with momentum: v = momentum * v + g, then p -= lr * v.
-
-    g is the gradient plus weight_decay * p. Without momentum, v = g and no v is kept.
-    """
-
-    def __init__(self, params_or_groups, lr: float, momentum: float = 0.0, weight_decay=0.0):
-        super().__init__(params_or_groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if any(group["momentum"] for group in self.groups):
-            self.slots = ("v",)
-            self.state = {"v": [np.zeros_like(p.data) for p in self.params]}
-
-    def step(self):
-        if not self.slots and any(group["momentum"] > 0 for group in self.groups):
-            raise ValueError("momentum was 0 when this SGD was made: make a new one with momentum")
-        super().step()
-
-    def update(self, group, t, p, g, v=None):
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        if v is not None:
-            v *= group["momentum"]
-            v += g
-            g = v
-        p -= group["lr"] * g
-
-
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Kingma and Ba, 2014; Loshchilov and Hutter, 2017).
-
-    m and v are running means of the gradient and of its square. Since they start at zero, they are
-    divided by 1 - beta^t, where t is the number of updates of the parameter. The weight decay
-    lr * weight_decay * p is subtracted from the parameter directly and does not enter m and v.
-    """
-
-    counts = True
-    slots = ("m", "v")
-
-    def __init__(self, params_or_groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
-        super().__init__(params_or_groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-
-    def check_options(self, group):
-        super().check_options(group)
-        betas = group["betas"]
-        if not isinstance(betas, (Sequence, np.ndarray)) or len(betas) != 2:
-            raise ValueError(f"betas is {betas!r}; it must be two numbers")
-        for name, beta in zip(("beta1", "beta2"), betas):
-            _check_range(name, beta, below=1)
-
-    def update_on_gpu(self, ready):
-        if not ready or isinstance(ready[0][2][0], np.ndarray):
-            return False
-        from .kernels.update import step
-
-        return step(ready, self.updates, self.scale)
-
-    def update(self, group, t, p, g, m, v):
-        lr, eps, (beta1, beta2) = group["lr"], group["eps"], group["betas"]
-        correction1, correction2 = 1 - beta1**t, 1 - beta2**t
-        scratch = g * (1 - beta1)
-        m *= beta1
-        m += scratch
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - beta2
-        v *= beta2
-        v += scratch
-        # The update is lr (m / correction1) / (sqrt(v / correction2) + eps), written with fewer
-        # divisions of arrays.
-        np.sqrt(v, out=scratch)
-        scratch += eps * math.sqrt(correction2)
-        np.divide(m, scratch, out=scratch)
-        scratch *= lr * math.sqrt(correction2) / correction1
-        if group["weight_decay"]:
-            p *= 1 - lr * group["weight_decay"]
-        p -= scratch
-
-
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
-    """Scale all gradients in place so that their norm, taken together, is at most `max_norm`.
-
-    A tensor that is given twice counts once. Returns the norm before scaling, a scalar on the
-    device of the gradients. Raises TypeError for what is not a tensor, and ValueError if no
-    parameter has a gradient, if `max_norm` is negative, or if a graph that is still alive needs a
-    gradient; then nothing is changed. Pascanu et al., 2013.
-    """
-    params = list(dict.fromkeys(params))
-    if wrong := [p for p in params if not isinstance(p, Tensor)]:
-        raise TypeError(f"clip_grad_norm takes tensors, not {_about(wrong[0])}")
-    norm = np.sqrt(_sum_of_squares(params))
-    scale = np.minimum(_limit(max_norm) / (norm + 1e-6), 1)
-    grads = {p.grad: p for p in params if p.grad is not None}  # two parameters may share a gradient
-    for g in grads:
-        check_writeable("a gradient", g.data)
-    for g in grads:
-        g.data *= scale
-    return norm
-
-
-def _limit(max_norm: float) -> float:
-    if not max_norm >= 0:
-        raise ValueError(f"max_norm is {max_norm!r}; it must be at least 0")
-    return max_norm
-
-
-def _sum_of_squares(params: Iterable[Tensor]):
-    """The sum of squares of all gradients, a 0-d array; float16 is summed in float32."""
-    grads = [p.grad.data for p in params if p.grad is not None]
-    if not grads:
-        raise ValueError("no parameter has a gradient: call backward first")
-    wide = [g.astype(np.float32) if g.dtype == np.float16 else g for g in grads]
-    return np.asarray(np.sum(np.stack([np.vdot(g, g) for g in wide])), like=grads[0])
-
-
-def cosine_schedule(step: int, warmup: int, total: int, max_lr: float, min_lr: float) -> float:
-    """The learning rate of a step, counted from 0.
-
-    It rises linearly to max_lr at step `warmup`, falls along half a cosine to min_lr at step
-    `total`, and stays there.
-
-    >>> [round(cosine_schedule(s, 2, 6, 1.0, 0.1), 3) for s in range(8)]
-    [0.333, 0.667, 1.0, 0.868, 0.55, 0.232, 0.1, 0.1]
-    """
-    if step < warmup:
-        return max_lr * (step + 1) / (warmup + 1)
-    if step >= total:
-        return min_lr
-    done = (step - warmup) / (total - warmup)
-    return min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (max_lr - min_lr)
