@@ -10,6 +10,8 @@ import numpy as np
 from .arraylike import array_of, broadcasts, is_half, whole, wide_sum
 from .graph import Deferred, Node, Part
 
+_ARRAYS = np.ndarray, np.generic
+
 
 def accumulate(before, new, parent, node: Node, i: int):
     """Add `new`, one more gradient of a value, to those added so far; returns (sum, owned).
@@ -17,7 +19,7 @@ def accumulate(before, new, parent, node: Node, i: int):
     `before` is the earlier result, or None for the first gradient. The engine adds in place only to
     arrays that it owns; the head of tensor.py says which ones.
     """
-    if isinstance(new, (np.ndarray, np.generic)):
+    if isinstance(new, _ARRAYS):
         pass
     elif isinstance(new, Part):
         half = is_half(parent.dtype)  # how numbers are stored; sums are float32

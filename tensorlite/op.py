@@ -33,6 +33,9 @@ WAY_OUT = {
 }
 
 
+_SCALARS = np.generic, int, float
+
+
 class Op:
     """An operation on tensors, which `@op` makes from a body on arrays.
 
@@ -151,15 +154,17 @@ class Op:
 
         if result.__class__ is not tuple or len(result) != (self.n_results or len(values) + 1):
             raise TypeError(self._wrong_result(result, len(values)))
-        value, *vjps = result
+        vjps = list(result)
+        value = vjps.pop(0)
         if value.__class__ is not np.ndarray:
-            if isinstance(value, (np.generic, int, float)):
+            if isinstance(value, _SCALARS):
                 value = np.asarray(value)  # NumPy turns 0-d results into scalars
             elif isinstance(value, Tensor) or not hasattr(value, "dtype"):
                 raise TypeError(self._wrong_value(value))
         dtype = value.dtype
-        if plain and dtype.char in "de" and "dtype" not in static and not _has(dtype.char, given):
-            value = value.astype(np.float32)  # NumPy makes float32 * int64 and exp(int64) float64
+        if plain and dtype.char in "de" and not (given and getattr(given[0], "dtype", 0) is dtype):
+            if "dtype" not in static and not _has(dtype.char, given):
+                value = value.astype(np.float32)  # NumPy makes float32 * int64, exp(int64) float64
         if stored is not None and value.dtype != stored and value.dtype.kind == "f":
             value = value.astype(stored)
         origin = check_finite(value, self.name) if check else ""

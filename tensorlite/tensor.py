@@ -289,8 +289,9 @@ def run_backward(
             found[node] = g, owned
             if not through:
                 continue
-        node.check_alive()
         vjps = node.vjps
+        if vjps is None:
+            node.check_alive()  # raises
         if create_graph:
             with in_mode(check=False):  # the composed definitions may pass through infinity
                 together = _recorded_gradients(node, g)
