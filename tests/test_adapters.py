@@ -75,18 +75,24 @@ def scaled_product(torch, factor=1.0):
     return ScaledProduct.apply
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_torch(torch, dtype):
+def check_adapter(right, wrong, dtype):
+    """The pairs (value, vjp) of a product and of one with a wrong gradient, in a dtype."""
     dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
     args = [X.astype(dtype), X[::-1].astype(dtype)]
-    value, vjp = of_torch(scaled_product(torch))
+    value, vjp = right
     assert value(*args).dtype == dtype
     assert [g.dtype for g in vjp(value(*args), *args)] == [dtype, dtype]
     assert vjp(value(*args), *args, needs=(False, True))[0] is None
     report = examine_vjp(value, vjp, args)
     assert report.verdict == "right" and not report.complaints, report
     with pytest.raises(WrongGradient):
-        check_vjp(*of_torch(scaled_product(torch, factor=2)), args)
+        check_vjp(*wrong, args)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_torch(torch, dtype):
+    right, wrong = (of_torch(scaled_product(torch, factor)) for factor in (1, 2))
+    check_adapter(right, wrong, dtype)
 
 
 def test_torch_with_an_integer_argument_and_an_unused_one(torch):
@@ -161,16 +167,8 @@ def jax_product(jax, factor=1.0):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_jax(jax, dtype):
-    dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
-    args = [X.astype(dtype), X[::-1].astype(dtype)]
-    value, vjp = of_jax(jax_product(jax))
-    assert value(*args).dtype == dtype
-    assert [g.dtype for g in vjp(value(*args), *args)] == [dtype, dtype]
-    assert vjp(value(*args), *args, needs=(False, True))[0] is None
-    report = examine_vjp(value, vjp, args)
-    assert report.verdict == "right" and not report.complaints, report
-    with pytest.raises(WrongGradient):
-        check_vjp(*of_jax(jax_product(jax, factor=2)), args)
+    right, wrong = (of_jax(jax_product(jax, factor)) for factor in (1, 2))
+    check_adapter(right, wrong, dtype)
 
 
 def test_jax_with_an_integer_argument(jax):

@@ -14,7 +14,7 @@ from ..tensor import Tensor, grad
 from .directions import judge_along
 from .judge import Tolerance, judge
 from .mistakes import likely_mistake
-from .probe import Probe, precision
+from .probe import Probe, precision, start
 from .report import CannotTell, Report, WrongGradient, misconduct
 from .subject import check_listed
 from .supervise import nodes_of, supervised
@@ -112,7 +112,7 @@ def _check(fn, args: Sequence, points: dict, ways: list[Way], settings: Settings
                 value, leaves = call(laid_out, way.needs)
                 _check_unchanged(laid_out, points)
             last = way
-            weight = _weight(value.shape) if weight is None else weight
+            weight = start(value.shape) if weight is None else weight
             found = value.data, dict(zip(way.needs, _gradients(value, leaves, weight, way.g_order)))
         except Exception as error:
             if first is None or isinstance(error, AssertionError):
@@ -138,12 +138,6 @@ def _float64(value) -> np.ndarray | None:
     if data is None or data.dtype.kind != "f":
         return None
     return np.array(data, dtype=np.float64)  # this keeps the memory order
-
-
-def _weight(shape) -> np.ndarray:
-    """Fixed random numbers of both signs, none of them near 0."""
-    rng = np.random.default_rng(0)
-    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
 
 def _same(found, first, settings: Settings) -> bool:

@@ -43,6 +43,12 @@ class Line(NamedTuple):
         return max(1.0, abs(self.start))
 
 
+def start(shape: tuple, seed: int = 0) -> np.ndarray:
+    """A gradient of the value to start from: numbers of both signs, none of them near 0."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+
+
 class Probe:
     """A function at its arguments and near them.
 

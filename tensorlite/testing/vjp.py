@@ -14,7 +14,7 @@ from .differences import LOW
 from .directions import chance_of_missing, judge_along
 from .judge import Findings, Tolerance, judge
 from .mistakes import likely_mistake
-from .probe import Probe, precision
+from .probe import Probe, precision, start
 from .reference import judge_by_reference
 from .report import CannotTell, Report, WrongGradient
 from .subject import check_listed, gradients_of, not_one
@@ -178,11 +178,8 @@ def _is_checked(x: np.ndarray, name: str) -> bool:
 
 
 def _start(g, y: np.ndarray, seed: int) -> np.ndarray:
-    """The gradient of the value: `g`, or drawn numbers of both signs, none of them near 0."""
-    if g is None:
-        rng = np.random.default_rng(seed)
-        g = rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1.0, 1.0], y.shape)
-    g = np.asarray(g)
+    """The gradient of the value: `g`, or drawn numbers."""
+    g = start(y.shape, seed) if g is None else np.asarray(g)
     if g.shape != y.shape:
         raise ValueError(f"g has the shape {g.shape}; the value has {y.shape}, and g must have too")
     if not np.isfinite(g.astype(np.float64)).all():
