@@ -31,10 +31,12 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import nn
 
-from ..checkpoint import is_nanochat, read_modern, write_modern
+from ..checkpoint import modern_names, read_modern, write_modern
 from ..model import GPT
 from .modern_config import ModernConfig, modern_config_of
 from .positions import Rotary
+
+HASH, HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # 2**64 / golden ratio (Knuth, 6.4)
 
 
 class Attention(nn.Module):
@@ -170,20 +172,20 @@ class Modern(GPT):
         A place before the text counts as an id of its own. Where the table has no row for each
         n-gram, several share one (multiplicative hashing).
         """
-        K, (B, T) = self.config.ngram_vocab, idx.shape
+        K, (B, T), rows = self.config.ngram_vocab, idx.shape, self.config.count_ngrams(n)
         ids = np.asarray(idx, like=places).astype(np.int64)  # (B, T)
-        if cache is not None:
-            ids = cache.seen(ids)  # (B, S + T)
+        ids = ids if cache is None else cache.seen(ids)  # (B, S + T)
         ids = np.concatenate([np.zeros_like(ids, shape=(B, n - 1)), ids], axis=1)
         ids = np.minimum(ids[:, -(T + n - 1) :], K)  # (B, n - 1 + T)
+        exact = rows == (K + 1) ** n
+        base = K + 1 if exact else K + 1 | 1  # an odd one loses nothing modulo 2**64
         number = ids[:, n - 1 :]  # (B, T)
         for j in range(1, n):
             before = ids[:, n - 1 - j : -j]  # (B, T): the ids j places before
-            number = number * (K + 1) + np.where(places >= j, before, K)
-        rows = self.config.count_ngrams(n)
-        if rows < (K + 1) ** n:
-            number = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
-        return number.astype(np.int64) % rows
+            number = number * base + np.where(places >= j, before, K)  # (B, T)
+        if exact:
+            return number
+        return ((number.astype(np.uint64) * HASH >> HALF) % np.uint64(rows)).astype(np.int64)
 
     def logits(self, x):
         """The logits of the ids that follow: normalised stream (..., C) -> (..., V)."""
@@ -205,25 +207,8 @@ class Modern(GPT):
         write_modern(directory, self.config, None)
 
     def published(self) -> dict[str, np.ndarray]:
-        """The parameters by the names of NanoChatForCausalLM, or in our layout by their own.
-
-        There, matrices are (out, in), and queries, keys and values have one each: views.
-        """
-        own = {name: p.data for name, p in self.named_parameters()}
-        if not is_nanochat(self.config):
-            return own
-        arrays, C = {"model.embed_tokens.weight": own["wte.weight"]}, self.config.n_embd
-        if not self.config.tied:
-            arrays["lm_head.weight"] = own["lm_head.weight"]
-        for i in range(self.config.n_layer):
-            ours, theirs = f"h.{i}.", f"model.layers.{i}."
-            for j, name in enumerate("qkv"):
-                part = own[f"{ours}attn.c_attn.weight"][:, j * C : (j + 1) * C]
-                arrays[f"{theirs}self_attn.{name}_proj.weight"] = part.T
-            arrays[f"{theirs}self_attn.o_proj.weight"] = own[f"{ours}attn.c_proj.weight"].T
-            arrays[f"{theirs}mlp.fc1.weight"] = own[f"{ours}mlp.c_fc.weight"].T
-            arrays[f"{theirs}mlp.fc2.weight"] = own[f"{ours}mlp.c_proj.weight"].T
-        return arrays
+        """The parameters by the names of NanoChatForCausalLM, or in our layout by their own."""
+        return modern_names(self.config, self.state_dict())
 
     @property
     def last_norm(self) -> nn.Module:
@@ -237,3 +222,12 @@ class Modern(GPT):
         """
         fields, tensors = read_modern(directory)
         return Modern.filled(modern_config_of(directory, fields), tensors)
+
+
+def refuse_modern(model, what: str) -> None:
+    """Raise ValueError where a model is of this family, which cannot be `what`."""
+    if isinstance(model, Modern):
+        raise ValueError(
+            f"a model of the modern family cannot be {what}: take a gpt2 or a llama (train.py "
+            "--model)"
+        )
