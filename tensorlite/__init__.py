@@ -20,10 +20,12 @@ from .functional import (
     linear_cross_entropy,
     log_softmax,
     logsumexp,
+    relu2,
     rms_norm,
     rope,
     scaled_dot_product_attention,
     silu,
+    soft_cap,
     softmax,
     swiglu,
 )

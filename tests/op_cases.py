@@ -36,7 +36,7 @@ def power(draw):
     return [draw(arrays(first, "positive")), exponent], {}
 
 
-@case("neg", "exp", "tanh", "sigmoid", "erf", "abs", "relu", "silu")
+@case("neg", "exp", "tanh", "sigmoid", "erf", "abs", "relu", "silu", "relu2")
 def unary(draw):
     return [draw(arrays())], {}
 
@@ -268,6 +268,7 @@ def linear_cross_entropy(draw):
     static = {
         "targets": draw_targets(draw, batch, n_classes),
         "reduction": draw(st.sampled_from(["mean", "sum"])),
+        "soft_cap": draw(st.sampled_from([None, 1.5])),
     }
     return [draw(arrays((*batch, n))), draw(arrays((n_classes, n)))], static
 

@@ -138,8 +138,10 @@ def cross_entropy(logits, targets, **static):
     return loss.reshape(targets.shape) if static.get("reduction") == "none" else loss
 
 
-def linear_cross_entropy(x, weight, targets, **static):
-    return cross_entropy(F.linear(x, weight), targets, **static)
+def linear_cross_entropy(x, weight, targets, soft_cap=None, **static):
+    logits = F.linear(x, weight)
+    logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
+    return cross_entropy(logits, targets, **static)
 
 
 def attention(
@@ -186,6 +188,7 @@ SAME_NAME = (
 THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "power": torch.pow,
     "silu": F.silu,
+    "relu2": lambda x: torch.square(torch.relu(x)),
     "swiglu": lambda gate, up: F.silu(gate) * up,
     "gelu": lambda x, approximate="tanh": F.gelu(x, approximate=approximate),
     "clip": clip,
@@ -236,6 +239,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
 EXCEPTIONS = {
     "dropout": "draws its own numbers; what it does with them is 'drop'",
     "causal_self_attention": "draws its own numbers too, for 'packed_attention'",
+    "soft_cap": "is tanh, scaled; its use is in 'linear_cross_entropy'",
     "transfer": "moves data between devices, of which a machine of tests may have one",
 }
 # Where ours differ from torch's on purpose, so that the tests below keep away from it.
@@ -502,7 +506,9 @@ def test_power_of_any_base_to_a_number(exponent, dtype):
         check("power", [np.array([-2.0, -1, 0, 0.5, 3]), exponent], {}, dtype)
 
 
-SMOOTH = "tanh sigmoid erf relu silu gelu softmax log_softmax logsumexp abs layer_norm rms_norm"
+SMOOTH = (
+    "tanh sigmoid erf relu relu2 silu gelu softmax log_softmax logsumexp abs layer_norm rms_norm"
+)
 
 
 @pytest.mark.parametrize("name", SMOOTH.split())
@@ -519,7 +525,7 @@ def test_far_from_zero(name, dtype):
 
 
 NOT_FINITE = {  # those of one array, with the axis that most of them take
-    **dict.fromkeys("exp log sqrt rsqrt sin cos tanh sigmoid erf silu gelu".split(), {}),
+    **dict.fromkeys("exp log sqrt rsqrt sin cos tanh sigmoid erf silu relu2 gelu".split(), {}),
     **dict.fromkeys(
         "softmax log_softmax logsumexp sum mean max min cumsum var".split(), {"axis": 1}
     ),

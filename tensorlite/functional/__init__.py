@@ -9,7 +9,7 @@ Fused bodies work on blocks of rows that fit the cache (`row_blocks` in device.p
 read, builds modules on these functions.
 """
 
-from .activations import gelu, silu, swiglu
+from .activations import gelu, relu2, silu, soft_cap, swiglu
 from .attention import (
     attention,
     causal_self_attention,
