@@ -167,14 +167,18 @@ class GPT(nn.Module):
         positions, IndexError for ids outside the vocabulary.
         """
         x = self.hidden(self.array(idx), rng)  # (B, T) -> (B, T, C)
-        logits = self.head.unembed(x)  # (B, T, C) @ (C, V) -> (B, T, V)
+        logits = self.logits(x)  # (B, T, C) -> (B, T, V)
         loss = None if targets is None else tl.cross_entropy(logits, self.array(targets))
         return logits, loss
 
     def next_logits(self, idx, cache=None, last: int = 1):
         """The logits for the ids that follow the `last` positions: ids (B, T) -> (B, last, V)."""
         x = self.hidden(self.array(idx), cache=cache)[:, -last:]  # (B, T) -> (B, last, C)
-        return self.head.unembed(x)  # (B, last, C) @ (C, V) -> (B, last, V)
+        return self.logits(x)  # (B, last, C) -> (B, last, V)
+
+    def logits(self, x):
+        """The logits of the ids that follow: normalised stream (..., C) -> (..., V)."""
+        return self.head.unembed(x)  # (..., C) @ (C, V) -> (..., V)
 
     def loss(self, idx, targets, rng=None, packed=None):
         """The loss that `model(idx, targets)` gives, without ever holding all logits.

@@ -117,7 +117,7 @@ def _read(model: GPT, rows, row_of, continuations) -> tuple[np.ndarray, np.ndarr
     logprobs, missed = np.empty(len(targets)), np.empty(len(targets), bool)
     for i in range(0, len(targets), LOGITS):
         part = slice(i, i + LOGITS)
-        logits = model.head.unembed(hidden[part])  # (at most LOGITS, C) @ (C, V)
+        logits = model.logits(hidden[part])  # (at most LOGITS, C) @ (C, V)
         logprobs[part] = -tl.cross_entropy(logits, targets[part], reduction="none").numpy()
         missed[part] = tl.tensor(logits.data.argmax(axis=-1)).numpy() != targets[part]
     of = np.repeat(np.arange(n), sizes)  # (m,): the continuation that a token belongs to

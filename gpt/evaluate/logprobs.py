@@ -19,7 +19,7 @@ def token_logprobs(model: GPT, x: np.ndarray, y: np.ndarray, rng=None) -> Tensor
     """
     rows, places = np.nonzero(y != IGNORE)  # (n,) each
     hidden = model.hidden(x, rng)[rows, places]  # (B, T, C) -> (n, C)
-    logits = model.head.unembed(hidden)  # (n, C) @ (C, V) -> (n, V)
+    logits = model.logits(hidden)  # (n, C) @ (C, V) -> (n, V)
     logprobs = -tl.cross_entropy(logits, y[rows, places], reduction="none")  # (n,)
     place = np.zeros(y.shape, np.int64)  # (B, T): which of the n it is, one more: 0 is none
     place[rows, places] = np.arange(1, len(rows) + 1)

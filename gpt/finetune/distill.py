@@ -146,7 +146,7 @@ class Distillation(EpochTask):
 
 def logits_at(model, x: np.ndarray, places: tuple, rng=None):
     """The logits (n, V) after the ids x (B, T) up to n places (rows, columns)."""
-    return model.head.unembed(model.hidden(x, rng)[places])  # (B, T, C) -> (n, C) -> (n, V)
+    return model.logits(model.hidden(x, rng)[places])  # (B, T, C) -> (n, C) -> (n, V)
 
 
 def divergence(teacher: np.ndarray, student, temperature: float):

@@ -91,7 +91,7 @@ class Context:
             return self.model.next_logits(ids, cache, last).numpy()  # (B, last, V)
         x = self.model.hidden(self.model.array(ids), cache=cache)[:, -last:]  # (B, last, C)
         with tl.autocast("float32"):  # rounded to 16 bits, many logits would be equal
-            return self.model.head.unembed(x.astype(np.float32)).numpy()  # (B, last, V)
+            return self.model.logits(x.astype(np.float32)).numpy()  # (B, last, V)
 
     def _known(self, rows, pads, length: int, last: int) -> int:
         """How many positions of the cache hold what is to be read; at most all before the last."""

@@ -19,6 +19,8 @@ from .folders import (
 )
 from .llama import Llama
 from .lora import LoraConfig
+from .modern import Modern
+from .modern_config import ModernConfig, name_parts, read_parts
 from .packed import Packed
 from .quantized import Quantized, dequantize, quantize
 

@@ -12,6 +12,8 @@ from ..config import GPTConfig
 from ..model import GPT
 from .config import FAMILIES, LlamaConfig, config_of
 from .llama import Llama
+from .modern import Modern
+from .modern_config import ModernConfig, modern_config_of
 from .quantized import load_quantized
 
 
@@ -42,25 +44,31 @@ def refuse_classifier(directory: str | Path) -> None:
 def class_of(directory: str | Path) -> type[GPT]:
     """The class of the model in a folder. Raises as `gpt.load` does."""
     kind = checkpoint.model_type(directory)
-    if kind not in ("gpt2", *FAMILIES):
-        known = ", ".join(map(repr, ("gpt2", *FAMILIES)))
+    classes = {"gpt2": GPT, **dict.fromkeys(FAMILIES, Llama)}
+    classes |= {checkpoint.NANOCHAT: Modern, checkpoint.OURS: Modern}
+    if kind not in classes:
+        known = ", ".join(map(repr, classes))
         raise ValueError(
             f"{directory} holds a model of type {kind!r}; the types that can be loaded are {known}"
         )
-    return GPT if kind == "gpt2" else Llama
+    return classes[kind]
 
 
 def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
     """The shape of the model in a folder. Raises as `gpt.load` does."""
     directory = checkpoint.config_folder(directory)
-    if class_of(directory) is GPT:
+    kind = class_of(directory)
+    if kind is GPT:
         return checkpoint.read_config(directory)
+    if kind is Modern:
+        return modern_config_of(directory, checkpoint.read_modern_fields(directory))
     return config_of(directory, checkpoint.read_fields(directory))
 
 
 def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
     """A new model of this shape; see `GPT` for the seed."""
-    return (Llama if isinstance(config, LlamaConfig) else GPT)(config, seed)
+    families = {LlamaConfig: Llama, ModernConfig: Modern}
+    return families.get(type(config), GPT)(config, seed)
 
 
 def with_config(model: GPT | Llama, **changes) -> GPT | Llama:

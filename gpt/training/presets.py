@@ -109,7 +109,7 @@ presets (parameters, and the time on 2 cores):
 
 # Settings of a preset that are for new models, and not for one that --init_from names
 OF_A_NEW_MODEL = (
-    "model tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
+    "model parts tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
 )
 
 # nanoGPT's flags that have no meaning here, and why

@@ -17,6 +17,7 @@ from tensorlite.modes import PRECISIONS
 
 from ..checkpoint import CONFIG, is_adapter
 from ..data import CORPORA, validation_size
+from ..models.modern_config import DEFAULT_PARTS, PARTS, read_parts
 
 
 def option(default, text: str):
@@ -171,6 +172,7 @@ class Settings(RunSettings):
         "separator",
         "vocab_size",
         "model",
+        "parts",
         "block_size",
         "n_layer",
         "n_head",
@@ -202,7 +204,11 @@ class Settings(RunSettings):
     )
     vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
-    model: str = option("gpt2", "gpt2, or llama: rotary positions, RMSNorm, SwiGLU, grouped heads")
+    model: str = option(
+        "gpt2",
+        "gpt2; llama: rotary positions, RMSNorm, SwiGLU, grouped heads; or modern: see --parts",
+    )
+    parts: str = option(DEFAULT_PARTS, f"what a modern model has, of {', '.join(PARTS)}")
     block_size: int = option(64, "the context, in tokens")
     n_layer: int = option(4, "blocks")
     n_head: int = option(4, "attention heads in a block")
@@ -214,11 +220,14 @@ class Settings(RunSettings):
         super().__post_init__()
         self.check_at_least(1, "block_size", "n_layer", "n_head", "n_embd", "eval_iters")
         self.check_at_least(1, "vocab_size", "n_kv_head")
-        if self.model not in ("gpt2", "llama"):
-            raise ValueError(f"--model is gpt2 or llama, not {self.model!r}")
+        if self.model not in ("gpt2", "llama", "modern"):
+            raise ValueError(f"--model is gpt2, llama or modern, not {self.model!r}")
+        read_parts(self.parts)
         new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
-        if new and self.n_kv_head is not None and self.model == "gpt2":
-            raise ValueError("--n_kv_head is for --model llama: a gpt2 has as many as --n_head")
+        if new and self.n_kv_head is not None and self.model != "llama":
+            raise ValueError(
+                f"--n_kv_head is for --model llama: a {self.model} has as many as --n_head"
+            )
         if self.separator not in (None, "file", "line"):
             raise ValueError(f"--separator is file or line, not {self.separator!r}")
 
