@@ -211,9 +211,13 @@ def test_the_loss_is_the_one_that_train_reports(text, tmp_path):
     assert runs.tokens_seen(tmp_path / "out") == 2 * 12 * 64
 
 
-def test_a_recipe_must_measure_its_loss_and_predict_characters(text, tmp_path):
+def test_what_a_recipe_must_not_do(text, tmp_path):
     run_tiny(text, tmp_path / "out", "--skip_final_eval", "true")
     with pytest.raises(ValueError, match="did not measure its loss"):
+        runs.whole_loss(tmp_path / "out", text)
+    path = tmp_path / "out" / "run.json"
+    path.write_text(path.read_text().replace('"scratch"', '"better"'))
+    with pytest.raises(ValueError, match="random weights, not with --init_from better"):
         runs.whole_loss(tmp_path / "out", text)
     run_tiny(text, tmp_path / "pairs", "--tokenizer", "bpe:260", "--block_size", "16")
     with pytest.raises(ValueError, match="--tokenizer char"):

@@ -113,8 +113,11 @@ def whole_loss(out: Path, text: str) -> float:
 
     Measured in windows of WINDOW characters that do not overlap. For a folder of the PyTorch script
     it is the loss that the script has measured so. Raises ValueError for a run that has not
-    measured its own loss at its end, and for a model whose ids are not characters.
+    measured its own loss at its end, that began with the weights of another, or whose ids are not
+    characters.
     """
+    if (start := settings_of(out)["init_from"]) != "scratch":
+        raise ValueError(f"a recipe begins with random weights, not with --init_from {start}")
     reported = (read_metrics(out / "metrics.jsonl") or [{}])[-1].get("val_loss_full")
     if reported is None:
         raise ValueError("the run did not measure its loss on the whole validation split")
@@ -124,7 +127,7 @@ def whole_loss(out: Path, text: str) -> float:
     val_text = split(read_text(text))[1]
     ids = np.asarray(tokenizer.encode_ordinary(val_text))
     if len(ids) != len(val_text):
-        raise ValueError("a record predicts characters: train with --tokenizer char")
+        raise ValueError("a recipe predicts characters: it has --tokenizer char")
     total = count = 0
     with tl.no_grad():
         for x, y in full_windows(ids, WINDOW, batch_size=32):
@@ -135,8 +138,12 @@ def whole_loss(out: Path, text: str) -> float:
 
 def tokens_seen(out: Path) -> int:
     """How many tokens a run has trained on, as its settings say."""
-    s = json.loads((out / "run.json").read_text())["settings"]
+    s = settings_of(out)
     return s["max_iters"] * s["batch_size"] * s["gradient_accumulation_steps"] * s["block_size"]
+
+
+def settings_of(out: Path) -> dict:
+    return json.loads((out / "run.json").read_text())["settings"]
 
 
 def files_of(commit: str, folder: Path) -> Path:
