@@ -204,21 +204,25 @@ def run_tiny(text, out, *more):
     subprocess.run([*command, *more], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_loss_is_the_one_that_train_reports(text, tmp_path):
-    run_tiny(text, tmp_path / "out")
-    reported = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert runs.whole_loss(tmp_path / "out", text) == pytest.approx(reported["val_loss_full"], 1e-5)
-    assert runs.tokens_seen(tmp_path / "out") == 2 * 12 * 64
-
-
-def test_what_a_recipe_must_not_do(text, tmp_path):
-    run_tiny(text, tmp_path / "out", "--skip_final_eval", "true")
-    with pytest.raises(ValueError, match="did not measure its loss"):
-        runs.whole_loss(tmp_path / "out", text)
-    path = tmp_path / "out" / "run.json"
-    path.write_text(path.read_text().replace('"scratch"', '"better"'))
+def test_the_loss_of_a_run(text, tmp_path):
+    """It is the one that train.py reports, and that of a run which breaks the rules is refused."""
+    out = tmp_path / "out"
+    run_tiny(text, out)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    expected = json.loads(lines[-1])["val_loss_full"]
+    assert runs.whole_loss(out, text) == pytest.approx(expected, 1e-5)
+    assert runs.tokens_seen(out) == 2 * 12 * 64
+    settings = (out / "run.json").read_text()
+    (out / "run.json").write_text(settings.replace('"scratch"', '"better"'))
     with pytest.raises(ValueError, match="random weights, not with --init_from better"):
-        runs.whole_loss(tmp_path / "out", text)
+        runs.whole_loss(out, text)
+    (out / "run.json").write_text(settings)
+    (out / "metrics.jsonl").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="did not measure its loss"):
+        runs.whole_loss(out, text)
+
+
+def test_a_recipe_predicts_characters(text, tmp_path):
     run_tiny(text, tmp_path / "pairs", "--tokenizer", "bpe:260", "--block_size", "16")
     with pytest.raises(ValueError, match="--tokenizer char"):
         runs.whole_loss(tmp_path / "pairs", text)
