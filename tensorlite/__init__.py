@@ -20,10 +20,13 @@ from .functional import (
     linear_cross_entropy,
     log_softmax,
     logsumexp,
+    qk_norm_rope,
+    relu2,
     rms_norm,
     rope,
     scaled_dot_product_attention,
     silu,
+    soft_cap,
     softmax,
     swiglu,
 )

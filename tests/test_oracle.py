@@ -131,6 +131,17 @@ def rope(x, cos, sin):
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
+def qk_norm_rope(qkv, value, n_head, cos=None, sin=None, eps=None):
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (x.reshape(B, T, n_head, C // n_head).transpose(1, 2) for x in qkv.split(C, dim=-1))
+    if eps is not None:
+        q, k = rms_norm(q, eps=eps), rms_norm(k, eps=eps)
+    if cos is not None:
+        q, k = rope(q, cos, sin), rope(k, cos, sin)
+    q, k, v = (x.transpose(1, 2).reshape(B, T, C) for x in (q, k, v))
+    return torch.cat([q, k, v if value is None else v + value], dim=-1)
+
+
 def cross_entropy(logits, targets, **static):
     """torch has the classes on axis 1, so the rows are made one axis."""
     rows = logits.reshape(-1, logits.shape[-1])
@@ -138,8 +149,10 @@ def cross_entropy(logits, targets, **static):
     return loss.reshape(targets.shape) if static.get("reduction") == "none" else loss
 
 
-def linear_cross_entropy(x, weight, targets, **static):
-    return cross_entropy(F.linear(x, weight), targets, **static)
+def linear_cross_entropy(x, weight, targets, soft_cap=None, **static):
+    logits = F.linear(x, weight)
+    logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
+    return cross_entropy(logits, targets, **static)
 
 
 def attention(
@@ -186,6 +199,7 @@ SAME_NAME = (
 THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "power": torch.pow,
     "silu": F.silu,
+    "relu2": lambda x: torch.square(torch.relu(x)),
     "swiglu": lambda gate, up: F.silu(gate) * up,
     "gelu": lambda x, approximate="tanh": F.gelu(x, approximate=approximate),
     "clip": clip,
@@ -202,7 +216,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "softmax": lambda x, axis=-1: torch.softmax(x, axis),
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
     "einsum": lambda operands, subscripts: torch.einsum(subscripts, *operands),
-    "linear": lambda x, weight, bias=None: F.linear(x, weight.T, bias),
+    "linear": lambda x, weight, bias=None, order="C": F.linear(x, weight.T, bias),
     "transpose": transpose,
     "swapaxes": lambda x, axis1, axis2: torch.swapaxes(x, axis1, axis2),
     "expand_dims": lambda x, axis: torch.unsqueeze(x, axis),
@@ -226,6 +240,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "rope": rope,
+    "qk_norm_rope": qk_norm_rope,
     "cross_entropy": cross_entropy,
     "linear_cross_entropy": linear_cross_entropy,
     "attention": attention,
@@ -236,6 +251,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
 EXCEPTIONS = {
     "dropout": "draws its own numbers; what it does with them is 'drop'",
     "causal_self_attention": "draws its own numbers too, for 'packed_attention'",
+    "soft_cap": "is tanh, scaled; its use is in 'linear_cross_entropy'",
     "transfer": "moves data between devices, of which a machine of tests may have one",
 }
 # Where ours differ from torch's on purpose, so that the tests below keep away from it.
@@ -502,7 +518,9 @@ def test_power_of_any_base_to_a_number(exponent, dtype):
         check("power", [np.array([-2.0, -1, 0, 0.5, 3]), exponent], {}, dtype)
 
 
-SMOOTH = "tanh sigmoid erf relu silu gelu softmax log_softmax logsumexp abs layer_norm rms_norm"
+SMOOTH = (
+    "tanh sigmoid erf relu relu2 silu gelu softmax log_softmax logsumexp abs layer_norm rms_norm"
+)
 
 
 @pytest.mark.parametrize("name", SMOOTH.split())
@@ -519,7 +537,7 @@ def test_far_from_zero(name, dtype):
 
 
 NOT_FINITE = {  # those of one array, with the axis that most of them take
-    **dict.fromkeys("exp log sqrt rsqrt sin cos tanh sigmoid erf silu gelu".split(), {}),
+    **dict.fromkeys("exp log sqrt rsqrt sin cos tanh sigmoid erf silu relu2 gelu".split(), {}),
     **dict.fromkeys(
         "softmax log_softmax logsumexp sum mean max min cumsum var".split(), {"axis": 1}
     ),

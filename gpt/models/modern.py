@@ -44,28 +44,18 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModernConfig):
         self.config = config
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False, order="F")
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, angles=None, value=None, rng=None, past=None):
-        (B, T, C), nh, eps = x.shape, self.config.n_head, self.config.norm_eps
-        qkv = self.c_attn(x).reshape(B, T, 3 * nh, C // nh)  # (B, T, C) -> (B, T, 3 nh, hs)
-        qk, v = tl.split(qkv, [2 * nh], axis=2)  # (B, T, 2 nh, hs), (B, T, nh, hs)
-        if self.config.qk_norm:
-            qk = tl.rms_norm(qk, eps=eps)  # (B, T, 2 nh, hs)
-        if value is not None:
-            v = v + value.reshape(v.shape)  # (B, T, C) -> (B, T, nh, hs)
-        qk, v = (a.transpose(0, 2, 1, 3) for a in (qk, v))  # (B, 2 nh, T, hs), (B, nh, T, hs)
-        if angles is not None:
-            qk = tl.rope(qk, *angles)  # (B, 2 nh, T, hs)
-        q, k = tl.split(qk, 2, axis=1)  # 2 x (B, nh, T, hs)
+        c, (cos, sin) = self.config, angles or (None, None)
+        qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
+        eps = c.norm_eps if c.qk_norm else None
+        qkv = tl.qk_norm_rope(qkv, value, c.n_head, cos, sin, eps)  # (B, T, 3C)
         dropout_p = self.resid_dropout.p if self.training else 0.0
-        if past is None:
-            y = tl.scaled_dot_product_attention(q, k, v, None, True, dropout_p, rng=rng)
-        else:
-            y = past.attend(q, k, v, None, dropout_p, rng)  # (B, nh, T, hs)
-        y = y.transpose(0, 2, 1, 3).reshape(B, T, C)  # (B, nh, T, hs) -> (B, T, C)
+        attend = tl.causal_self_attention if past is None else past.self_attention
+        y = attend(qkv, c.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
         return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)
 
 
@@ -80,7 +70,7 @@ class MLP(nn.Module):
 
     def forward(self, x, rng=None):
         x = self.c_fc(x)  # (B, T, C) -> (B, T, I)
-        x = tl.relu(x) ** 2 if self.relu2 else tl.gelu(x)  # (B, T, I)
+        x = tl.relu2(x) if self.relu2 else tl.gelu(x)  # (B, T, I)
         return self.dropout(self.c_proj(x), rng)  # (B, T, I) -> (B, T, C)
 
 
@@ -190,13 +180,12 @@ class Modern(GPT):
     def logits(self, x):
         """The logits of the ids that follow: normalised stream (..., C) -> (..., V)."""
         logits, cap = super().logits(x), self.config.logit_cap
-        return logits if cap is None else cap * tl.tanh(logits / cap)
+        return logits if cap is None else tl.soft_cap(logits, cap)
 
     def loss(self, idx, targets, rng=None, packed=None):
-        if self.config.logit_cap is None:
-            return super().loss(idx, targets, rng, packed)
         x = self.hidden(self.array(idx), rng, packed)  # (B, T) -> (B, T, C)
-        return tl.cross_entropy(self.logits(x), self.array(targets))
+        cap = self.config.logit_cap
+        return tl.linear_cross_entropy(x, self.head.weight, self.array(targets), soft_cap=cap)
 
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:
         """Write config.json and model.safetensors, in nanochat's layout where it fits."""

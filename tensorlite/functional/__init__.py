@@ -9,7 +9,7 @@ Fused bodies work on blocks of rows that fit the cache (`row_blocks` in device.p
 read, builds modules on these functions.
 """
 
-from .activations import gelu, silu, swiglu
+from .activations import gelu, relu2, silu, soft_cap, swiglu
 from .attention import (
     attention,
     causal_self_attention,
@@ -21,5 +21,5 @@ from .embedding import embedding
 from .linear import linear
 from .loss import cross_entropy, linear_cross_entropy
 from .norm import layer_norm, rms_norm
-from .rope import rope
+from .rope import qk_norm_rope, rope
 from .softmax import log_softmax, logsumexp, softmax

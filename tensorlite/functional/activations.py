@@ -1,4 +1,4 @@
-"""GELU, SiLU and SwiGLU, which are applied to each element."""
+"""GELU, SiLU, SwiGLU, squared ReLU and a soft cap, which are applied to each element."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ..device import row_blocks
 from ..erf import erf, erfcx, exp_minus_square
 from ..op import op
-from ..ops import sigmoid
+from ..ops import relu, sigmoid, tanh
 from ..threads import in_threads
 from .rows import as_rows
 
@@ -128,3 +128,37 @@ def swiglu(gate, up, *, needs):
         return gate_vjp(g * up)[0] if needs[0] else None, g * opened if needs[1] else None
 
     return y, vjp
+
+
+def relu2_composed(x):
+    y = relu(x)
+    return y * y
+
+
+@op(composed=relu2_composed, fresh=True)
+def relu2(x, *, needs):
+    """Squared ReLU: the square of x where x is positive, else 0 (So et al., 2021).
+
+    The slope, 2 x or 0, is computed together with the value, and kept instead of x.
+    """
+    x2 = as_rows(x)
+    y = np.empty_like(x2)
+    slope = np.empty_like(x2) if needs[0] else None
+    zeros = np.zeros_like(x2, shape=x2.shape[1:])  # NumPy compares with an array 3 times as fast
+
+    def fill(block):
+        yb = np.maximum(x2[block], zeros, out=y[block])
+        if needs[0]:
+            np.add(yb, yb, out=slope[block])
+        yb *= yb
+
+    in_threads(fill, row_blocks(x2), x2)
+    return np.reshape(y, x.shape), lambda g: (np.reshape(as_rows(g) * slope, g.shape),)
+
+
+def soft_cap(x, cap: float):
+    """cap * tanh(x / cap): about x where x is small, and always between -cap and cap.
+
+    Bello et al., 2017; for logits, Gemma 2, 2024.
+    """
+    return tanh(x / cap) * cap

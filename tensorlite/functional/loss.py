@@ -11,6 +11,7 @@ from ..device import row_blocks
 from ..numpy_ops import take_along_axis
 from ..op import op
 from ..ops import masked_fill, matmul, mean, sum, swapaxes
+from .activations import soft_cap as capped
 from .rows import as_rows
 from .softmax import exp_rows, log_softmax
 
@@ -87,22 +88,30 @@ def _log_of_total(right, others, scale):
     return np.log1p(others[:, 0] * scale[:, 0] + np.expm1(right))
 
 
-def linear_cross_entropy_composed(x, weight, targets, ignore_index=-100, reduction="mean"):
+def linear_cross_entropy_composed(
+    x, weight, targets, ignore_index=-100, reduction="mean", soft_cap=None
+):
     logits = matmul(x, swapaxes(weight, 0, 1))
+    logits = logits if soft_cap is None else capped(logits, soft_cap)
     return cross_entropy(logits, targets, ignore_index, reduction)
 
 
 @op(composed=linear_cross_entropy_composed, fresh=True, gpu="loss")
-def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
+def linear_cross_entropy(
+    x, weight, *, targets, ignore_index=-100, reduction="mean", soft_cap=None, needs
+):
     """cross_entropy(x @ weight.T, targets) without holding all logits in memory.
 
     x (..., C), weight (V, C), integer targets (...); `reduction` is "mean" or "sum". For a large
     vocabulary the logits are the largest array of a language model. Here they are computed for
     some hundred rows at a time, and both the loss and the gradients are computed from them in the
-    forward pass. Raises as `cross_entropy` does.
+    forward pass. With the positive number `soft_cap`, it is the loss of tl.soft_cap(logits, cap).
+    Raises as `cross_entropy` does, and ValueError for another cap.
     """
     if reduction == "none":
         raise ValueError("linear_cross_entropy reduces by 'mean' or 'sum'; see cross_entropy")
+    if soft_cap is not None and not 0 < soft_cap < math.inf:
+        raise ValueError(f"soft_cap is a positive number, or None for no cap, not {soft_cap!r}")
     x2 = as_rows(x)
     rows, (n_classes, n) = len(x2), weight.shape
     if x2.shape[1] != n:
@@ -124,6 +133,11 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
             for block in row_blocks(p):
                 pb, part = p[block], share[chunk][block]
                 picked = np.arange(len(pb), like=pb), t[chunk][block]
+                if soft_cap is not None:
+                    pb /= soft_cap
+                    np.tanh(pb, out=pb)
+                    slope = 1 - pb * pb
+                    pb *= soft_cap
                 top = np.max(pb, axis=1, keepdims=True)
                 right = pb[picked] - top[:, 0]
                 _, others, total, scale = exp_rows(pb, top, picked, out=pb)
@@ -131,6 +145,8 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
                 if needs[0] or needs[1]:
                     pb *= part / total
                     pb[picked] = -(part * others / total)[:, 0]
+                    if soft_cap is not None:
+                        pb *= slope
             if needs[0]:
                 np.matmul(p, weight, out=gx[chunk])
             if needs[1]:

@@ -80,7 +80,7 @@ def rms_norm_composed(x, weight=None, eps=1e-5):
     return y if weight is None else y * weight
 
 
-@op(composed=rms_norm_composed, gpu="norm")
+@op(composed=rms_norm_composed, fresh=True, gpu="norm")
 def rms_norm(x, weight=None, *, eps=1e-5, needs):
     """Divide each vector along the last axis by its root mean square, and multiply by weight.
 
@@ -89,22 +89,37 @@ def rms_norm(x, weight=None, *, eps=1e-5, needs):
     """
     _check_last_axis("rms_norm", x, weight)
     x2 = as_rows(x)
-    n = x2.shape[1]
-    scale = 1 / np.sqrt(np.einsum("ij,ij->i", x2, x2)[:, None] * (1 / n if n else 0) + eps)
-    scale = scale.astype(x2.dtype)
-    normed = x2 * scale
-    y = normed if weight is None else normed * weight
+    rows, n = x2.shape
+    normed, scale = np.empty_like(x2), np.empty_like(x2, shape=(rows, 1))
+    y = normed if weight is None else np.empty_like(x2)
+    over_n = 1 / n if n else 0
+
+    def fill(block):
+        xb = x2[block]
+        scale[block, 0] = 1 / np.sqrt(np.einsum("ij,ij->i", xb, xb) * over_n + eps)
+        nb = np.multiply(xb, scale[block], out=normed[block])
+        if weight is not None:
+            np.multiply(nb, weight, out=y[block])
+
+    in_threads(fill, row_blocks(x2), x2)
     weight = weight if needs[0] else None
 
     def vjp(g):
         # With z = x / rms and h = g * weight: gx = (h - z mean(h z)) / rms
-        g2, gx = as_rows(g), None
-        if needs[0]:
-            gx = g2 * weight if weight is not None else g2 * 1
-            gx -= normed * (np.einsum("ij,ij->i", gx, normed)[:, None] * (1 / n if n else 0))
-            gx *= scale
-            gx = np.reshape(gx, g.shape)
-        return gx, column_sums(g2 * normed) if needs[1] else None
+        g2 = as_rows(g)
+        gx = np.empty_like(g2) if needs[0] else None
+        g_weight = np.zeros_like(g2, shape=(n,)) if needs[1] else None
+        for block in row_blocks(g2):
+            h, z = g2[block], normed[block]
+            if needs[1]:
+                g_weight += column_sums(h * z)
+            if needs[0]:
+                h = h if weight is None else h * weight
+                along = np.einsum("ij,ij->i", h, z)[:, None] * over_n
+                gb = np.multiply(z, along, out=gx[block])
+                np.subtract(h, gb, out=gb)
+                gb *= scale[block]
+        return np.reshape(gx, g.shape) if needs[0] else None, g_weight
 
     return np.reshape(y, x.shape), vjp
 

@@ -46,8 +46,10 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
     return value, vjp
 
 
-def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="mean", needs):
-    """x (..., C), weight (V, C), targets (...) -> the loss in float32.
+def linear_cross_entropy(
+    x, weight, *, targets, ignore_index=-100, reduction="mean", soft_cap=None, needs
+):
+    """x (..., C), weight (V, C), targets (...) -> the loss in float32. NotImplemented for a cap.
 
     The gradient of x is of its dtype, that of weight float32. The logits and their gradients are
     of the dtype of the products. A float16 cannot hold a probability divided by the number of
@@ -57,7 +59,7 @@ def linear_cross_entropy(x, weight, *, targets, ignore_index=-100, reduction="me
     if weight.ndim != 2 or shape[-1:] != weight.shape[1:] or not has_c_type(x, weight):
         return NotImplemented
     t = _on_device(targets, x, shape[:-1], weight.shape[:1], ignore_index)
-    if t is None or reduction not in ("mean", "sum"):
+    if t is None or reduction not in ("mean", "sum") or soft_cap is not None:
         return NotImplemented
     classes, rounded = len(weight), tf32()
     x2 = lowered(contiguous(x).reshape(-1, shape[-1]))  # (rows, C)
