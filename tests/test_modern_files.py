@@ -16,7 +16,7 @@ import train
 from gpt import Modern, ModernConfig, export
 from gpt.evaluate import __main__ as evaluate
 from gpt.finetune import __main__ as finetune
-from gpt.training.settings import Settings
+from gpt.models.modern_config import DEFAULT_PARTS, read_parts
 
 from .llama_cases import change, logits_of, reopened
 from .test_llama_files import VALUES
@@ -83,6 +83,7 @@ def test_a_new_nanochat_of_transformers_opens(tmp_path):
     )
     theirs = transformers.NanoChatForCausalLM(config).eval()
     theirs.bfloat16().save_pretrained(tmp_path)
+    change(tmp_path, qkv_bias=False, logits_soft_cap=15.0, rope_scaling=None, rope_theta=10000.0)
     change(tmp_path, remove=("hidden_act", "max_position_embeddings", "intermediate_size"))
     ours, x = gpt.load(tmp_path), ids(2, 30)
     assert ours.config.n_inner == 8192 and ours.config.block_size == 2048
@@ -102,6 +103,7 @@ def test_a_new_nanochat_of_transformers_opens(tmp_path):
             dict(rope_parameters={"partial_rotary_factor": 0.5}),
             "partial_rotary_factor is not supported",
         ),
+        (dict(logits_soft_cap=7.0), "logits_soft_cap 7.0 is not supported"),
         (dict(sliding_window=7), "sliding_window 7, which is not supported"),
         (dict(num_hidden_layers=10**9), "holds no 1000000000 layers"),
         (dict(hidden_size=32), "does not fit its config.json"),
@@ -256,6 +258,7 @@ def test_exports(text, tmp_path, capsys):
     "argv, words",
     [
         (["--parts=rotray"], "--parts has 'rotray'; the parts are rotary, qk_norm"),
+        (["--parts=tied", "--model=gpt2"], "--parts is for --model modern: a gpt2"),
         (["--bias=True"], "a modern model has no biases"),
         (["--n_kv_head=1"], "--n_kv_head is for --model llama"),
         (["--n_embd=6", "--n_head=2", "--parts=rotary"], "n_embd / n_head is even, not 3"),
@@ -267,5 +270,5 @@ def test_shapes_that_are_refused(argv, words, text, tmp_path, capsys):
 
 
 def test_the_default_parts_are_published():
-    fields = gpt.models.read_parts(Settings().parts)
+    fields = read_parts(DEFAULT_PARTS)
     assert gpt.checkpoint.is_nanochat(ModernConfig(65, 64, 4, 4, 128, **fields))

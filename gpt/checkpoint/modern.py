@@ -132,6 +132,8 @@ def read_modern_fields(directory: str | Path) -> dict:
             fields["ngrams"] = tuple(fields["ngrams"])
         return fields
     only = {"attention_bias": (False,), "hidden_act": tuple(ACTIVATIONS)}
+    cap = raw.get("final_logit_softcapping", ABSENT["final_logit_softcapping"])
+    only["logits_soft_cap"] = (None, cap)  # its older name, which published folders have besides
     known = {*SIZES.values(), "num_key_value_heads", "rope_parameters"}
     known |= {"rope_theta", "rope_scaling"}
     check_keys(path, raw, known, only)
