@@ -26,6 +26,7 @@ import numpy as np
 captures: dict[int, tuple[list, dict]] = {}
 lock = threading.RLock()
 
+
 def captured(vjps) -> list[np.ndarray]:
     """The NumPy arrays in the closures of vjps. CuPy's arrays have no writeable flag."""
     arrays, found = [], [vjps]
