@@ -34,7 +34,7 @@ from tensorlite import nn
 from ..checkpoint import is_nanochat, read_modern, write_modern
 from ..model import GPT
 from .modern_config import ModernConfig, modern_config_of
-from .positions import frequencies
+from .positions import Rotary
 
 
 class Attention(nn.Module):
@@ -50,14 +50,14 @@ class Attention(nn.Module):
         (B, T, C), nh, eps = x.shape, self.config.n_head, self.config.norm_eps
         qkv = self.c_attn(x).reshape(B, T, 3 * nh, C // nh)  # (B, T, C) -> (B, T, 3 nh, hs)
         qk, v = tl.split(qkv, [2 * nh], axis=2)  # (B, T, 2 nh, hs), (B, T, nh, hs)
-        if angles is not None:
-            qk = tl.rope(qk, *angles)  # (B, T, 2 nh, hs)
         if self.config.qk_norm:
             qk = tl.rms_norm(qk, eps=eps)  # (B, T, 2 nh, hs)
         if value is not None:
             v = v + value.reshape(v.shape)  # (B, T, C) -> (B, T, nh, hs)
-        q, k = tl.split(qk, 2, axis=2)  # 2 x (B, T, nh, hs)
-        q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))  # 3 x (B, nh, T, hs)
+        qk, v = (a.transpose(0, 2, 1, 3) for a in (qk, v))  # (B, 2 nh, T, hs), (B, nh, T, hs)
+        if angles is not None:
+            qk = tl.rope(qk, *angles)  # (B, 2 nh, T, hs)
+        q, k = tl.split(qk, 2, axis=1)  # 2 x (B, nh, T, hs)
         dropout_p = self.resid_dropout.p if self.training else 0.0
         if past is None:
             y = tl.scaled_dot_product_attention(q, k, v, None, True, dropout_p, rng=rng)
@@ -107,7 +107,10 @@ class Modern(GPT):
 
     def build(self, config: ModernConfig) -> None:
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        if not config.rotary:
+        if config.rotary:
+            rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+            self.rotary = Rotary(rope, config.n_embd // config.n_head, config.block_size)
+        else:
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
         if config.ngrams:
             self.ngrams = nn.ModuleList(
@@ -146,7 +149,10 @@ class Modern(GPT):
         if c.embedding_norm:
             x = tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
         x = first = self.drop(x, rng)  # (B, T, C)
-        angles = self.angles(places) if c.rotary else None  # 2 x (T or B x T, 1, hs / 2)
+        angles = None
+        if c.rotary:  # nanochat turns the other way than Llama
+            cos, sin = self.rotary(places, self.wte.weight.data)  # (T, hs / 2)
+            angles = cos, -sin
         for i, block in enumerate(self.h):
             if c.embedding_residual:
                 x = x + self.again[i] * first  # (B, T, C)
@@ -158,30 +164,24 @@ class Modern(GPT):
                 x = block(x, angles, value, rng, past)  # (B, T, C)
         return tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
 
-    def angles(self, places):
-        """The cosines and sines of rotary positions at these places, float32."""
-        c, like = self.config, self.wte.weight.data  # the ids, and so the places, may be on the CPU
-        rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-        frequency, _ = frequencies(rope, c.n_embd // c.n_head, c.block_size, 0)  # (hs / 2,)
-        frequency, places = np.asarray(frequency, like=like), np.asarray(places, like=like)
-        angle = places.astype(np.float32)[..., None, None] * frequency  # (T or B x T, 1, hs / 2)
-        return np.cos(angle), -np.sin(angle)  # nanochat turns the other way than Llama
-
     def ngram_ids(self, n: int, idx, places, cache=None):
         """The rows (B, T) in the table of the n-grams that end with each of the ids (B, T).
 
-        A place before the text counts as an id of its own, V. Where the table has no row for each
-        n-gram, several share one.
+        A place before the text counts as an id of its own. Where the table has no row for each
+        n-gram, several share one (multiplicative hashing).
         """
-        V, T = self.config.vocab_size, idx.shape[1]
-        number = np.asarray(idx, like=places).astype(np.int64)  # (B, T)
-        seen = number if cache is None else cache.seen(number)  # (B, S + T)
+        K, (B, T) = self.config.ngram_vocab, idx.shape
+        ids = np.asarray(idx, like=places).astype(np.int64)  # (B, T)
+        if cache is not None:
+            ids = cache.seen(ids)  # (B, S + T)
+        ids = np.concatenate([np.zeros_like(ids, shape=(B, n - 1)), ids], axis=1)
+        ids = np.minimum(ids[:, -(T + n - 1) :], K)  # (B, n - 1 + T)
+        number = ids[:, n - 1 :]  # (B, T)
         for j in range(1, n):
-            before = np.concatenate([np.zeros_like(seen, shape=(len(seen), j)), seen], axis=1)
-            before = before[:, -T - j : -j]  # (B, T): the ids j places before
-            number = number * (V + 1) + np.where(places >= j, before, V)
+            before = ids[:, n - 1 - j : -j]  # (B, T): the ids j places before
+            number = number * (K + 1) + np.where(places >= j, before, K)
         rows = self.config.count_ngrams(n)
-        if rows < (V + 1) ** n:
+        if rows < (K + 1) ** n:
             number = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
         return number.astype(np.int64) % rows
 
@@ -224,6 +224,10 @@ class Modern(GPT):
             arrays[f"{theirs}mlp.fc1.weight"] = own[f"{ours}mlp.c_fc.weight"].T
             arrays[f"{theirs}mlp.fc2.weight"] = own[f"{ours}mlp.c_proj.weight"].T
         return arrays
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return nn.ModuleList()  # it has no weights
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> Modern:

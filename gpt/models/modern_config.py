@@ -29,15 +29,17 @@ class ModernConfig(GPTConfig):
     logit_cap: float | None = None
     ngrams: tuple[int, ...] = ()  # the lengths, each 2 or more
     ngram_rows: int = 16384  # of the table of each length, or as many as there are n-grams if fewer
+    ngram_vocab: int | None = None  # the ids that they tell apart (vocab_size)
     n_inner: int | None = None  # the width of the MLP (4 n_embd)
     norm_eps: float = 1e-6
     rope_theta: float = 10000.0
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_inner is None:
-            object.__setattr__(self, "n_inner", 4 * self.n_embd)
-        self.check_positive("n_inner", "ngram_rows")
+        for name, value in (("n_inner", 4 * self.n_embd), ("ngram_vocab", self.vocab_size)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self.check_positive("n_inner", "ngram_rows", "ngram_vocab")
         if self.bias:
             raise ValueError("a modern model has no biases: bias is False")
         if self.rotary and self.n_embd // self.n_head % 2:
@@ -54,7 +56,7 @@ class ModernConfig(GPTConfig):
 
     def count_ngrams(self, n: int) -> int:
         """The rows of the table of n-grams; a place before the text is an id of its own."""
-        return min(self.ngram_rows, (self.vocab_size + 1) ** n)
+        return min(self.ngram_rows, (self.ngram_vocab + 1) ** n)
 
 
 def modern_config_of(directory: str | Path, fields: dict) -> ModernConfig:
