@@ -134,7 +134,7 @@ class Modern(GPT):
                 p.data[...] = 0
             elif name.startswith("h."):
                 p.data /= 0.02 * math.sqrt(len(p))
-            elif name.startswith("w") and not self.config.tied:
+            elif name in ("wte.weight", "wpe.weight") and not self.config.tied:
                 p.data *= 10
 
     def num_params(self, non_embedding: bool = False) -> int:

@@ -1,36 +1,37 @@
 """One dial: the settings that suit a model of N layers, `python train.py --depth N`.
 
 The rules say how each setting follows from the depth, so that a larger model needs no search for
-its learning rates. They are those of nanochat's `base_train.py` (Karpathy, 2025), which collects
-them from the sources named below, with constants measured on small models (docs/training.md).
+its learning rates. They are like those of nanochat's `base_train.py` (Karpathy, 2025), which
+collects them from the sources named below; the constants were measured on small models
+(docs/training.md).
 """
 
 from __future__ import annotations
 
-
-# Width and context: Kaplan et al. (2020) find that the loss depends little on the ratio of width to
-# depth. With a context as long as the width, attention scores stay the same small part of the work.
-WIDTH = 32  # for each layer: n_embd and, from depth 2 on, block_size
-HEAD = 32  # the size of a head
 DEEPEST = 32
 
-# How long: Hoffmann et al. (2022).
-TOKENS = 20  # for each parameter of the blocks
+# Width and context: the loss depends little on the ratio of width to depth (Kaplan et al., 2020).
+# With a context as long as the width, attention scores stay the same small part of the work.
+WIDTH = 32  # for each layer
+HEAD = 32  # the size of a head
+SHORTEST = 64  # the least context
 
-# What is best for this model, found by trying: 4 layers, 128 wide, 1,024 tokens in a step.
-REFERENCE_WIDTH = 128
-REFERENCE_BATCH = 1024  # tokens in a step of a run of REFERENCE_TOKENS
-REFERENCE_TOKENS = 1_500_000
-LEARNING_RATE = 0.02  # of AdamW, which updates the embeddings and the head
+TOKENS = 20  # to train on, for each parameter of the blocks (Hoffmann et al., 2022)
+
+BATCH = 1024  # tokens in a step, where the run has BATCH_TOKENS
+BATCH_TOKENS = 1_500_000
+
 MUON_LR = 0.03
-WEIGHT_DECAY = 0.1
+LEARNING_RATE = 0.02  # of AdamW, which updates embeddings and head, in a model 128 wide
+FORGETTING = 1  # weight_decay x muon_lr x max_iters
 
 
 def settings_of_depth(depth: int, given: dict) -> dict:
-    """The settings that suit a `modern` model of this depth, where `given` ones are as they are.
+    """The settings that suit a `modern` model of this depth, with the `given` ones in their place.
 
     Those that are given count in the rules too: with a larger batch, for example, the learning
-    rates are higher and the steps fewer. Raises ValueError for a depth that the rules are not for.
+    rates are higher and the steps fewer. Raises ValueError for a depth that the rules are not for,
+    and where a learning rate is missing that they do not have.
 
     >>> chosen = settings_of_depth(4, {})
     >>> [chosen[name] for name in ("n_embd", "n_head", "block_size", "batch_size", "max_iters")]
@@ -38,37 +39,53 @@ def settings_of_depth(depth: int, given: dict) -> dict:
     """
     if not 1 <= depth <= DEEPEST:
         raise ValueError(f"--depth is 1 to {DEEPEST}, not {depth}")
-    chosen = {"model": "modern", "optimizer": "muon", "schedule": "wsd", "min_lr": 0.0}
+    kind = {"model": "modern", "optimizer": "muon"}
+    for name, value in kind.items():
+        if given.get(name, value) != value and "learning_rate" not in given:
+            raise ValueError(
+                f"the learning rate that --depth chooses is for --{name} {value}: with --{name} "
+                f"{given[name]}, give --learning_rate too"
+            )
+    for name in ("n_layer", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps"):
+        if given.get(name, 1) < 1:
+            raise ValueError(f"--{name} is at least 1, not {given[name]}")
+    chosen = kind | {"schedule": "wsd", "min_lr": 0.0}
     chosen |= {"n_layer": depth, "n_embd": WIDTH * depth} | given
     width = chosen["n_embd"]
-    chosen = {"n_head": max(1, width // HEAD), "block_size": max(64, width)} | chosen
+    chosen = {"n_head": max(1, width // HEAD), "block_size": max(SHORTEST, width)} | chosen
 
-    # The batch grows with the tokens of the run to the power 0.383 (Bergsma et al., 2025).
-    tokens = TOKENS * block_parameters(chosen)
-    growth = (tokens / REFERENCE_TOKENS) ** 0.383
-    rows = 4 * max(1, round(REFERENCE_BATCH * growth / chosen["block_size"] / 4))
+    # The best batch grows with the tokens of the run to the power 0.383 (Bergsma et al., 2025).
+    tokens = TOKENS * 12 * chosen["n_layer"] * width**2
+    best_batch = BATCH * (tokens / BATCH_TOKENS) ** 0.383
+    rows = 4 * max(1, round(best_batch / chosen["block_size"] / 4))
     chosen = {"batch_size": rows} | chosen
-    batch = tokens_of_step(chosen)
+    batch = chosen["batch_size"] * chosen.get("gradient_accumulation_steps", 1)
+    batch *= chosen["block_size"]
     chosen = {"max_iters": max(1, round(tokens / batch))} | chosen
-    chosen = {"warmup_iters": max(20, chosen["max_iters"] // 100)} | chosen
+    steps = chosen["max_iters"]
+    chosen = {"warmup_iters": max(min(20, steps // 5), steps // 100)} | chosen
 
-    # Both learning rates grow with the root of the batch (Malladi et al., 2022). A step of Muon has
-    # the same effect at any width. The gradients of embeddings and head have more entries that
-    # agree in a wider model, so that AdamW takes smaller steps (Yang et al., 2022).
-    noise = (batch / REFERENCE_BATCH) ** 0.5
-    rate = LEARNING_RATE * noise * (width / REFERENCE_WIDTH) ** -0.5
-    # The weights forget over the same part of the run (Wang and Aitchison, 2024): what counts is
-    # weight decay x learning rate x steps.
-    decay = WEIGHT_DECAY * noise * REFERENCE_TOKENS / (chosen["max_iters"] * batch)
-    rates = {"learning_rate": rate, "muon_lr": MUON_LR * noise, "weight_decay": decay}
-    return {name: float(f"{value:.2g}") for name, value in rates.items()} | chosen
+    # With the best batch, Muon's learning rate is the same for every run: a step changes what a
+    # matrix does by as much at any width (Yang, Simon and Bernstein, 2023). In a wider model, the
+    # head adds up more numbers, each of which AdamW changes by the learning rate (Yang et al.,
+    # 2022). With another batch, both change by the root of the ratio (Malladi et al., 2022).
+    noise = (batch / best_batch) ** 0.5
+    rates = {
+        "muon_lr": MUON_LR * noise,
+        "learning_rate": LEARNING_RATE * noise * (128 / width) ** 0.5,
+    }
+    chosen = {name: float(f"{rate:.2g}") for name, rate in rates.items()} | chosen
+    # The weights remember the same part of the run, however long (Wang and Aitchison, 2024).
+    product = chosen["muon_lr"] * steps
+    decay = FORGETTING / product if product > 0 else 0.0
+    return {"weight_decay": float(f"{decay:.2g}")} | chosen
 
 
-def block_parameters(settings: dict) -> int:
-    """The parameters of the blocks: 4 C^2 of attention and 8 C^2 of the MLP in each."""
-    return 12 * settings["n_layer"] * settings["n_embd"] ** 2
-
-
-def tokens_of_step(settings: dict) -> int:
-    rows = settings["batch_size"] * settings.get("gradient_accumulation_steps", 1)
-    return rows * settings["block_size"]
+def describe(depth: int, settings: dict) -> str:
+    """What `settings_of_depth` has chosen, in a line."""
+    tokens = settings["batch_size"] * settings.get("gradient_accumulation_steps", 1)
+    tokens *= settings["block_size"] * settings["max_iters"]
+    names = "n_layer n_embd n_head block_size batch_size max_iters".split()
+    names += "muon_lr learning_rate weight_decay".split()
+    shown = ", ".join(f"{name} {settings[name]}" for name in names)
+    return f"--depth {depth}: {shown}; {tokens:,} tokens"
