@@ -37,11 +37,13 @@ from .model import GPT
 from .models import (
     Classifier,
     LlamaConfig,
+    Modern,
     Quantized,
     dequantize,
     holds_classifier,
     load,
     load_classifier,
+    name_parts,
     quantize,
 )
 from .models.positions import frequencies
@@ -93,6 +95,7 @@ def export(options: argparse.Namespace) -> None:
     folder = checkpoint.local_folder(options.model)
     classifies = options.format == "huggingface" and holds_classifier(folder)
     model = load_classifier(folder) if classifies else load(folder)
+    refuse_unpublished(model, options.format)
     tokenizer = find_tokenizer(options)
     if options.format in ("int8", "int4"):
         tokens = options.dataset and read_tokens(options.dataset, model, tokenizer)
@@ -116,6 +119,23 @@ def export(options: argparse.Namespace) -> None:
     else:
         write_file(out, model, tokenizer, options.dtype or "f32")
     print(f"written: {out}")
+
+
+def refuse_unpublished(model: GPT | Classifier, form: str) -> None:
+    """Raise ValueError for a form that a model of the modern family does not have."""
+    if not isinstance(model, Modern):
+        return
+    if form != "huggingface":
+        raise ValueError(
+            f"--format {form} is not for models of the modern family: train a gpt2 or a llama "
+            "(train.py --model) for it"
+        )
+    if not checkpoint.is_nanochat(model.config):
+        raise ValueError(
+            f"transformers has no model with the parts {name_parts(model.config)}. It has those "
+            "with rotary, qk_norm and embedding_norm, and without embedding_residual, "
+            "value_embeddings and ngrams (train.py --parts)"
+        )
 
 
 def find_tokenizer(options: argparse.Namespace):

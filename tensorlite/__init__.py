@@ -20,6 +20,7 @@ from .functional import (
     linear_cross_entropy,
     log_softmax,
     logsumexp,
+    qk_norm_rope,
     relu2,
     rms_norm,
     rope,

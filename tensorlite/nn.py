@@ -182,16 +182,18 @@ class Linear(Module):
     """y = x @ weight + bias, with weight (n, m) and bias (m,): x (..., n) -> (..., m).
 
     Initial weights and biases are uniform between -1/sqrt(n) and 1/sqrt(n), drawn from `rng` (a
-    NumPy Generator, by default a fresh one); for n = 0 the initial bias is 0.
+    NumPy Generator, by default a fresh one); for n = 0 the initial bias is 0. `order` is that of
+    the result's memory: "F" for `qk_norm_rope`.
     """
 
-    def __init__(self, n: int, m: int, bias: bool = True, rng=None):
+    def __init__(self, n: int, m: int, bias: bool = True, rng=None, order: str = "C"):
         bound = n**-0.5 if n else 0.0
+        self.order = order
         self.weight = _uniform((n, m), bound, rng)
         self.bias = _uniform((m,), bound, rng) if bias else None
 
     def forward(self, x):
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias, self.order)
 
     def arrange(self) -> None:
         """Make new memory for the weight, from which a product with a single vector is fastest.

@@ -131,7 +131,8 @@ def linear(draw):
     *batch, n = shape_with(draw)
     m = draw(st.integers(1, 3))
     bias = draw(st.one_of(st.none(), arrays((m,))))
-    return [draw(arrays((*batch, n))), draw(arrays((n, m))), bias], {}
+    order = draw(st.sampled_from("CF"))
+    return [draw(arrays((*batch, n))), draw(arrays((n, m))), bias], {"order": order}
 
 
 # ---- shape ----
@@ -310,6 +311,19 @@ def rope(draw):
     angles = draw(arrays(draw(st.sampled_from([(T, half), (*batch, T, half), (1, half)]))))
     static = {"cos": np.cos(angles), "sin": np.sin(angles)}
     return [draw(arrays((*batch, T, 2 * half)))], static
+
+
+@case("qk_norm_rope")
+def qk_norm_rope(draw):
+    side = st.integers(1, 3)
+    B, T, n_head, half = draw(side), draw(side), draw(side), draw(side)
+    static = {"n_head": n_head, "eps": draw(st.sampled_from([None, 1e-5, 1e-2]))}
+    if draw(st.booleans()):
+        angles = draw(arrays(draw(st.sampled_from([(T, half), (B, 1, T, half)]))))
+        static |= {"cos": np.cos(angles), "sin": np.sin(angles)}
+    C = 2 * n_head * half
+    value = draw(st.one_of(st.none(), arrays((B, T, C))))
+    return [draw(arrays((B, T, 3 * C))), value], static
 
 
 @case("packed_attention")

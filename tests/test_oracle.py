@@ -131,6 +131,17 @@ def rope(x, cos, sin):
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
+def qk_norm_rope(qkv, value, n_head, cos=None, sin=None, eps=None):
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (x.reshape(B, T, n_head, C // n_head).transpose(1, 2) for x in qkv.split(C, dim=-1))
+    if eps is not None:
+        q, k = rms_norm(q, eps=eps), rms_norm(k, eps=eps)
+    if cos is not None:
+        q, k = rope(q, cos, sin), rope(k, cos, sin)
+    q, k, v = (x.transpose(1, 2).reshape(B, T, C) for x in (q, k, v))
+    return torch.cat([q, k, v if value is None else v + value], dim=-1)
+
+
 def cross_entropy(logits, targets, **static):
     """torch has the classes on axis 1, so the rows are made one axis."""
     rows = logits.reshape(-1, logits.shape[-1])
@@ -205,7 +216,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "softmax": lambda x, axis=-1: torch.softmax(x, axis),
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
     "einsum": lambda operands, subscripts: torch.einsum(subscripts, *operands),
-    "linear": lambda x, weight, bias=None: F.linear(x, weight.T, bias),
+    "linear": lambda x, weight, bias=None, order="C": F.linear(x, weight.T, bias),
     "transpose": transpose,
     "swapaxes": lambda x, axis1, axis2: torch.swapaxes(x, axis1, axis2),
     "expand_dims": lambda x, axis: torch.unsqueeze(x, axis),
@@ -229,6 +240,7 @@ THEIRS = {name: getattr(torch, name) for name in SAME_NAME.split()} | {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "rope": rope,
+    "qk_norm_rope": qk_norm_rope,
     "cross_entropy": cross_entropy,
     "linear_cross_entropy": linear_cross_entropy,
     "attention": attention,

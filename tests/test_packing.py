@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from gpt import GPTConfig, LlamaConfig, models
+from gpt.models import ModernConfig, Packed
 from gpt.data import IGNORE, inputs_and_targets, pack, packed_inputs_and_targets
-from gpt.models import Packed
 from tensorlite.device import RowRandom
 
 SIZES = dict(vocab_size=50, block_size=24, n_layer=2, n_head=4, n_embd=16)
@@ -18,6 +18,7 @@ CONFIGS = {
     "gpt2": GPTConfig(**SIZES),
     "llama": LlamaConfig(**SIZES, n_kv_head=2),
     "windows": LlamaConfig(**SIZES, n_kv_head=2, windows=(3, 3), family="mistral"),
+    "modern": ModernConfig(**SIZES, rotary=True, qk_norm=True, ngrams=(2, 3), logit_cap=5.0),
     "qwen3": LlamaConfig(**SIZES, qk_norm=True, head_size=6, windows=(None, 4)),
 }
 LENGTHS = [9, 3, 12, 7, 2, 5, 24, 2]

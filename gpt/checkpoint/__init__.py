@@ -44,7 +44,15 @@ from .layout import (
     read_quantization,
 )
 from .llama import read_fields, read_llama, write_llama
-from .modern import NANOCHAT, is_nanochat, read_modern, read_modern_fields, write_modern
+from .modern import (
+    NANOCHAT,
+    NOTE,
+    is_nanochat,
+    modern_names,
+    read_modern,
+    read_modern_fields,
+    write_modern,
+)
 from .run import (
     RUN,
     TOKENIZER_CONFIG,

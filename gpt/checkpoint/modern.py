@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from .files import CONFIG, MODEL, write_tensors
-from .layout import OURS, TOKEN_IDS, Tensors, check_keys, read_settings, write_settings
+from .layout import OURS, TOKEN_IDS, Tensors, check_keys, model_type, read_settings, write_settings
 from .llama import EMBEDDING, HEAD
 from .tensors import TensorFiles
 
@@ -59,6 +59,28 @@ def is_nanochat(config) -> bool:
     return all(getattr(config, name) == value for name, value in (ALWAYS | NEVER).items())
 
 
+def modern_names(config, arrays: dict) -> dict:
+    """The parameters of a Modern by their published names, from those by their own.
+
+    In nanochat's layout matrices are (out, in), and those of queries, keys and values are apart:
+    views.
+    """
+    if not is_nanochat(config):
+        return arrays
+    named, C = {EMBEDDING: arrays["wte.weight"]}, config.n_embd
+    if not config.tied:
+        named[HEAD] = arrays[HEAD]
+    for i in range(config.n_layer):
+        ours, theirs = f"h.{i}.", f"model.layers.{i}."
+        for j, name in enumerate("qkv"):
+            part = arrays[f"{ours}attn.c_attn.weight"][:, j * C : (j + 1) * C]
+            named[f"{theirs}self_attn.{name}_proj.weight"] = part.T
+        named[f"{theirs}self_attn.o_proj.weight"] = arrays[f"{ours}attn.c_proj.weight"].T
+        named[f"{theirs}mlp.fc1.weight"] = arrays[f"{ours}mlp.c_fc.weight"].T
+        named[f"{theirs}mlp.fc2.weight"] = arrays[f"{ours}mlp.c_proj.weight"].T
+    return named
+
+
 def write_modern(directory: str | Path, config, arrays: dict | None, step: int = 0) -> None:
     """Write `config.json` and `model.safetensors` in nanochat's layout, or in our own.
 
@@ -93,11 +115,11 @@ def read_modern(directory: str | Path) -> tuple[dict, Tensors]:
     """
     fields, path = read_modern_fields(directory), Path(directory)
     tensors = Tensors(TensorFiles(directory), path)
-    tensors.tie(fields["tied"], HEAD, EMBEDDING)
-    if fields["n_layer"] > len(tensors.theirs):  # checked before so many layers are made
-        raise ValueError(
-            f"{path} does not fit its {CONFIG}: it holds no {fields['n_layer']} layers"
-        )
+    if model_type(directory) == NANOCHAT:
+        tensors.tie(fields["tied"], HEAD, EMBEDDING)
+    layers = fields.get("n_layer")
+    if type(layers) is int and layers > len(tensors.theirs):  # checked before so many are made
+        raise ValueError(f"{path} does not fit its {CONFIG}: it holds no {layers} layers")
     return fields, tensors
 
 
@@ -105,9 +127,10 @@ def read_modern_fields(directory: str | Path) -> dict:
     """The fields of a ModernConfig in a folder's config.json. Raises as `read_modern` does."""
     path, raw = Path(directory) / CONFIG, read_settings(directory, (NANOCHAT, OURS))
     if raw["model_type"] == OURS:
-        kept = {key: value for key, value in raw.items() if key not in ("model_type", "note")}
-        kept["ngrams"] = tuple(kept.get("ngrams", ()))
-        return kept
+        fields = {key: value for key, value in raw.items() if key not in ("model_type", "note")}
+        if isinstance(fields.get("ngrams"), list):
+            fields["ngrams"] = tuple(fields["ngrams"])
+        return fields
     only = {"attention_bias": (False,), "hidden_act": tuple(ACTIVATIONS)}
     known = {*SIZES.values(), "num_key_value_heads", "rope_parameters", "rope_theta"}
     check_keys(path, raw, known, only)

@@ -29,6 +29,7 @@ class Cache:
         dtype = dtype_beside(like)
         self.keys = np.empty_like(like, dtype, shape=shape)
         self.values = np.empty_like(like, dtype, shape=shape)
+        self.ids = np.empty_like(like, np.int64, shape=(rows, size))  # for `seen`
         self.size, self.length = size, 0
         self.set_pads(pads)
 
@@ -46,16 +47,27 @@ class Cache:
             return places
         return np.maximum(places - self.begin, 0)
 
+    def seen(self, ids):
+        """All ids of the texts so far, pads among them: the T new ones (B, T) -> (B, length + T).
+
+        Only a model that asks for them at each reading finds what was read before.
+        """
+        end = self.length + ids.shape[1]
+        self.ids[:, self.length : end] = ids
+        return self.ids[:, :end]
+
     def keep(self, rows: list[int]) -> None:
         """Keep these texts only, in this order; one may be there several times.
 
         Positions that are empty in all of them are left out.
         """
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.ids = self.ids[rows]
         pads = self.pads[rows]
         if empty := int(pads.min()):
             for kept in (self.keys, self.values):
                 kept[..., : self.length - empty, :] = kept[..., empty : self.length, :].copy()
+            self.ids[:, : self.length - empty] = self.ids[:, empty : self.length].copy()
             self.length -= empty
         self.set_pads(pads - empty)
 

@@ -58,6 +58,8 @@ def _why_not(context: Context, writers: Sequence, draft) -> str:
     s = first.sampling
     if draft is not None:
         return "a draft"
+    if getattr(context.model.config, "ngrams", ()):
+        return "a table of n-grams"
     if not context.use_cache:
         return "reading without a cache"
     if s.repetition_penalty != 1 or s.presence_penalty or s.frequency_penalty:

@@ -25,7 +25,7 @@ from tensorlite.kernels.products import matmul
 
 from ..attention import CausalSelfAttention
 from ..model import GPT, MLP, Block
-from ..models import llama
+from ..models import llama, modern
 from .cache import Cache
 from .sampling import Sampling
 
@@ -68,13 +68,13 @@ class Forward:
         with tl.no_grad(), copies(self.copies):
             cache, head = PlacesOnGPU(self.keys, self.values, self.state), self.model.head
             x = self.model.hidden(self.state.token[:, None], cache=cache)  # (B, 1) -> (B, 1, C)
-            plain = type(head) is nn.Embedding
+            plain = type(head) is nn.Embedding and type(self.model).logits is GPT.logits
             table = self.matrices.get(id(head.weight.data)) if plain else None  # (V, C)
             if table is not None:
                 x = cast(x.data[:, 0], table.dtype)  # (B, C)
                 matmul(x, table, tb=True, out=self.logits)  # (B, V)
             else:
-                self.logits[...] = head.unembed(x).data[:, 0]  # (B, V)
+                self.logits[...] = self.model.logits(x).data[:, 0]  # (B, V)
         self.draw()
 
     def by_few_rows(self) -> None:
@@ -121,11 +121,12 @@ class Forward:
 
 PLAIN = {GPT, Block, CausalSelfAttention, MLP, nn.LayerNorm}
 PLAIN |= {llama.Llama, llama.Block, llama.Attention, llama.MLP, nn.RMSNorm}
+PLAIN |= {modern.Modern, modern.Block, modern.Attention, modern.MLP}
 PLAIN |= {nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList}
 
 
 def is_plain(model) -> bool:
-    """Whether it is a GPT or a Llama of which no part was replaced, such as by an adapter."""
+    """Whether it is a model of ours of which no part was replaced, such as by an adapter."""
     return all(type(part) in PLAIN for part in model.parts())
 
 

@@ -25,6 +25,7 @@ from ..checkpoint import MULTI, PROBLEMS, REGRESSION, SCORE, SINGLE
 from ..model import GPT, read_weights
 from .config import LlamaConfig, config_of
 from .llama import Llama
+from .modern import refuse_modern
 
 
 class Classifier(nn.Module):
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
     The classifier takes over `body`, without the output projection that an untied model has. `seed`
     fixes the head's initial weights, normal with standard deviation 0.02; with None they are 0.
     Raises ValueError for labels that are not different names, for a single label that is not a
-    regression, and for another problem.
+    regression, for another problem, and for a body of the modern family.
 
     >>> body = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> model = Classifier(body, ["ham", "spam"], seed=1)
@@ -58,6 +59,7 @@ class Classifier(nn.Module):
         truncation_side: str = "right",
         seed: int | None = None,
     ):
+        refuse_modern(body, "made a classifier")
         labels = tuple(labels)
         if (
             not labels

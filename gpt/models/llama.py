@@ -26,7 +26,7 @@ from tensorlite import nn
 from ..checkpoint import read_llama, write_llama
 from ..model import GPT
 from .config import LlamaConfig, config_of
-from .positions import frequencies
+from .positions import Rotary
 
 
 class Attention(nn.Module):
@@ -104,7 +104,7 @@ class Llama(GPT):
 
     def build(self, config: LlamaConfig) -> None:
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
-        self.frequencies = {}  # of the rotations: those that were needed last, on their device
+        self.rotary = Rotary(config.rope_parameters, config.head_size, config.rope_context)
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
@@ -132,7 +132,7 @@ class Llama(GPT):
     def hidden(self, idx, rng=None, cache=None):
         """The normalised residual stream after the last block: ids (B, T) -> (B, T, C)."""
         places = self.places(idx, cache)  # (T,), or (B, T) where texts begin at different places
-        cos, sin = self.angles(places)  # (T, hs / 2), or (B, 1, T, hs / 2)
+        cos, sin = self.rotary(places, self.embed_tokens.weight.data)  # (T, hs / 2)
         x = self.drop(self.embed_tokens(idx), rng)  # (B, T) -> (B, T, C)
         for i, block in enumerate(self.layers):
             past = None if cache is None else cache[i]
@@ -141,20 +141,6 @@ class Llama(GPT):
             else:
                 x = block(x, cos, sin, rng, past)  # (B, T, C)
         return self.norm(x)  # (B, T, C)
-
-    def angles(self, places):
-        """The cosines and sines of rotary positions at these places, float32."""
-        c = self.config
-        length = int(places.max()) + 1 if c.rope_parameters["rope_type"] == "dynamic" else 0
-        frequency, scale = frequencies(c.rope_parameters, c.head_size, c.rope_context, length)
-        weight = self.embed_tokens.weight.data  # the ids, and so the places, may be on the CPU
-        places, kept = np.asarray(places, like=weight), (length, type(weight))
-        if kept not in self.frequencies:  # to copy it to a GPU each time would take longer
-            self.frequencies = {kept: np.asarray(frequency, like=weight)}
-        frequency = self.frequencies[kept]
-        angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
-        angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads
-        return np.cos(angle) * scale, np.sin(angle) * scale
 
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:
         """Write config.json and model.safetensors in Hugging Face's layout of the family."""

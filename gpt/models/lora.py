@@ -112,7 +112,8 @@ class LoRALinear(nn.Linear):
     """
 
     def __init__(self, linear: nn.Linear):
-        self.weight, self.bias, self.training = linear.weight, linear.bias, linear.training
+        self.weight, self.bias, self.order = linear.weight, linear.bias, linear.order
+        self.training = linear.training
         self.adapter, self.dropout = None, nn.Dropout(0.0)
 
     def named_parts(self):

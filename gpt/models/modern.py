@@ -31,10 +31,12 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import nn
 
-from ..checkpoint import is_nanochat, read_modern, write_modern
+from ..checkpoint import modern_names, read_modern, write_modern
 from ..model import GPT
 from .modern_config import ModernConfig, modern_config_of
-from .positions import frequencies
+from .positions import Rotary
+
+HASH, HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # 2**64 / golden ratio (Knuth, 6.4)
 
 
 class Attention(nn.Module):
@@ -42,28 +44,18 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModernConfig):
         self.config = config
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False, order="F")
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, angles=None, value=None, rng=None, past=None):
-        (B, T, C), nh, eps = x.shape, self.config.n_head, self.config.norm_eps
-        qkv = self.c_attn(x).reshape(B, T, 3 * nh, C // nh)  # (B, T, C) -> (B, T, 3 nh, hs)
-        qk, v = tl.split(qkv, [2 * nh], axis=2)  # (B, T, 2 nh, hs), (B, T, nh, hs)
-        if angles is not None:
-            qk = tl.rope(qk, *angles)  # (B, T, 2 nh, hs)
-        if self.config.qk_norm:
-            qk = tl.rms_norm(qk, eps=eps)  # (B, T, 2 nh, hs)
-        if value is not None:
-            v = v + value.reshape(v.shape)  # (B, T, C) -> (B, T, nh, hs)
-        q, k = tl.split(qk, 2, axis=2)  # 2 x (B, T, nh, hs)
-        q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))  # 3 x (B, nh, T, hs)
+        c, (cos, sin) = self.config, angles or (None, None)
+        qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
+        eps = c.norm_eps if c.qk_norm else None
+        qkv = tl.qk_norm_rope(qkv, value, c.n_head, cos, sin, eps)  # (B, T, 3C)
         dropout_p = self.resid_dropout.p if self.training else 0.0
-        if past is None:
-            y = tl.scaled_dot_product_attention(q, k, v, None, True, dropout_p, rng=rng)
-        else:
-            y = past.attend(q, k, v, None, dropout_p, rng)  # (B, nh, T, hs)
-        y = y.transpose(0, 2, 1, 3).reshape(B, T, C)  # (B, nh, T, hs) -> (B, T, C)
+        attend = tl.causal_self_attention if past is None else past.self_attention
+        y = attend(qkv, c.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
         return self.resid_dropout(self.c_proj(y), rng)  # (B, T, C)
 
 
@@ -78,7 +70,7 @@ class MLP(nn.Module):
 
     def forward(self, x, rng=None):
         x = self.c_fc(x)  # (B, T, C) -> (B, T, I)
-        x = tl.relu(x) ** 2 if self.relu2 else tl.gelu(x)  # (B, T, I)
+        x = tl.relu2(x) if self.relu2 else tl.gelu(x)  # (B, T, I)
         return self.dropout(self.c_proj(x), rng)  # (B, T, I) -> (B, T, C)
 
 
@@ -107,7 +99,10 @@ class Modern(GPT):
 
     def build(self, config: ModernConfig) -> None:
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        if not config.rotary:
+        if config.rotary:
+            rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+            self.rotary = Rotary(rope, config.n_embd // config.n_head, config.block_size)
+        else:
             self.wpe = nn.Embedding(config.block_size, config.n_embd)
         if config.ngrams:
             self.ngrams = nn.ModuleList(
@@ -146,7 +141,10 @@ class Modern(GPT):
         if c.embedding_norm:
             x = tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
         x = first = self.drop(x, rng)  # (B, T, C)
-        angles = self.angles(places) if c.rotary else None  # 2 x (T or B x T, 1, hs / 2)
+        angles = None
+        if c.rotary:  # nanochat turns the other way than Llama
+            cos, sin = self.rotary(places, self.wte.weight.data)  # (T, hs / 2)
+            angles = cos, -sin
         for i, block in enumerate(self.h):
             if c.embedding_residual:
                 x = x + self.again[i] * first  # (B, T, C)
@@ -158,43 +156,36 @@ class Modern(GPT):
                 x = block(x, angles, value, rng, past)  # (B, T, C)
         return tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
 
-    def angles(self, places):
-        """The cosines and sines of rotary positions at these places, float32."""
-        c, like = self.config, self.wte.weight.data  # the ids, and so the places, may be on the CPU
-        rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-        frequency, _ = frequencies(rope, c.n_embd // c.n_head, c.block_size, 0)  # (hs / 2,)
-        frequency, places = np.asarray(frequency, like=like), np.asarray(places, like=like)
-        angle = places.astype(np.float32)[..., None, None] * frequency  # (T or B x T, 1, hs / 2)
-        return np.cos(angle), -np.sin(angle)  # nanochat turns the other way than Llama
-
     def ngram_ids(self, n: int, idx, places, cache=None):
         """The rows (B, T) in the table of the n-grams that end with each of the ids (B, T).
 
-        A place before the text counts as an id of its own, V. Where the table has no row for each
-        n-gram, several share one.
+        A place before the text counts as an id of its own. Where the table has no row for each
+        n-gram, several share one (multiplicative hashing).
         """
-        V, T = self.config.vocab_size, idx.shape[1]
-        number = np.asarray(idx, like=places).astype(np.int64)  # (B, T)
-        seen = number if cache is None else cache.seen(number)  # (B, S + T)
+        K, (B, T), rows = self.config.ngram_vocab, idx.shape, self.config.count_ngrams(n)
+        ids = np.asarray(idx, like=places).astype(np.int64)  # (B, T)
+        ids = ids if cache is None else cache.seen(ids)  # (B, S + T)
+        ids = np.concatenate([np.zeros_like(ids, shape=(B, n - 1)), ids], axis=1)
+        ids = np.minimum(ids[:, -(T + n - 1) :], K)  # (B, n - 1 + T)
+        exact = rows == (K + 1) ** n
+        base = K + 1 if exact else K + 1 | 1  # an odd one loses nothing modulo 2**64
+        number = ids[:, n - 1 :]  # (B, T)
         for j in range(1, n):
-            before = np.concatenate([np.zeros_like(seen, shape=(len(seen), j)), seen], axis=1)
-            before = before[:, -T - j : -j]  # (B, T): the ids j places before
-            number = number * (V + 1) + np.where(places >= j, before, V)
-        rows = self.config.count_ngrams(n)
-        if rows < (V + 1) ** n:
-            number = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
-        return number.astype(np.int64) % rows
+            before = ids[:, n - 1 - j : -j]  # (B, T): the ids j places before
+            number = number * base + np.where(places >= j, before, K)  # (B, T)
+        if exact:
+            return number
+        return ((number.astype(np.uint64) * HASH >> HALF) % np.uint64(rows)).astype(np.int64)
 
     def logits(self, x):
         """The logits of the ids that follow: normalised stream (..., C) -> (..., V)."""
         logits, cap = super().logits(x), self.config.logit_cap
-        return logits if cap is None else cap * tl.tanh(logits / cap)
+        return logits if cap is None else tl.soft_cap(logits, cap)
 
     def loss(self, idx, targets, rng=None, packed=None):
-        if self.config.logit_cap is None:
-            return super().loss(idx, targets, rng, packed)
         x = self.hidden(self.array(idx), rng, packed)  # (B, T) -> (B, T, C)
-        return tl.cross_entropy(self.logits(x), self.array(targets))
+        cap = self.config.logit_cap
+        return tl.linear_cross_entropy(x, self.head.weight, self.array(targets), soft_cap=cap)
 
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:
         """Write config.json and model.safetensors, in nanochat's layout where it fits."""
@@ -205,25 +196,12 @@ class Modern(GPT):
         write_modern(directory, self.config, None)
 
     def published(self) -> dict[str, np.ndarray]:
-        """The parameters by the names of NanoChatForCausalLM, or in our layout by their own.
+        """The parameters by the names of NanoChatForCausalLM, or in our layout by their own."""
+        return modern_names(self.config, self.state_dict())
 
-        There, matrices are (out, in), and queries, keys and values have one each: views.
-        """
-        own = {name: p.data for name, p in self.named_parameters()}
-        if not is_nanochat(self.config):
-            return own
-        arrays, C = {"model.embed_tokens.weight": own["wte.weight"]}, self.config.n_embd
-        if not self.config.tied:
-            arrays["lm_head.weight"] = own["lm_head.weight"]
-        for i in range(self.config.n_layer):
-            ours, theirs = f"h.{i}.", f"model.layers.{i}."
-            for j, name in enumerate("qkv"):
-                part = own[f"{ours}attn.c_attn.weight"][:, j * C : (j + 1) * C]
-                arrays[f"{theirs}self_attn.{name}_proj.weight"] = part.T
-            arrays[f"{theirs}self_attn.o_proj.weight"] = own[f"{ours}attn.c_proj.weight"].T
-            arrays[f"{theirs}mlp.fc1.weight"] = own[f"{ours}mlp.c_fc.weight"].T
-            arrays[f"{theirs}mlp.fc2.weight"] = own[f"{ours}mlp.c_proj.weight"].T
-        return arrays
+    @property
+    def last_norm(self) -> nn.Module:
+        return nn.ModuleList()  # it has no weights
 
     @staticmethod
     def from_pretrained(directory: str | Path) -> Modern:
@@ -233,3 +211,12 @@ class Modern(GPT):
         """
         fields, tensors = read_modern(directory)
         return Modern.filled(modern_config_of(directory, fields), tensors)
+
+
+def refuse_modern(model, what: str) -> None:
+    """Raise ValueError where a model is of this family, which cannot be `what`."""
+    if isinstance(model, Modern):
+        raise ValueError(
+            f"a model of the modern family cannot be {what}: take a gpt2 or a llama (train.py "
+            "--model)"
+        )

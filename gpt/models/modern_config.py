@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoint import CONFIG
 from ..config import GPTConfig
+
+# The parts that are there or not.
+SWITCHES = (
+    "rotary qk_norm relu2 zero_init embedding_norm embedding_residual value_embeddings".split()
+)
 
 
 @dataclass(frozen=True)
@@ -29,32 +33,44 @@ class ModernConfig(GPTConfig):
     logit_cap: float | None = None
     ngrams: tuple[int, ...] = ()  # the lengths, each 2 or more
     ngram_rows: int = 16384  # of the table of each length, or as many as there are n-grams if fewer
+    ngram_vocab: int | None = None  # the ids that they tell apart (vocab_size)
     n_inner: int | None = None  # the width of the MLP (4 n_embd)
     norm_eps: float = 1e-6
     rope_theta: float = 10000.0
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_inner is None:
-            object.__setattr__(self, "n_inner", 4 * self.n_embd)
-        self.check_positive("n_inner", "ngram_rows")
+        for name, value in (("n_inner", 4 * self.n_embd), ("ngram_vocab", self.vocab_size)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self.check_positive("n_inner", "ngram_rows", "ngram_vocab")
+        for name in (*SWITCHES, "tied", "bias"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.bias:
             raise ValueError("a modern model has no biases: bias is False")
         if self.rotary and self.n_embd // self.n_head % 2:
             raise ValueError(
-                "rotary positions turn pairs: n_embd / n_head is even, not "
-                f"{self.n_embd} / {self.n_head}"
+                "rotary positions turn pairs of numbers: n_embd / n_head is even, not "
+                f"{self.n_embd // self.n_head}"
             )
-        if self.logit_cap is not None and not 0 < self.logit_cap < math.inf:
-            raise ValueError(f"logit_cap is a number above 0, or None, not {self.logit_cap!r}")
-        if not all(type(n) is int and 2 <= n <= 8 for n in self.ngrams) or len(
-            {*self.ngrams}
-        ) < len(self.ngrams):
-            raise ValueError(f"ngrams are different lengths from 2 to 8, not {self.ngrams!r}")
+        for name, least, most in (
+            ("norm_eps", 0, 1),
+            ("rope_theta", 1, 1e15),
+            ("logit_cap", 0, 1e6),
+        ):
+            value = getattr(self, name)
+            right = type(value) in (int, float) and least < value < most
+            if not (right or (name == "logit_cap" and value is None)):
+                raise ValueError(f"{name} is a number above {least}, below {most:g}, not {value!r}")
+        lengths = self.ngrams
+        right = isinstance(lengths, tuple) and all(type(n) is int and 2 <= n <= 8 for n in lengths)
+        if not right or len({*lengths}) < len(lengths):
+            raise ValueError(f"ngrams are different lengths from 2 to 8, not {lengths!r}")
 
     def count_ngrams(self, n: int) -> int:
         """The rows of the table of n-grams; a place before the text is an id of its own."""
-        return min(self.ngram_rows, (self.vocab_size + 1) ** n)
+        return min(self.ngram_rows, (self.ngram_vocab + 1) ** n)
 
 
 def modern_config_of(directory: str | Path, fields: dict) -> ModernConfig:
@@ -68,19 +84,9 @@ def modern_config_of(directory: str | Path, fields: dict) -> ModernConfig:
         raise ValueError(f"{Path(directory) / CONFIG}: {error}") from None
 
 
-# The parts that the command line names, and the fields that each sets.
-PARTS = {
-    "rotary": {"rotary": True},
-    "qk_norm": {"qk_norm": True},
-    "relu2": {"relu2": True},
-    "zero_init": {"zero_init": True},
-    "tied": {"tied": True},
-    "embedding_norm": {"embedding_norm": True},
-    "embedding_residual": {"embedding_residual": True},
-    "value_embeddings": {"value_embeddings": True},
-    "logit_cap": {"logit_cap": 15.0},
-    "ngrams": {"ngrams": (2,)},
-}
+# The parts that the command line names: the fields that each sets.
+PARTS = {name: {name: True} for name in (*SWITCHES, "tied")}
+PARTS |= {"logit_cap": {"logit_cap": 15.0}, "ngrams": {"ngrams": (2,)}}
 DEFAULT_PARTS = "rotary,qk_norm,relu2,zero_init,embedding_norm,logit_cap"
 
 

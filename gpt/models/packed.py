@@ -43,6 +43,10 @@ class Packed:
         """Where in their texts the ids stand: (B, T)."""
         return self.positions
 
+    def seen(self, ids):
+        """All ids of the texts so far (B, T): the given ones."""
+        return ids
+
     def self_attention(self, qkv, n_head: int, dropout_p: float = 0.0, rng=None):
         """The attention of GPT-2: qkv (B, T, 3C) -> (B, T, C)."""
         mask = np.asarray(self.mask, like=qkv.data)

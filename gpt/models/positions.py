@@ -65,6 +65,30 @@ def check_rope(parameters: Mapping) -> None:
         raise ValueError("rope_parameters: low_freq_factor is not below high_freq_factor")
 
 
+class Rotary:
+    """The angles by which the pairs of a head are turned, at any place in a text."""
+
+    def __init__(self, parameters: Mapping, head_size: int, context: int):
+        self.parameters, self.head_size, self.context = parameters, head_size, context
+        self.kept = {}  # the frequencies that were needed last, on their device
+
+    def __call__(self, places, like):
+        """Cosines and sines, float32, on the device of the array `like`.
+
+        places (T,) -> 2 x (T, hs / 2), or (B, T) -> 2 x (B, 1, T, hs / 2).
+        """
+        dynamic = self.parameters["rope_type"] == "dynamic"
+        length = int(places.max()) + 1 if dynamic else 0
+        frequency, scale = frequencies(self.parameters, self.head_size, self.context, length)
+        if (length, type(like)) not in self.kept:  # to copy it to a GPU each time would take longer
+            self.kept = {(length, type(like)): np.asarray(frequency, like=like)}
+        frequency = self.kept[length, type(like)]  # (hs / 2,)
+        places = np.asarray(places, like=like)  # they may be on the CPU
+        angle = places.astype(np.float32)[..., None] * frequency  # (T, hs / 2) or (B, T, hs / 2)
+        angle = angle if angle.ndim == 2 else angle[:, None]  # the same for all heads
+        return np.cos(angle) * scale, np.sin(angle) * scale
+
+
 def frequencies(
     parameters: Mapping, head_size: int, context: int, length: int
 ) -> tuple[np.ndarray, float]:

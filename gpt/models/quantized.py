@@ -22,6 +22,7 @@ from ..model import GPT
 from .config import LlamaConfig
 from .few_bits import Int4, Int8, empty_matrix, quantize_matrix
 from .llama import Llama
+from .modern import refuse_modern
 
 
 class QuantizedLinear(nn.Module):
@@ -157,12 +158,13 @@ def quantize(model: GPT, bits: int, group_size: int | None = None) -> QuantizedG
 
     8 bits: a scale for each output of a matrix. 4 bits: one for every `group_size` inputs, 32 (4.5
     bits a weight with its scale) or 64 (4.25 bits). Raises ValueError for other numbers, for
-    weights that are not finite, and for a model that is quantised already.
+    weights that are not finite, and for a model that is quantised already or of the modern family.
 
     >>> model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> quantize(model, 8).matrices()["wte"].matrix.values.dtype
     dtype('int8')
     """
+    refuse_modern(model, "quantised")
     if isinstance(model, Quantized):
         raise ValueError(f"the model has {model.bits} bits a weight already")
     if bits == 4 and group_size is None:

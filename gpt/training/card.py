@@ -14,8 +14,9 @@ from pathlib import Path
 from tensorlite.parallel import physical_cores
 from tokenizer.base import write_atomic
 
+from ..checkpoint import NOTE, is_nanochat
 from ..evaluate import duration
-from ..models import Adapted
+from ..models import Adapted, ModernConfig
 from .settings import NO_MODEL
 
 CARD = "README.md"
@@ -54,9 +55,11 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     body = getattr(model, "body", model)  # of a classifier
     figures = [(key, value) for key, value in results.items() if shown(key, value)]
     tuned = s.init_from not in NO_MODEL
+    ours = isinstance(body.config, ModernConfig) and not is_nanochat(body.config)
+    library = "tensorlite" if ours else "transformers"
     kind = "text-generation" if body is model else "text-classification"
     head = {
-        "library_name": "peft" if isinstance(model, Adapted) else "transformers",
+        "library_name": "peft" if isinstance(model, Adapted) else library,
         "pipeline_tag": kind,
         "tags": ["tensorlite", s.method],
         "license": "unknown",
@@ -91,7 +94,7 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
 # {name}
 
 A language model that was trained with tensorlite ({s.method}), beginning with {start}. The run
-{"is finished" if done else "was not finished when this was written"}, at step {step:,}.
+{"is finished" if done else "was not finished when this was written"}, at step {step:,}.{f" {NOTE}" if ours else ""}
 
 ## Data
 

@@ -6,7 +6,14 @@ import functools
 
 from tensorlite import nn
 from tensorlite.device import count_gpus
-from tensorlite.optim import AdamW, MuonAdamW, cosine_schedule, muon_cost, wsd_schedule
+from tensorlite.optim import (
+    POLAR_EXPRESS,
+    AdamW,
+    MuonAdamW,
+    cosine_schedule,
+    muon_cost,
+    wsd_schedule,
+)
 from tensorlite.parallel import ALONE, Replicated, Sharded, Team, has_nccl
 from tensorlite.tensor import Tensor
 
@@ -37,12 +44,13 @@ def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) 
         for n in sorted({*splits.values()}):
             matrices = [piece for p, piece in pieces if splits.get(p) == n]
             groups.append({"params": matrices, "muon": True, "splits": n})
+            groups[-1]["polynomials"] = POLAR_EXPRESS
         return kind(
             groups, lr=s.learning_rate, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay
         )
 
     if team.size > 1 and kind in (AdamW, MuonAdamW):
-        costs = {p: muon_cost(p.shape, n) for p, n in splits.items()}
+        costs = {p: muon_cost(p.shape, n, len(POLAR_EXPRESS)) for p, n in splits.items()}
         return Sharded(params, make, team, whole=costs)
     return make(list(zip(params, params)))
 

@@ -21,5 +21,5 @@ from .embedding import embedding
 from .linear import linear
 from .loss import cross_entropy, linear_cross_entropy
 from .norm import layer_norm, rms_norm
-from .rope import rope
+from .rope import qk_norm_rope, rope
 from .softmax import log_softmax, logsumexp, softmax

@@ -315,7 +315,7 @@ def packed_attention(qkv, *, n_head, dropout_p=0.0, keep=None, attn_mask=None, n
     shape = qkv.shape
 
     def vjp(g):
-        g_qkv = np.zeros_like(g, shape=shape)
+        g_qkv = np.zeros_like(qkv)
         g = np.transpose(np.reshape(g, (*shape[:2], n_head, shape[2] // 3 // n_head)), (0, 2, 1, 3))
         attention_vjp(g, out=_heads(g_qkv, n_head))
         return (g_qkv,)

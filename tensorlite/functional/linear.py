@@ -12,16 +12,17 @@ from ..threads import MANY, blas_threads, in_threads
 from .rows import as_rows, column_sums
 
 
-def linear_composed(x, weight, bias=None):
+def linear_composed(x, weight, bias=None, order="C"):
     y = matmul(x, weight)
     return y if bias is None else y + bias
 
 
 @op(composed=linear_composed, fresh=True, gpu="linear")
-def linear(x, weight, bias=None, *, needs):
+def linear(x, weight, bias=None, *, order="C", needs):
     """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m).
 
-    Raises ValueError for shapes that do not fit.
+    With the `order` "F" the memory of the result has a column after the other, if there are many
+    rows; a GPU ignores it. Raises ValueError for shapes that do not fit.
     """
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
         raise ValueError(
@@ -31,7 +32,11 @@ def linear(x, weight, bias=None, *, needs):
     x2, m = as_rows(x), weight.shape[1]
     if x2.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} differ in the inner size")
-    if any(needs):
+    if order == "F" and len(x2) > FEW:
+        y = (weight.T @ x2.T).T
+        if bias is not None:
+            y += bias
+    elif any(needs):
         y = x2 @ weight
         if bias is not None:
             y += bias

@@ -54,7 +54,7 @@ class Product(Deferred):
         return np.reshape(contiguous(x), (len(self.g), len(self.weight)))
 
 
-def linear(x, weight, bias=None, *, needs):
+def linear(x, weight, bias=None, *, order="C", needs):
     """functional.linear: x (..., n), weight (n, m), bias (m,) or None -> (..., m) of low(x)."""
     if not has_c_type(x, weight, bias) or weight.ndim != 2 or x.shape[-1:] != weight.shape[:1]:
         return NotImplemented  # the ordinary body has the words for shapes that do not fit

@@ -6,13 +6,15 @@ divides a model between the last two.
 
 from .adamw import AdamW
 from .clipping import clip_grad_norm
-from .muon import Muon, muon_cost
+from .muon import POLAR_EXPRESS, QUINTIC, Muon, muon_cost
 from .muon_adamw import MuonAdamW
 from .optimizer import Optimizer, check_distinct, load_state
 from .schedules import cosine_schedule, wsd_schedule
 from .sgd import SGD
 
 __all__ = [
+    "POLAR_EXPRESS",
+    "QUINTIC",
     "SGD",
     "AdamW",
     "Muon",

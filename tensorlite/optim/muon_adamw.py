@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .adamw import AdamW
-from .muon import check_matrices, muon_update
+from .muon import QUINTIC, check_matrices, muon_update
 from .optimizer import Optimizer
 
 
@@ -26,12 +26,12 @@ class MuonAdamW(AdamW):
         eps=1e-8,
         weight_decay=0.01,
         momentum=0.95,
-        steps=5,
+        polynomials=QUINTIC,
         splits=1,
         muon=False,
     ):
         options = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        options |= dict(momentum=momentum, steps=steps, splits=splits, muon=muon)
+        options |= dict(momentum=momentum, polynomials=polynomials, splits=splits, muon=muon)
         Optimizer.__init__(self, params_or_groups, **options)
         first = 0
         for group in self.groups:

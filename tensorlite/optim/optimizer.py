@@ -75,7 +75,7 @@ class Optimizer(ABC):
 
     def check_options(self, group: dict) -> None:
         """Raise ValueError for an option of a group that is not a number or is out of range."""
-        for name in group.keys() - {"params", "betas"}:
+        for name in group.keys() - {"params", "betas", "polynomials"}:
             check_range(name, group[name])
 
     def backward(self, loss: Tensor, last: bool = True) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .team import part_of
 
-NUMBER = 16  # the cost of updating a number of any other parameter, in multiplications
+NUMBER = 100  # the cost of updating a number of any other parameter, in multiplications by BLAS
 
 
 def overlap(a: range, b: range) -> range:
