@@ -13,7 +13,7 @@ import pytest
 
 import gpt.generate.gpu_step as gpu_step
 import tensorlite as tl
-from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate_ids
+from gpt import GPT, GPTConfig, Llama, LlamaConfig, Modern, ModernConfig, generate_ids
 from gpt.generate import Grammar, generate, stream
 from gpt.generate.context import Context
 from gpt.generate.gpu_step import AHEAD
@@ -43,7 +43,8 @@ def no_warning():
 
 def make(kind=GPT, scale=0.5, **settings):
     """A small model on the CPU that prefers some ids by far."""
-    config = (GPTConfig if kind is GPT else LlamaConfig)(**SHAPE | settings)
+    configs = {GPT: GPTConfig, Llama: LlamaConfig, Modern: ModernConfig}
+    config = configs[kind](**SHAPE | settings)
     model, rng = kind(config), np.random.default_rng(0)
     for name, p in model.named_parameters():
         norm = p.ndim == 1 and name.endswith("weight")
@@ -102,6 +103,14 @@ def test_the_models_own_pass_is_recorded_for_many_texts(tied):
 )
 def test_other_families(settings):
     model = make(Llama, **settings)
+    on_cpu, on_gpu = both(lambda: generate_ids(model, PROMPTS, 8, seed=1), model)
+    assert on_gpu == on_cpu
+    assert HAS_GPU or strict.launches["graph"]
+
+
+def test_the_modern_family():
+    parts = dict(rotary=True, qk_norm=True, relu2=True, embedding_norm=True, logit_cap=5.0)
+    model = make(Modern, **parts, value_embeddings=True, embedding_residual=True)
     on_cpu, on_gpu = both(lambda: generate_ids(model, PROMPTS, 8, seed=1), model)
     assert on_gpu == on_cpu
     assert HAS_GPU or strict.launches["graph"]

@@ -81,6 +81,16 @@ def test_muon_is_computed_without_a_recorded_step(dtype, atol, text, tmp_path, c
     np.testing.assert_allclose(losses, expected, rtol=0, atol=atol)
 
 
+def test_a_modern_model_is_trained_by_recorded_steps(text, tmp_path, capsys):
+    parts = "rotary,qk_norm,relu2,embedding_norm,embedding_residual,value_embeddings,logit_cap"
+    argv = f"--model modern --parts {parts},ngrams=2+3 --bias False --dropout 0".split()
+    expected = run(text, tmp_path / "cpu", "--device", "cpu", *argv)
+    capsys.readouterr()
+    losses = run(text, tmp_path / "gpu", "--dtype", "float32", *argv)
+    assert "recorded" not in capsys.readouterr().out and (strict.launches["graph"] or HAS_GPU)
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)
+
+
 def test_a_run_goes_on_on_the_other_device(text, tmp_path, monkeypatch):
     expected = run(text, tmp_path / "cpu", "--device", "cpu")
     with monkeypatch.context() as patch:

@@ -78,7 +78,7 @@ def test_a_qwen3_of_transformers_is_fine_tuned(text, tmp_path, capsys):
     "argv, words",
     [
         (["--n_kv_head=2"], "--n_kv_head is for --model llama"),
-        (["--model=bert"], "--model is gpt2 or llama, not 'bert'"),
+        (["--model=bert"], "--model is gpt2, llama or modern, not 'bert'"),
         (["--model=llama", "--n_head=4", "--n_kv_head=3"], "4 heads cannot share 3 heads"),
         (["--model=llama", "--n_kv_head=0"], "n_kv_head"),
         (["--model=llama", "--n_embd=6"], "head_size is even, .*not 3"),

@@ -28,6 +28,7 @@ from tensorlite.optim import (
 )
 from tensorlite.optim.muon import orthogonalise
 from tensorlite.parallel.division import cut_into_buckets, divide, members
+from tensorlite.parallel.sharded import BUCKET
 
 from . import strict
 from .test_resume import SLOW, assert_same, start, wait_for
@@ -408,6 +409,24 @@ def test_whole_matrices_are_divided_by_cost(ranks, size):
     assert all(len(owner[i]) == 1 for i in uncut) and len(owner) == len(params)
     costs = [sum(cost for i, cost in uncut.items() if owner[i] == {r}) for r in range(ranks)]
     assert max(costs) < 1.2 * sum(costs) / ranks
+
+
+@pytest.mark.parametrize("layers, width, ids", [(4, 128, 65), (6, 384, 65), (12, 768, 50304)])
+def test_two_workers_have_about_half_of_the_work_each(layers, width, ids):
+    """The models of benchmarks/muon.py, in buckets of the size that a run has."""
+    block = [((width, n * width), n if n == 3 else 1) for n in (3, 1, 4)] + [
+        ((4 * width, width), 1)
+    ]
+    shapes = [((ids, width), 1), *block * layers]
+    ends = np.cumsum([n * m for (n, m), _ in shapes]).tolist()
+    ranges = [range(end - n * m, end) for ((n, m), _), end in zip(shapes, ends)]
+    uncut = {i: muon_cost(*matrix, steps=3) for i, matrix in enumerate(shapes) if i}
+    loads = np.zeros(2)
+    costs = np.zeros(2)
+    for bucket in cut_into_buckets(ranges, uncut, BUCKET):
+        for rank, share in enumerate(divide(bucket, ranges, uncut, loads)):
+            costs[rank] += sum(uncut.get(i, 0) for i, _ in members(share, ranges))
+    assert costs.sum() == sum(uncut.values()) and costs.max() < 0.55 * costs.sum()
 
 
 def test_without_whole_parameters_numbers_are_divided_evenly():

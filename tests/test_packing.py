@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from gpt import GPTConfig, LlamaConfig, models
-from gpt.models import ModernConfig, Packed
+from gpt import GPTConfig, LlamaConfig, ModernConfig, models
 from gpt.data import IGNORE, inputs_and_targets, pack, packed_inputs_and_targets
+from gpt.models import Packed
 from tensorlite.device import RowRandom
 
 SIZES = dict(vocab_size=50, block_size=24, n_layer=2, n_head=4, n_embd=16)

@@ -56,7 +56,7 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     figures = [(key, value) for key, value in results.items() if shown(key, value)]
     tuned = s.init_from not in NO_MODEL
     ours = isinstance(body.config, ModernConfig) and not is_nanochat(body.config)
-    library = "tensorlite" if ours else "transformers"
+    library, note = ("tensorlite", f" {NOTE}") if ours else ("transformers", "")
     kind = "text-generation" if body is model else "text-classification"
     head = {
         "library_name": "peft" if isinstance(model, Adapted) else library,
@@ -94,7 +94,7 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
 # {name}
 
 A language model that was trained with tensorlite ({s.method}), beginning with {start}. The run
-{"is finished" if done else "was not finished when this was written"}, at step {step:,}.{f" {NOTE}" if ours else ""}
+{"is finished" if done else "was not finished when this was written"}, at step {step:,}.{note}
 
 ## Data
 
