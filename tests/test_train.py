@@ -30,7 +30,7 @@ from gpt import GPT, GPTConfig, data, evaluate
 from gpt.training import loop, metrics, presets
 from gpt.training import run as runs
 from gpt.training.optimizer import learning_rate, make_optimizer
-from gpt.training.prepare import read_data
+from gpt.training.prepare import first_model, read_data
 from gpt.training.presets import PRESET_HELP, PRESETS, parse
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
@@ -611,7 +611,9 @@ def test_help_shows_the_presets_with_their_sizes(capsys):
     shown = ok(train.main, capsys, "--help")
     stated = dict(re.findall(r"^  (\S+) +([\d.]+) M\b", shown, re.MULTILINE))
     assert stated.keys() == {"demo", "shakespeare-char", "baby-gpt", "gpt2"} < PRESETS.keys()
-    sizes = {"demo": 4096, "shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
+    demo, _ = first_model(Settings(**PRESETS["demo"]), {}, size=4096, start=0)
+    assert f"{demo.num_params(non_embedding=True) / 1e6:.2f}" == stated.pop("demo")
+    sizes = {"shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
     for name, number in stated.items():
         s = Settings(**PRESETS[name])
         config = GPTConfig(sizes[name], s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)

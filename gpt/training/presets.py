@@ -24,6 +24,8 @@ from .settings import NO_MODEL, Settings, ignored_on_cpu
 _DEMO = dict(
     dataset="python-docs",
     tokenizer="bpe:4096",
+    model="modern",
+    parts="rotary,qk_norm,relu2,zero_init,embedding_norm,logit_cap",
     batch_size=24,
     max_iters=600,
     optimizer="muon",
@@ -114,7 +116,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESET_HELP = """\
 presets (parameters, and the time on 2 cores); without --preset and --dataset it is the demo:
-  demo              1.31 M, 2 minutes: Python's own documentation, or another --dataset
+  demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
