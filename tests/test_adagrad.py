@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+from gpt.models.modern import Modern
+from gpt.models.modern_config import ModernConfig
+from gpt.training.optimizer import make_optimizer, set_learning_rates
+from gpt.training.settings import Settings
 from tensorlite.optim import Adagrad, MuonAdamW
 
 
@@ -70,3 +74,14 @@ def test_as_a_group_beside_adamw_and_muon():
     assert shapes == {"m": [(6, 3), (6, 3), (0,)], "v": [(6, 3), (0,), (6, 3)]}
     with pytest.raises(ValueError, match="neither Muon nor weight decay"):
         MuonAdamW([{"params": params, "adagrad": True}])
+
+
+def test_the_tables_of_ngrams_are_for_adagrad():
+    config = ModernConfig(vocab_size=9, block_size=8, n_layer=1, n_head=1, n_embd=8, ngrams=(2, 3))
+    model, s = Modern(config), Settings(optimizer="muon", ngram_lr=0.5, decay_lr=False)
+    optimizer = make_optimizer(model, s)
+    set_learning_rates(optimizer, s, 0)
+    (group,) = (group for group in optimizer.groups if group["adagrad"])
+    assert group["params"] == [part.weight for part in model.ngrams] and group["lr"] == 0.5
+    assert sorted(map(id, optimizer.params)) == sorted(map(id, model.parameters()))
+    assert not any(g.get("adagrad") for g in make_optimizer(model, Settings()).groups)
