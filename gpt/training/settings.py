@@ -1,7 +1,8 @@
 """The settings of a training run: one typed block of defaults.
 
 Names and meaning are nanoGPT's, so that its command lines run unchanged. The defaults are those of
-the demo; `presets.py` has others. The settings of another method of training extend RunSettings.
+its recipe for a CPU, but for the learning rate; `presets.py` has others, the demo's among them. The
+settings of another method of training extend RunSettings.
 """
 
 from __future__ import annotations
