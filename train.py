@@ -1,11 +1,11 @@
 """Train a GPT on text.
 
-    python train.py                              the demo: Python's own documentation
-    python train.py --dataset my.txt             your own text
-    python train.py --depth 3 --dataset my.txt   a model of 3 layers, and all that suits it
-    python train.py --preset shakespeare-char    nanoGPT's recipe for a CPU
-    python train.py --init_from resume           go on where OUT_DIR was left
-    python train.py --help                       all settings and presets
+    python train.py                                   the demo: Python's own documentation
+    python train.py --preset demo --dataset my.txt    the same with your own text
+    python train.py --depth 3 --dataset my.txt        3 layers, and all that suits so many
+    python train.py --preset shakespeare-char         nanoGPT's recipe for a CPU
+    python train.py --init_from resume                go on where OUT_DIR was left
+    python train.py --help                            all settings and presets
 
 `pretrain` says what happens, in order; the functions that it calls are in gpt/training/. Several
 processes may run it together: they are a team, which shares the work of every step.

@@ -107,3 +107,18 @@ def test_transformers_writes_the_same_text(kind, tokens, text, tmp_path, capsys)
         answer = theirs.generate(**asked, do_sample=False, max_new_tokens=16)[0].tolist()
         assert answer == ids + generate_ids(model, [ids], 16, temperature=0)[0]
         assert auto.decode(answer) == generate(model, tokenizer, prompt, 16, temperature=0)
+
+
+def test_transformers_computes_the_logits_of_the_demo(text, tmp_path, capsys):
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    short = ["--max_iters=3", "--warmup_iters=1", "--eval_iters=1", "--workers=1"]
+    run = ["--preset=demo", "--dataset", text, *short, "--out_dir", tmp_path / "out"]
+    ok(train.main, capsys, *run)
+    sentence = text.read_text(encoding="utf-8")[:150]
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(sentence)["input_ids"]
+    assert ids == tokenizers.load(tmp_path / "out").encode(sentence) and len(ids) > 16
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits.numpy()
+    logits, _ = gpt.load(tmp_path / "out")(np.array([ids]))
+    np.testing.assert_allclose(logits.data, expected, rtol=0, atol=1e-4)

@@ -30,7 +30,7 @@ from gpt import GPT, GPTConfig, data, evaluate
 from gpt.training import loop, metrics, presets
 from gpt.training import run as runs
 from gpt.training.optimizer import learning_rate, make_optimizer
-from gpt.training.prepare import read_data
+from gpt.training.prepare import first_model, read_data
 from gpt.training.presets import PRESET_HELP, PRESETS, parse
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
@@ -490,7 +490,7 @@ def test_flags_in_every_spelling():
     for text in ("False", "false", "0"):
         assert resolve(f"--decay_lr={text}").decay_lr is False
     assert resolve("--preset", "gpt2", "--batch_size=3").batch_size == 3
-    assert resolve() == Settings() and resolve().gradient_accumulation_steps == 1
+    assert resolve("--dataset=a.txt") == Settings(dataset="a.txt")
     assert resolve("--learning_rate=6e-4").learning_rate == 6e-4
 
 
@@ -507,6 +507,34 @@ def test_nanogpt_readme_command_is_the_preset():
     )
     baby = replace(resolve("config/train_shakespeare_char.py"), out_dir="out")
     assert baby == resolve("--preset=baby-gpt") == resolve("baby-gpt")
+
+
+def test_the_demo_is_what_trains_without_a_dataset(tmp_path):
+    demo = Settings(**PRESETS["demo"])
+    assert resolve() == resolve("--preset=demo") == resolve("--init_from=scratch") == demo
+    assert resolve("--init_from=auto") == replace(demo, init_from="auto")
+    assert resolve("--seed=3", "--n_layer=2") == replace(demo, seed=3, n_layer=2)
+    assert resolve("--preset=demo", "--dataset=a.txt") == replace(demo, dataset="a.txt")
+    for argv in (["--dataset=python-docs"], ["--init_from=resume"], ["--init_from", tmp_path]):
+        given, notes = parse([str(a) for a in argv])
+        assert len(given) == 1 and not notes
+
+
+@pytest.mark.parametrize(
+    "name, beta2",
+    [
+        ("shakespeare-char", 0.99),
+        ("baby-gpt", 0.99),
+        ("gpt2", 0.95),
+        ("train_shakespeare_char", 0.99),
+        ("train_gpt2", 0.95),
+        ("finetune_shakespeare", 0.95),
+    ],
+)
+def test_the_presets_of_nanogpt_learn_as_nanogpt_does(name, beta2):
+    s = resolve("--preset", name, "--init_from=scratch")
+    assert (s.model, s.bias, s.optimizer, s.schedule) == ("gpt2", False, "adamw", "cosine")
+    assert (s.weight_decay, s.beta1, s.beta2, s.grad_clip) == (0.1, 0.9, beta2, 1.0)
 
 
 def test_ignored_flags_are_noted(text, tmp_path, capsys):
@@ -583,7 +611,9 @@ def test_help_shows_the_presets_with_their_sizes(capsys):
     shown = ok(train.main, capsys, "--help")
     stated = dict(re.findall(r"^  (\S+) +([\d.]+) M\b", shown, re.MULTILINE))
     assert stated.keys() == {"demo", "shakespeare-char", "baby-gpt", "gpt2"} < PRESETS.keys()
-    sizes = {"demo": 129, "shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
+    demo, _ = first_model(Settings(**PRESETS["demo"]), {}, size=4096, start=0)
+    assert f"{demo.num_params(non_embedding=True) / 1e6:.2f}" == stated.pop("demo")
+    sizes = {"shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
     for name, number in stated.items():
         s = Settings(**PRESETS[name])
         config = GPTConfig(sizes[name], s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)

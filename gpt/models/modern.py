@@ -31,6 +31,7 @@ import numpy as np
 
 import tensorlite as tl
 from tensorlite import nn
+from tensorlite.arraylike import on_gpu
 
 from ..checkpoint import modern_names, read_modern, write_modern
 from ..model import GPT
@@ -194,8 +195,9 @@ class Modern(GPT):
         return logits if cap is None else tl.soft_cap(logits, cap)
 
     def loss(self, idx, targets, rng=None, packed=None):
-        x = self.hidden(self.array(idx), rng, packed)  # (B, T) -> (B, T, C)
-        cap = self.config.logit_cap
+        x, cap = self.hidden(self.array(idx), rng, packed), self.config.logit_cap  # (B, T, C)
+        if cap is not None and on_gpu((x.data,)):  # whose kernel of the line below has no cap
+            return tl.cross_entropy(self.logits(x), self.array(targets))
         return tl.linear_cross_entropy(x, self.head.weight, self.array(targets), soft_cap=cap)
 
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:

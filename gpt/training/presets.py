@@ -2,6 +2,7 @@
 
 Presets are what nanoGPT's configuration files set, under names of ours and of theirs, so that a
 command line of nanoGPT's runs unchanged: `python train.py config/train_shakespeare_char.py` too.
+The demo is a preset as well: that of a command line without --preset and --dataset.
 """
 
 from __future__ import annotations
@@ -21,6 +22,22 @@ from .settings import NO_MODEL, Settings, ignored_on_cpu
 
 # What each of them changes in the defaults of settings.py
 
+_DEMO = dict(
+    dataset="python-docs",
+    tokenizer="bpe:4096",
+    model="modern",
+    parts="rotary,qk_norm,relu2,zero_init,embedding_norm,logit_cap",
+    block_size=128,
+    batch_size=12,
+    max_iters=600,
+    optimizer="muon",
+    muon_lr=0.03,
+    learning_rate=5e-3,
+    schedule="wsd",
+    warmup_iters=20,
+    eval_interval=100,
+    eval_iters=10,
+)
 _SHAKESPEARE = dict(
     dataset="shakespeare",
     tokenizer="char",
@@ -90,7 +107,7 @@ _FINETUNE = dict(
     log_interval=10,
 )
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {},
+    "demo": _DEMO,
     "shakespeare-char": _CHAR_CPU,
     "baby-gpt": _CHAR_GPU,
     "gpt2": _GPT2,
@@ -100,8 +117,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finetune_shakespeare": _FINETUNE,
 }
 PRESET_HELP = """\
-presets (parameters, and the time on 2 cores):
-  demo              0.80 M, 2 minutes: Python's own documentation, character by character
+presets (parameters, and the time on 2 cores); without --preset and --dataset it is the demo:
+  demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
@@ -112,6 +129,8 @@ presets (parameters, and the time on 2 cores):
 OF_A_NEW_MODEL = (
     "model parts tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
 )
+
+NEW = ("scratch", "auto")  # what --init_from says where the run may be a new one
 
 # nanoGPT's flags that have no meaning here, and why
 IGNORED = {
@@ -173,7 +192,9 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         for n, value in values.items()
         if n not in names and not (n in IGNORED and (not value or n.startswith("wandb")))
     ]
-    values = PRESETS[name or "demo"] | {n: v for n, v in values.items() if n in names}
+    if name is None and "dataset" not in given and given.get("init_from", "auto") in NEW:
+        name = "demo"
+    values = PRESETS.get(name, {}) | {n: v for n, v in values.items() if n in names}
     init_from = (values | given).get("init_from", "scratch")
     if init_from == "resume" and name is not None:
         notes.append(f"{config or name} is ignored: a resumed run keeps its settings")
