@@ -2,6 +2,7 @@
 
     python train.py                                   the demo: Python's own documentation
     python train.py --preset demo --dataset my.txt    the same with your own text
+    python train.py --depth 3 --dataset my.txt        3 layers, and all that suits so many
     python train.py --preset shakespeare-char         nanoGPT's recipe for a CPU
     python train.py --init_from resume                go on where OUT_DIR was left
     python train.py --help                            all settings and presets
@@ -72,6 +73,8 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             f"{len(tokens.train):,} tokens to train on, {len(tokens.val):,} to validate, "
             f"{model.config.vocab_size:,} ids"
         )
+        if note := task.repetition():
+            print(note)
         if why:
             print(why)
         if run.settings.eval_only:

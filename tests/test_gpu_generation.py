@@ -116,6 +116,13 @@ def test_the_modern_family():
     assert HAS_GPU or strict.launches["graph"]
 
 
+def test_ngrams_are_looked_up_step_by_step():
+    model = make(Modern, ngrams=(2, 3), ngram_rows=100, n_embd=16)
+    on_cpu = generate_ids(model, PROMPTS, 6, seed=1)
+    with pytest.warns(UserWarning, match="a table of n-grams is no part of a recorded step"):
+        assert generate_ids(model.to("cuda"), PROMPTS, 6, seed=1) == on_cpu
+
+
 def test_the_way_that_is_faster_is_taken(monkeypatch):
     times = {}
 

@@ -233,9 +233,11 @@ def test_warm_up_stable_decay():
 
 def test_both_learning_rates_follow_one_schedule():
     s = Settings(optimizer="muon", schedule="wsd", max_iters=20, warmup_iters=4, muon_lr=0.5)
+    s.muon_momentum = 0.9
     optimizer = make_optimizer(GPT(GPTConfig(11, 8, 2, 2, 16)), s)
     muon = [group["muon"] for group in optimizer.groups]
     assert muon == [False, False, True, True]
+    assert {group["momentum"] for group in optimizer.groups[2:]} == {0.9}
     for step in range(21):
         set_learning_rates(optimizer, s, step)
         rates = [group["lr"] for group in optimizer.groups]
@@ -342,6 +344,7 @@ REFUSED = {
     "schedule": (["--schedule=line"], "--schedule is cosine or wsd, not 'line'"),
     "fraction": (["--schedule=wsd", "--decay_fraction=1.5"], "--decay_fraction is 0 to 1, not 1.5"),
     "learning rate": (["--optimizer=muon", "--muon_lr=0"], "--muon_lr is above 0, not 0.0"),
+    "momentum": (["--muon_momentum=-0.5"], "--muon_momentum is at least 0 and below 1, not -0.5"),
     "longer than the run": (
         ["--schedule=wsd", "--max_iters=20", "--warmup_iters=9"],
         "--warmup_iters 9 and --decay_fraction 0.6 are more than the 20 steps: give less of one",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .files import CONFIG, MODEL, write_tensors
 from .layout import OURS, TOKEN_IDS, Tensors, check_keys, model_type, read_settings, write_settings
-from .llama import EMBEDDING, HEAD
+from .llama import EMBEDDING, HEAD, read_rope
 from .tensors import TensorFiles
 
 NANOCHAT = "nanochat"
@@ -132,7 +132,8 @@ def read_modern_fields(directory: str | Path) -> dict:
             fields["ngrams"] = tuple(fields["ngrams"])
         return fields
     only = {"attention_bias": (False,), "hidden_act": tuple(ACTIVATIONS)}
-    known = {*SIZES.values(), "num_key_value_heads", "rope_parameters", "rope_theta"}
+    known = {*SIZES.values(), "num_key_value_heads", "rope_parameters"}
+    known |= {"rope_theta", "rope_scaling"}
     check_keys(path, raw, known, only)
     raw = ABSENT | raw
     heads = raw.get("num_key_value_heads") or raw["num_attention_heads"]
@@ -141,11 +142,10 @@ def read_modern_fields(directory: str | Path) -> dict:
             f"{path}: num_key_value_heads {heads} is not supported, only as many as "
             f"num_attention_heads, {raw['num_attention_heads']}"
         )
-    rope = {"rope_theta": raw.get("rope_theta", 10000.0)} | (raw.get("rope_parameters") or {})
-    if rope.pop("rope_type", "default") != "default" or rope.keys() > {"rope_theta"}:
+    rope = read_rope(path, raw, raw["max_position_embeddings"])
+    if rope.keys() != {"rope_theta", "rope_type"} or rope["rope_type"] != "default":
         raise ValueError(
-            f"{path}: rope_parameters {raw['rope_parameters']} are not supported, only those of "
-            "type 'default'"
+            f"{path}: rope_parameters {rope} are not supported, only those of type 'default'"
         )
     return {
         **{name: raw[key] for name, key in SIZES.items()},

@@ -24,12 +24,14 @@ I = n_inner.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 import tensorlite as tl
 from tensorlite import nn
+from tensorlite.arraylike import on_gpu
 
 from ..checkpoint import modern_names, read_modern, write_modern
 from ..model import GPT
@@ -120,11 +122,21 @@ class Modern(GPT):
             self.lm_head = nn.Embedding(config.vocab_size, config.n_embd)
 
     def init_weights(self, seed: int) -> None:
-        """GPT-2's initial weights, or zero in the projections back into the residual stream."""
+        """Normal weights whose effect is the same at any width.
+
+        The standard deviation is 1 / sqrt(rows) for the matrices of the blocks, divided by
+        sqrt(2 n_layer) for those back into the residual stream, and 0.2 for the embeddings of
+        tokens and places, which a norm follows. The rest is as in GPT-2. With zero_init, the
+        projections back into the stream and a head of its own are zero.
+        """
         super().init_weights(seed)
         for name, p in self.named_parameters():
-            if self.config.zero_init and name.endswith(self.residual):
+            if self.config.zero_init and name.endswith((*self.residual, "lm_head.weight")):
                 p.data[...] = 0
+            elif name.startswith("h."):
+                p.data /= 0.02 * math.sqrt(len(p))
+            elif name in ("wte.weight", "wpe.weight") and not self.config.tied:
+                p.data *= 10
 
     def num_params(self, non_embedding: bool = False) -> int:
         """The number of parameters, as in `GPT`."""
@@ -183,8 +195,9 @@ class Modern(GPT):
         return logits if cap is None else tl.soft_cap(logits, cap)
 
     def loss(self, idx, targets, rng=None, packed=None):
-        x = self.hidden(self.array(idx), rng, packed)  # (B, T) -> (B, T, C)
-        cap = self.config.logit_cap
+        x, cap = self.hidden(self.array(idx), rng, packed), self.config.logit_cap  # (B, T, C)
+        if cap is not None and on_gpu((x.data,)):  # whose kernel of the line below has no cap
+            return tl.cross_entropy(self.logits(x), self.array(targets))
         return tl.linear_cross_entropy(x, self.head.weight, self.array(targets), soft_cap=cap)
 
     def save_pretrained(self, directory: str | Path, step: int = 0) -> None:

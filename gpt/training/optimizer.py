@@ -43,8 +43,8 @@ def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) 
         ]
         for n in sorted({*splits.values()}):
             matrices = [piece for p, piece in pieces if splits.get(p) == n]
-            groups.append({"params": matrices, "muon": True, "splits": n})
-            groups[-1]["polynomials"] = POLAR_EXPRESS
+            options = {"muon": True, "splits": n, "polynomials": POLAR_EXPRESS}
+            groups.append({"params": matrices, "momentum": s.muon_momentum, **options})
         return kind(
             groups, lr=s.learning_rate, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..checkpoint import local_folder
 from ..commandline import Parser
+from .depth import describe, settings_of_depth
 from .settings import NO_MODEL, Settings, ignored_on_cpu
 
 # What each of them changes in the defaults of settings.py
@@ -159,6 +160,13 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         "config", nargs="?", help="a preset, or the name of one of nanoGPT's configuration files"
     )
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="see below")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        metavar="INT",
+        help="in place of a preset: a new modern model of so many layers, whose width, heads, "
+        "context, batch, steps, learning rates and weight decay follow; other flags override them",
+    )
     parser.add_settings(Settings)
     for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
@@ -166,7 +174,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     if "init_from" in given:  # hf:OWNER/NAME becomes the folder of the model, once it is fetched
         given["init_from"] = str(local_folder(given["init_from"]))
 
-    name, values = given.pop("preset", None), {}
+    depth, name, values = given.pop("depth", None), given.pop("preset", None), {}
     if (config := given.pop("config", None)) is not None:
         if name is not None:
             parser.error(f"both {config} and --preset {name}: give one of them")
@@ -194,7 +202,18 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     elif init_from not in NO_MODEL:  # the model to start from has these
         values = {n: v for n, v in values.items() if n not in OF_A_NEW_MODEL}
     notes += [f"--{n} is ignored: {IGNORED[n]}" for n in given if n in IGNORED]
-    given = values | {n: v for n, v in given.items() if n not in IGNORED}
+    given = {n: v for n, v in given.items() if n not in IGNORED}
+    if depth is not None:
+        if name is not None:
+            parser.error(f"both --depth {depth} and the preset {name}: give one of them")
+        if init_from == "resume":
+            notes.append("--depth is ignored: a resumed run keeps its settings")
+        elif init_from not in NO_MODEL:
+            parser.error(f"--depth is for a new model: leave it out, for {init_from} has its size")
+        else:
+            values = settings_of_depth(depth, given)
+            notes.append(describe(depth, values))
+    given = values | given
     return given, notes + ignored_on_cpu(given)
 
 

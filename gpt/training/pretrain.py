@@ -17,6 +17,8 @@ from .output import harmless
 from .settings import Settings
 from .task import Batch
 
+ENOUGH = 4  # times that text is read as usefully as new text would be (Muennighoff et al., 2023)
+
 
 class Pretraining:
     """Windows of `block_size` tokens from `train_tokens`, measured on `val_tokens`: (N,) each.
@@ -47,6 +49,17 @@ class Pretraining:
 
     def loss_of(self, model: GPT, x, y, rng=None) -> Tensor:
         return model.loss(x, y, rng)
+
+    def repetition(self) -> str:
+        """A line where the text is too short for so long a run; otherwise none."""
+        s, n = self.settings, len(self.train_tokens)
+        seen = s.max_iters * s.batch_size * s.gradient_accumulation_steps * s.block_size
+        if seen <= ENOUGH * n:
+            return ""
+        return (
+            f"the run reads its {n:,} tokens {seen / n:.0f} times: beyond about {ENOUGH} times, "
+            "more text teaches more than more steps or a larger model"
+        )
 
     def evaluate(self, model: GPT, team: Team = ALONE) -> dict[str, float]:
         """An estimate of the loss on the validation split."""

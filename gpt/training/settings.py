@@ -44,6 +44,7 @@ class RunSettings(ABC):
     learning_rate: float = option(2e-3, "the highest learning rate")
     optimizer: str = option("adamw", "adamw; or muon for the matrices of the blocks")
     muon_lr: float = option(0.02, "muon: the highest learning rate of these matrices")
+    muon_momentum: float = option(0.95, "muon: memory of their gradient")
     decay_lr: bool = option(True, "decrease it as --schedule says")
     schedule: str = option(
         "cosine", "cosine; or wsd: warm-up, then constant, then linear to min_lr"
@@ -117,6 +118,8 @@ class RunSettings(ABC):
             raise ValueError(f"--optimizer is adamw or muon, not {self.optimizer!r}")
         if not self.muon_lr > 0:
             raise ValueError(f"--muon_lr is above 0, not {self.muon_lr}")
+        if not 0 <= self.muon_momentum < 1:
+            raise ValueError(f"--muon_momentum is at least 0 and below 1, not {self.muon_momentum}")
         if self.schedule not in ("cosine", "wsd"):
             raise ValueError(f"--schedule is cosine or wsd, not {self.schedule!r}")
         if not 0 <= self.decay_fraction <= 1:

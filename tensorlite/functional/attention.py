@@ -218,6 +218,13 @@ def attention(
 
     in_threads(attend, range(len(tiles)), q, math.prod(batch) * T * S)
 
+    def add_product(total, x, y):
+        """total += x @ y, where `total` is zero if there is only one tile for its keys."""
+        if step >= T:
+            np.matmul(x, y, out=total)
+        else:
+            total += x @ y
+
     def vjp(g, out=None):  # `out`: arrays of zeros that receive the gradients
         if out is None:
             out = [np.zeros_like(x) if need else None for x, need in zip((q, k, v), needs)]
@@ -231,7 +238,7 @@ def attention(
             gb = g[box][..., rows, :]
             if needs[2]:
                 weights = dropped(p, box, rows, keys)
-                gv[box][..., keys, :] += np.swapaxes(weights, -1, -2) @ gb
+                add_product(gv[box][..., keys, :], np.swapaxes(weights, -1, -2), gb)
             if needs[0] or needs[1]:
                 gs = gb @ np.swapaxes(v[box][..., keys, :], -1, -2)
                 gs = dropped(gs, box, rows, keys)
@@ -241,8 +248,8 @@ def attention(
                 gqb = np.matmul(gs, k[box][..., keys, :], out=gq[box][..., rows, :])
                 gqb *= scale
             if needs[1]:
-                gkb = np.swapaxes(gs, -1, -2) @ (q[box][..., rows, :] * scale)
-                gk[box][..., keys, :] += gkb
+                scaled = q[box][..., rows, :] * scale
+                add_product(gk[box][..., keys, :], np.swapaxes(gs, -1, -2), scaled)
         return gq, gk, gv
 
     return y, vjp

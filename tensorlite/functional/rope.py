@@ -14,7 +14,7 @@ from ..op import op
 from ..ops import concatenate, reshape, swapaxes
 from ..threads import in_threads
 from .norm import rms_norm
-from .rows import as_rows
+from .rows import as_rows, row_dots
 
 
 def rope_composed(x, cos, sin):
@@ -113,7 +113,7 @@ def qk_norm_rope(qkv, value, *, n_head, cos=None, sin=None, eps=None, needs):
         else:
             _turn(xb, cos, sin, out=yb)
         if eps is not None:  # turning has changed no length
-            scale[block, :, 0] = 1 / np.sqrt(np.einsum("hri,hri->hr", xb, xb) / size + eps)
+            scale[block, :, 0] = 1 / np.sqrt(row_dots(xb, xb) / size + eps)
             yb *= scale[block]
 
     in_threads(fill, row_blocks(x[:n_turned]), qkv)
@@ -131,7 +131,7 @@ def qk_norm_rope(qkv, value, *, n_head, cos=None, sin=None, eps=None, needs):
             for block in row_blocks(heads(g2)[:n_turned]):
                 gb, gxb = heads(g2)[block], heads(gx2)[block]
                 if eps is not None:
-                    along = np.einsum("hri,hri->hr", gb, z[block])[..., None] * (1 / size)
+                    along = row_dots(gb, z[block])[..., None] * (1 / size)
                     gb = gb - z[block] * along
                     gb *= scale[block]
                 if cos is None:

@@ -32,6 +32,13 @@ def from_rows(x2, shape, axis):
     return np.moveaxis(x, -1, axis) if x.ndim else x
 
 
+def row_dots(x, y):
+    """The product of each row of x (..., n) with that of y: (...)."""
+    if isinstance(x, np.ndarray):
+        return np.einsum("...i,...i->...", x, y)
+    return np.sum(x * y, axis=-1)  # CuPy computes einsum by a library that no graph records
+
+
 def column_sums(x2):
     """The sum over rows, as a vector-matrix product: twice as fast as np.sum(x2, axis=0)."""
     # CuPy has no `np.ones(like=)`, and its `ones_like` takes the shape (0,) but not 0.

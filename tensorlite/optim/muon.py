@@ -74,16 +74,24 @@ def muon_update(group: dict, p, g, m) -> None:
     """
     if p.size == 0:
         return
-    lr, momentum, splits = group["lr"], group["momentum"], group["splits"]
-    new = (1 - momentum) * g
+    lr, momentum = group["lr"], group["momentum"]
+    direction = (1 - momentum) * g
     m *= momentum
-    m += new
-    direction = momentum * m + new  # Nesterov: as if g came once more
+    m += direction
+    direction += momentum * m  # Nesterov: as if g came once more
     if group["weight_decay"]:
         p *= 1 - lr * group["weight_decay"]
-    for part, d in zip(np.split(p, splits, axis=1), np.split(direction, splits, axis=1)):
+    for part, d in zip(side_by_side(p, group["splits"]), side_by_side(direction, group["splits"])):
         rows, columns = part.shape
-        part -= lr * math.sqrt(max(1, columns / rows)) * orthogonalise(d, group["polynomials"])
+        step = orthogonalise(d, group["polynomials"])
+        step *= lr * math.sqrt(max(1, columns / rows))
+        part -= step
+
+
+def side_by_side(m, n: int):
+    """Views of the n matrices that a matrix (rows, columns) has side by side: (n, rows, width)."""
+    rows, columns = m.shape
+    return np.swapaxes(np.reshape(m, (rows, n, columns // n)), 0, 1)
 
 
 def muon_cost(shape: tuple[int, int], splits: int = 1, steps: int = 5) -> int:
