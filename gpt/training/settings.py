@@ -45,6 +45,7 @@ class RunSettings(ABC):
     optimizer: str = option("adamw", "adamw; or muon for the matrices of the blocks")
     muon_lr: float = option(0.02, "muon: the highest learning rate of these matrices")
     muon_momentum: float = option(0.95, "muon: memory of their gradient")
+    ngram_lr: float = option(0.03, "muon: that of the tables of n-grams, which Adagrad updates")
     decay_lr: bool = option(True, "decrease it as --schedule says")
     schedule: str = option(
         "cosine", "cosine; or wsd: warm-up, then constant, then linear to min_lr"
@@ -118,6 +119,8 @@ class RunSettings(ABC):
             raise ValueError(f"--optimizer is adamw or muon, not {self.optimizer!r}")
         if not self.muon_lr > 0:
             raise ValueError(f"--muon_lr is above 0, not {self.muon_lr}")
+        if not self.ngram_lr > 0:
+            raise ValueError(f"--ngram_lr is above 0, not {self.ngram_lr}")
         if not 0 <= self.muon_momentum < 1:
             raise ValueError(f"--muon_momentum is at least 0 and below 1, not {self.muon_momentum}")
         if self.schedule not in ("cosine", "wsd"):
