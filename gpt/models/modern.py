@@ -93,7 +93,7 @@ class Block(nn.Module):
 class Modern(GPT):
     """A language model of the modern family: ids (B, T) -> logits (B, T, V).
 
-    >>> config = ModernConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16)
+    >>> config = ModernConfig(65, 8, n_layer=1, n_head=2, n_embd=16, rotary=True, zero_init=True)
     >>> logits, loss = Modern(config)(np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64))
     >>> logits.shape, round(loss.item(), 1)
     ((4, 8, 65), 4.2)
