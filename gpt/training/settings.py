@@ -215,7 +215,9 @@ class Settings(RunSettings):
         "gpt2",
         "gpt2; llama: rotary positions, RMSNorm, SwiGLU, grouped heads; or modern: see --parts",
     )
-    parts: str = option(DEFAULT_PARTS, f"what a modern model has, of {', '.join(PARTS)}")
+    parts: str | None = option(
+        None, f"what a modern model has ({DEFAULT_PARTS}), of {', '.join(PARTS)}"
+    )
     block_size: int = option(64, "the context, in tokens")
     n_layer: int = option(4, "blocks")
     n_head: int = option(4, "attention heads in a block")
@@ -229,12 +231,15 @@ class Settings(RunSettings):
         self.check_at_least(1, "vocab_size", "n_kv_head")
         if self.model not in ("gpt2", "llama", "modern"):
             raise ValueError(f"--model is gpt2, llama or modern, not {self.model!r}")
-        read_parts(self.parts)
         new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
         if new and self.n_kv_head is not None and self.model != "llama":
             raise ValueError(
                 f"--n_kv_head is for --model llama: a {self.model} has as many as --n_head"
             )
+        if self.parts is not None:
+            read_parts(self.parts)
+            if new and self.model != "modern":
+                raise ValueError(f"--parts is for --model modern: a {self.model} has no choice")
         if self.separator not in (None, "file", "line"):
             raise ValueError(f"--separator is file or line, not {self.separator!r}")
 
