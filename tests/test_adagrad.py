@@ -10,6 +10,8 @@ from gpt.training.optimizer import make_optimizer, set_learning_rates
 from gpt.training.settings import Settings
 from tensorlite.optim import Adagrad, MuonAdamW
 
+from . import strict
+
 
 def table(seed=0, shape=(6, 3)) -> tl.Tensor:
     numbers = np.random.default_rng(seed).standard_normal(shape)
@@ -85,3 +87,16 @@ def test_the_tables_of_ngrams_are_for_adagrad():
     assert group["params"] == [part.weight for part in model.ngrams] and group["lr"] == 0.5
     assert sorted(map(id, optimizer.params)) == sorted(map(id, model.parameters()))
     assert not any(g.get("adagrad") for g in make_optimizer(model, Settings()).groups)
+
+
+def test_the_same_on_a_gpu(monkeypatch):
+    if not tl.cuda.is_available():
+        strict.install(monkeypatch)
+    here, there = table(), tl.tensor(table(), device="cuda", requires_grad=True)
+    for p in (here, there):
+        optimizer = MuonAdamW([{"params": [p], "adagrad": True}], lr=0.1, weight_decay=0.0)
+        for step in range(3):
+            p.grad = gradient(step).to(p.device)
+            optimizer.clip_grad_norm(1.0)
+            optimizer.step()
+    np.testing.assert_allclose(there.to("cpu").numpy(), here.numpy(), rtol=1e-6)
