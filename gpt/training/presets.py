@@ -192,7 +192,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         for n, value in values.items()
         if n not in names and not (n in IGNORED and (not value or n.startswith("wandb")))
     ]
-    if name is None and "dataset" not in given and given.get("init_from", "auto") in NEW:
+    new = "dataset" not in given and given.get("init_from", "auto") in NEW
+    if name is None and depth is None and new:
         name = "demo"
     values = PRESETS.get(name, {}) | {n: v for n, v in values.items() if n in names}
     init_from = (values | given).get("init_from", "scratch")
