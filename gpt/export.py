@@ -123,13 +123,13 @@ def export(options: argparse.Namespace) -> None:
 
 def refuse_unpublished(model: GPT | Classifier, form: str) -> None:
     """Raise ValueError for a form that a model of the modern family does not have."""
-    if not isinstance(model, Modern):
+    body = getattr(model, "body", model)  # of a classifier
+    if not isinstance(body, Modern) or form in ("int8", "int4"):
         return
-    if form != "huggingface":
-        raise ValueError(
-            f"--format {form} is not for models of the modern family: train a gpt2 or a llama "
-            "(train.py --model) for it"
-        )
+    if form == "gguf":
+        raise ValueError("llama.cpp has no models of the modern family: train.py --model llama")
+    if body is not model:
+        raise ValueError("transformers has no classifiers of the modern family")
     if not checkpoint.is_nanochat(model.config):
         raise ValueError(
             f"transformers has no model with the parts {name_parts(model.config)}. It has those "

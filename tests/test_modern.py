@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-import gpt
 from gpt import Modern, ModernConfig, generate_ids, models
 from gpt.generate.context import Context
 from gpt.models.modern_config import PARTS, name_parts, read_parts
@@ -237,14 +236,3 @@ def test_parts_are_read_and_named():
 def test_shapes_that_no_model_has(changes, words):
     with pytest.raises(ValueError, match=words):
         ModernConfig(**SIZES | changes)
-
-
-def test_what_a_modern_model_cannot_be():
-    model = make("rotary")
-    for make_it, what in [
-        (lambda: gpt.quantize(model, 8), "quantised"),
-        (lambda: gpt.Adapted(model, "folder"), "given adapters"),
-        (lambda: gpt.Classifier(model, ["a", "b"]), "made a classifier"),
-    ]:
-        with pytest.raises(ValueError, match=f"a model of the modern family cannot be {what}"):
-            make_it()

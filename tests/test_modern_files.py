@@ -13,10 +13,10 @@ import gpt
 import sample
 import tokenizer as tokenizers
 import train
-from gpt import Modern, ModernConfig, export
+from gpt import Modern, ModernConfig, classify, export
 from gpt.evaluate import __main__ as evaluate
 from gpt.finetune import __main__ as finetune
-from gpt.training.settings import Settings
+from gpt.models.modern_config import DEFAULT_PARTS, read_parts
 
 from .llama_cases import change, logits_of, reopened
 from .test_llama_files import VALUES
@@ -35,6 +35,10 @@ def same(model, other) -> None:
     for (name, a), (other_name, b) in zip(model.named_parameters(), other.named_parameters()):
         assert name == other_name
         np.testing.assert_array_equal(a.data, b.data, err_msg=name)
+
+
+def weights(folder) -> dict[str, np.ndarray]:
+    return gpt.load(folder).state_dict()
 
 
 def refused(main, capsys, *argv) -> str:
@@ -81,13 +85,14 @@ def test_a_new_nanochat_of_transformers_opens(tmp_path):
     config = transformers.NanoChatConfig(
         vocab_size=41, hidden_size=24, num_attention_heads=2, num_hidden_layers=2
     )
-    theirs = transformers.NanoChatForCausalLM(config).eval()
-    theirs.bfloat16().save_pretrained(tmp_path)
+    transformers.NanoChatForCausalLM(config).bfloat16().save_pretrained(tmp_path)
+    change(tmp_path, qkv_bias=False, logits_soft_cap=15.0, rope_scaling=None, rope_theta=10000.0)
     change(tmp_path, remove=("hidden_act", "max_position_embeddings", "intermediate_size"))
     ours, x = gpt.load(tmp_path), ids(2, 30)
     assert ours.config.n_inner == 8192 and ours.config.block_size == 2048
     assert ours.config.relu2 and ours.config.logit_cap == 15.0 and ours.config.eos_ids == {1}
-    np.testing.assert_allclose(ours(x)[0].numpy(), logits_of(theirs.float(), x), atol=1e-4)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32")
+    np.testing.assert_allclose(ours(x)[0].numpy(), logits_of(theirs, x), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,7 @@ def test_a_new_nanochat_of_transformers_opens(tmp_path):
             dict(rope_parameters={"partial_rotary_factor": 0.5}),
             "partial_rotary_factor is not supported",
         ),
+        (dict(logits_soft_cap=7.0), "logits_soft_cap 7.0 is not supported"),
         (dict(sliding_window=7), "sliding_window 7, which is not supported"),
         (dict(num_hidden_layers=10**9), "holds no 1000000000 layers"),
         (dict(hidden_size=32), "does not fit its config.json"),
@@ -130,6 +136,35 @@ def test_a_model_with_other_parts_has_a_layout_of_ours(parts, tmp_path):
     transformers = pytest.importorskip("transformers")
     with pytest.raises(ValueError, match="tensorlite"):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [NANOCHAT, OURS])
+def test_classifiers_and_adapters_come_back(parts, tmp_path):
+    x, rng = ids(2, 9), np.random.default_rng(1)
+    classifier = gpt.Classifier(make(parts), ["ham", "spam"], seed=1).eval()
+    classifier.save_pretrained(tmp_path / "classifier")
+    again = gpt.load_classifier(tmp_path / "classifier")
+    assert again.labels == ("ham", "spam") and again.config == classifier.config
+    same(again, classifier)
+    with pytest.raises(ValueError, match="holds a classifier"):
+        gpt.load(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="transformers has no classifiers of the modern family"):
+        folder = str(tmp_path / "classifier")
+        export.export(export.parse([folder, "--format=huggingface", "--out", folder + "2"]))
+    for head in (False, True):
+        base, body = tmp_path / f"base{head}", make(parts)
+        (gpt.Classifier(body, ["a", "b"]) if head else body).save_pretrained(base)
+        whole = (gpt.load_classifier if head else gpt.load)(base)
+        adapted = gpt.Adapted(whole, base)
+        adapted.add_adapter("one", gpt.LoraConfig(rank=2), seed=3)
+        for p in adapted.parameters():
+            p.data[...] = 0.2 * rng.standard_normal(p.shape)
+        adapted.save_pretrained(tmp_path / f"adapter{head}")
+        merged = (gpt.load_classifier if head else gpt.load)(tmp_path / f"adapter{head}")
+        given = (x, [9, 4]) if head else (x,)
+        mine, theirs = adapted.eval()(*given), merged(*given)
+        mine, theirs = (mine, theirs) if head else (mine[0], theirs[0])
+        np.testing.assert_allclose(theirs.numpy(), mine.numpy(), rtol=0, atol=2e-5)
 
 
 def test_a_part_that_is_not_known_is_refused(tmp_path):
@@ -213,19 +248,18 @@ def test_a_folder_is_used_wherever_a_language_model_is(text, tmp_path, capsys):
     tuned = gpt.load(tmp_path / "tuned")
     assert type(tuned) is Modern and tuned.config.ngram_vocab <= tuned.config.vocab_size
     ok(finetune.main, capsys, *start, tmp_path / "last", "--train=last:1")
-    said = refused(finetune.main, capsys, *start, tmp_path / "lora", "--lora=2")
-    assert "a model of the modern family cannot be given adapters" in said
-    ok(
-        train.main,
-        capsys,
-        "--dataset",
-        text,
-        *TINY[4:-1],
-        "--init_from",
-        out,
-        "--out_dir",
-        out / "2",
-    )
+    ok(finetune.main, capsys, *start, tmp_path / "lora", "--lora=2", "--learning_rate=0.1")
+    merged, base = weights(tmp_path / "lora"), weights(out)
+    changed = {name for name in base if (merged[name][: len(base[name])] != base[name]).any()}
+    assert changed == {name for name in base if name.startswith("h.")}
+    mails = tmp_path / "mails.tsv"
+    lines = [f"{'ab'[i % 2]}\tthe {('cat', 'dog')[i % 2]} {'a' * i}\n" for i in range(40)]
+    mails.write_text("".join(lines))
+    more = ["--dataset", mails, "--columns=label,text", "--max_iters=3", "--workers=1"]
+    ok(finetune.main, capsys, "classify", "--init_from", out, *more, "--out_dir", tmp_path / "mail")
+    assert ok(classify.main, capsys, tmp_path / "mail", "the cat")
+    more = ["--init_from", out, "--out_dir", out / "2"]
+    ok(train.main, capsys, "--dataset", text, *TINY[4:-1], *more)
     assert json.loads((out / "2" / "run.json").read_text())["settings"]["model"] == "modern"
 
 
@@ -234,12 +268,15 @@ def test_exports(text, tmp_path, capsys):
     run = ["--dataset", text, *TINY, "--max_iters=1", "--out_dir"]
     ok(train.main, capsys, *run, nanochat, f"--parts={NANOCHAT}")
     ok(train.main, capsys, *run, ours, f"--parts={OURS}")
-    for form in ("int8", "int4", "gguf"):
-        said = refused(export.main, capsys, nanochat, "--format", form, "--out", tmp_path / "x")
-        assert f"--format {form} is not for models of the modern family" in said
+    said = refused(export.main, capsys, nanochat, "--format=gguf", "--out", tmp_path / "x")
+    assert "llama.cpp has no models of the modern family" in said
     said = refused(export.main, capsys, ours, "--format=huggingface", "--out", tmp_path / "x")
     assert re.search("transformers has no model with the parts .*ngrams=2[+]3", said)
     assert not (tmp_path / "x").exists()
+    ok(export.main, capsys, nanochat, "--format=int8", "--out", tmp_path / "few")
+    ok(export.main, capsys, tmp_path / "few", "--format=huggingface", "--out", tmp_path / "hf8")
+    few, many = (gpt.load(tmp_path / name)([[1, 2, 3]])[0].numpy() for name in ("few", "hf8"))
+    np.testing.assert_allclose(few, many, rtol=0, atol=1e-3)
     ok(export.main, capsys, nanochat, "--format=huggingface", "--out", tmp_path / "hf")
     same(gpt.load(tmp_path / "hf"), gpt.load(nanochat))
     transformers = pytest.importorskip("transformers")
@@ -256,6 +293,7 @@ def test_exports(text, tmp_path, capsys):
     "argv, words",
     [
         (["--parts=rotray"], "--parts has 'rotray'; the parts are rotary, qk_norm"),
+        (["--parts=tied", "--model=gpt2"], "--parts is for --model modern: a gpt2"),
         (["--bias=True"], "a modern model has no biases"),
         (["--n_kv_head=1"], "--n_kv_head is for --model llama"),
         (["--n_embd=6", "--n_head=2", "--parts=rotary"], "n_embd / n_head is even, not 3"),
@@ -267,5 +305,5 @@ def test_shapes_that_are_refused(argv, words, text, tmp_path, capsys):
 
 
 def test_the_default_parts_are_published():
-    fields = gpt.models.read_parts(Settings().parts)
+    fields = read_parts(DEFAULT_PARTS)
     assert gpt.checkpoint.is_nanochat(ModernConfig(65, 64, 4, 4, 128, **fields))

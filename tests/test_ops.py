@@ -294,3 +294,32 @@ def test_many_rows_go_in_several_blocks():
             results.append([y, *tl.grad((y * y).sum(), [x])])
         for a, b in zip(*results):
             np.testing.assert_allclose(a.data, b.data, rtol=1e-9, atol=1e-10)
+
+
+def test_a_linear_layer_may_give_a_column_after_the_other():
+    x, w = np.ones((3, 4, 2), np.float32), np.ones((2, 5), np.float32)
+    y = tl.linear(x, w, order="F").data
+    assert y.shape == (3, 4, 5) and y.strides == (16, 4, 48)
+    assert tl.linear(x[:1, :2], w, order="F").data.flags.c_contiguous  # few rows
+    with pytest.raises(ValueError, match="order is 'C' or 'F', not 'A'"):
+        tl.linear(x, w, order="A")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(n_head=4), r"qkv is \(B, T, 3C\) for 4 heads and value \(B, T, C\), not"),
+        (dict(value=np.ones((1, 2, 3))), "for 2 heads and value"),
+        (dict(cos=np.ones((2, 2)), sin=np.ones((2, 2))), r"heads of 3, which must be even"),
+        (dict(n_head=3, cos=np.ones((2, 2)), sin=np.ones((2, 2))), r"\(..., T, 1\) for heads of 2"),
+    ],
+)
+def test_what_qk_norm_rope_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        tl.qk_norm_rope(np.ones((1, 2, 18)), **(dict(value=None, n_head=2) | change))
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, np.inf, np.nan])
+def test_a_soft_cap_is_a_positive_number(cap):
+    with pytest.raises(ValueError, match="soft_cap is a positive number, or None"):
+        tl.linear_cross_entropy(np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1]), soft_cap=cap)

@@ -12,10 +12,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import tensorlite as tl
 import train
-from gpt import GPT, GPTConfig, Llama, LlamaConfig, generate_ids, load, quantize
+from gpt import GPT, GPTConfig, LlamaConfig, ModernConfig, generate_ids, load, quantize
 from gpt.checkpoint import read_json, write_json
 from gpt.evaluate import full_loss
 from gpt.models import dequantize, product
+from gpt.models import make as make_model
 from gpt.models.few_bits import Int4, quantize_matrix
 from tensorlite import threads as in_threads
 from tokenizer import CharTokenizer
@@ -27,6 +28,8 @@ CONFIGS = {
     "gpt2": GPTConfig(**SIZES),
     "gpt2 without biases": GPTConfig(**SIZES, bias=False),
     "gpt2 with a head": GPTConfig(**SIZES, tied=False),
+    "nanochat": ModernConfig(**SIZES, rotary=True, qk_norm=True, embedding_norm=True),
+    "modern": ModernConfig(**SIZES, value_embeddings=True, ngrams=(2,), embedding_residual=True),
     "llama": LlamaConfig(**SIZES, n_kv_head=1, rope_parameters=ROPE),
     "qwen2": LlamaConfig(**SIZES, family="qwen2", qkv_bias=True, tied=False, rope_parameters=ROPE),
     "qwen3": LlamaConfig(**SIZES, family="qwen3", qk_norm=True, head_size=8, rope_parameters=ROPE),
@@ -36,7 +39,7 @@ CONFIGS = {
 def make(name):
     """A model of which every parameter is drawn, biases and norms too."""
     config, rng = CONFIGS[name], np.random.default_rng(0)
-    model = (Llama if isinstance(config, LlamaConfig) else GPT)(config)
+    model = make_model(config)
     for p in model.parameters():
         p.data[...] += rng.standard_normal(p.shape) * 0.2
     return model.eval()

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .files import CONFIG, read_json
+from .layout import OURS
 from .llama import CLASSES
 
+NAMES = CLASSES | {"gpt2": "GPT2ForCausalLM", OURS: "Modern"}
 SCORE = "score.weight"
 ARCHITECTURE = "ForSequenceClassification"
 SINGLE, MULTI, REGRESSION = PROBLEMS = (
@@ -30,7 +32,7 @@ def is_classifier(directory: str | Path) -> bool:
 
 def describe_labels(family: str, labels: Sequence[str], problem: str, side: str) -> dict:
     """What config.json says of a classifier whose body has this model_type."""
-    name = CLASSES.get(family, "GPT2ForCausalLM").removesuffix("ForCausalLM")
+    name = NAMES[family].removesuffix("ForCausalLM")
     return {
         "architectures": [name + ARCHITECTURE],
         "num_labels": len(labels),

@@ -11,7 +11,17 @@ import dataclasses
 from pathlib import Path
 
 from .files import CONFIG, MODEL, write_tensors
-from .layout import OURS, TOKEN_IDS, Tensors, check_keys, model_type, read_settings, write_settings
+from .layout import (
+    HARMLESS,
+    OURS,
+    QUANTIZATION,
+    TOKEN_IDS,
+    Tensors,
+    check_keys,
+    model_type,
+    read_settings,
+    write_settings,
+)
 from .llama import EMBEDDING, HEAD, read_rope
 from .tensors import TensorFiles
 
@@ -81,15 +91,18 @@ def modern_names(config, arrays: dict) -> dict:
     return named
 
 
-def write_modern(directory: str | Path, config, arrays: dict | None, step: int = 0) -> None:
+def write_modern(
+    directory: str | Path, config, arrays: dict | None, step: int = 0, more: dict | None = None
+) -> None:
     """Write `config.json` and `model.safetensors` in nanochat's layout, or in our own.
 
     `config` is a ModernConfig, `arrays` the parameters by their published names, or None for
-    config.json alone; `step` is the number of updates that made them.
+    config.json alone; `step` is the number of updates that made them. What is written into
+    config.json as `more`, as in `write_gpt2`, only our own layout says.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if is_nanochat(config):
+    if is_nanochat(config) and not more:
         settings = {
             "model_type": NANOCHAT,
             "architectures": ["NanoChatForCausalLM"],
@@ -101,7 +114,7 @@ def write_modern(directory: str | Path, config, arrays: dict | None, step: int =
     else:
         fields = dataclasses.asdict(config)
         del fields["generation"]
-        settings = {"model_type": OURS, "note": NOTE, **fields}
+        settings = {"model_type": OURS, "note": NOTE, **fields, **(more or {})}
     write_settings(directory, settings, config)
     if arrays is not None:
         write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})
@@ -127,11 +140,14 @@ def read_modern_fields(directory: str | Path) -> dict:
     """The fields of a ModernConfig in a folder's config.json. Raises as `read_modern` does."""
     path, raw = Path(directory) / CONFIG, read_settings(directory, (NANOCHAT, OURS))
     if raw["model_type"] == OURS:
-        fields = {key: value for key, value in raw.items() if key not in ("model_type", "note")}
+        others = HARMLESS - {*TOKEN_IDS} | {"note", QUANTIZATION}  # what `more` may be among them
+        fields = {key: value for key, value in raw.items() if key not in others}
         if isinstance(fields.get("ngrams"), list):
             fields["ngrams"] = tuple(fields["ngrams"])
         return fields
     only = {"attention_bias": (False,), "hidden_act": tuple(ACTIVATIONS)}
+    cap = raw.get("final_logit_softcapping", ABSENT["final_logit_softcapping"])
+    only["logits_soft_cap"] = (None, cap)  # its older name, which published folders have besides
     known = {*SIZES.values(), "num_key_value_heads", "rope_parameters"}
     known |= {"rope_theta", "rope_scaling"}
     check_keys(path, raw, known, only)

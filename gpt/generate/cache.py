@@ -25,7 +25,8 @@ class Cache:
         config = model.config
         heads, head_size = config.kv_shape
         shape = (config.n_layer, rows, heads, size, head_size)
-        like = model.parameters()[0].data
+        first = model.parameters()[:1]  # none, where all weights have few bits
+        like = first[0].data if first else np.empty(0, np.float32)
         dtype = dtype_beside(like)
         self.keys = np.empty_like(like, dtype, shape=shape)
         self.values = np.empty_like(like, dtype, shape=shape)

@@ -25,8 +25,8 @@ from .packed import Packed
 from .quantized import Quantized, dequantize, quantize
 
 
-def load(directory: str | Path) -> GPT | Llama:
-    """The model in a Hugging Face folder, in eval mode: gpt2, llama, mistral, qwen2 or qwen3.
+def load(directory: str | Path) -> GPT:
+    """The model in a folder, in eval mode: gpt2, llama, mistral, qwen2, qwen3, nanochat, or ours.
 
     The weights are float32, whatever the files hold (float32, float16, bfloat16; one file, or
     shards with their index). Raises FileNotFoundError where there is no model, and ValueError for

@@ -37,7 +37,6 @@ from .adapters import (
 from .classifier import Classifier
 from .folders import load_whole, read_config, with_config
 from .lora import LoraConfig, LoRALinear, RandomBlock
-from .modern import refuse_modern
 from .new_tokens import AdaptedEmbedding
 from .quantized import Quantized, named_modules
 
@@ -47,11 +46,10 @@ class Adapted(nn.Module):
 
     `base` is the folder that the model comes from. The parameters of this module are those of the
     active adapter. All else is the model's: `config`, `hidden`, `loss`, ... Raises ValueError for a
-    quantised model, which passes no gradient on, and for one of the modern family.
+    quantised model, which passes no gradient on.
     """
 
     def __init__(self, model: GPT | Classifier, base: str | Path):
-        refuse_modern(body_of(model), "given adapters")
         if isinstance(body_of(model), Quantized):
             raise ValueError(
                 "quantised weights pass no gradient on: adapters are for the model that they were "

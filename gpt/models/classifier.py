@@ -25,7 +25,8 @@ from ..checkpoint import MULTI, PROBLEMS, REGRESSION, SCORE, SINGLE
 from ..model import GPT, read_weights
 from .config import LlamaConfig, config_of
 from .llama import Llama
-from .modern import refuse_modern
+from .modern import Modern
+from .modern_config import ModernConfig, modern_config_of
 
 
 class Classifier(nn.Module):
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
     The classifier takes over `body`, without the output projection that an untied model has. `seed`
     fixes the head's initial weights, normal with standard deviation 0.02; with None they are 0.
     Raises ValueError for labels that are not different names, for a single label that is not a
-    regression, for another problem, and for a body of the modern family.
+    regression, and for another problem.
 
     >>> body = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> model = Classifier(body, ["ham", "spam"], seed=1)
@@ -59,7 +60,6 @@ class Classifier(nn.Module):
         truncation_side: str = "right",
         seed: int | None = None,
     ):
-        refuse_modern(body, "made a classifier")
         labels = tuple(labels)
         if (
             not labels
@@ -148,9 +148,12 @@ class Classifier(nn.Module):
         self.write(directory, None)
 
     def write(self, directory: str | Path, arrays: dict | None, step: int = 0) -> None:
-        llama = isinstance(self.config, LlamaConfig)
-        family = self.config.family if llama else "gpt2"
-        write = checkpoint.write_llama if llama else checkpoint.write_gpt2
+        if isinstance(self.config, LlamaConfig):
+            family, write = self.config.family, checkpoint.write_llama
+        elif isinstance(self.config, ModernConfig):
+            family, write = checkpoint.OURS, checkpoint.write_modern
+        else:
+            family, write = "gpt2", checkpoint.write_gpt2
         more = checkpoint.describe_labels(family, self.labels, self.problem, self.truncation_side)
         write(directory, self.config, arrays, step, more)
 
@@ -160,8 +163,12 @@ class Classifier(nn.Module):
 
         Raises as `gpt.load` does, and ValueError for a folder without the head of a classifier.
         """
-        if checkpoint.model_type(directory) == "gpt2":
+        family = checkpoint.model_type(directory)
+        if family == "gpt2":
             kind, (config, tensors) = GPT, checkpoint.read_gpt2(directory)
+        elif family == checkpoint.OURS:
+            fields, tensors = checkpoint.read_modern(directory)
+            kind, config = Modern, modern_config_of(directory, fields)
         else:
             fields, tensors = checkpoint.read_llama(directory)
             kind, config = Llama, config_of(directory, fields)

@@ -93,7 +93,7 @@ class Block(nn.Module):
 class Modern(GPT):
     """A language model of the modern family: ids (B, T) -> logits (B, T, V).
 
-    >>> config = ModernConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16)
+    >>> config = ModernConfig(65, 8, n_layer=1, n_head=2, n_embd=16, rotary=True, zero_init=True)
     >>> logits, loss = Modern(config)(np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64))
     >>> logits.shape, round(loss.item(), 1)
     ((4, 8, 65), 4.2)
@@ -155,7 +155,7 @@ class Modern(GPT):
         x = first = self.drop(x, rng)  # (B, T, C)
         angles = None
         if c.rotary:  # nanochat turns the other way than Llama
-            cos, sin = self.rotary(places, self.wte.weight.data)  # (T, hs / 2)
+            cos, sin = self.rotary(places, x.data)  # (T, hs / 2)
             angles = cos, -sin
         for i, block in enumerate(self.h):
             if c.embedding_residual:
@@ -224,12 +224,3 @@ class Modern(GPT):
         """
         fields, tensors = read_modern(directory)
         return Modern.filled(modern_config_of(directory, fields), tensors)
-
-
-def refuse_modern(model, what: str) -> None:
-    """Raise ValueError where a model is of this family, which cannot be `what`."""
-    if isinstance(model, Modern):
-        raise ValueError(
-            f"a model of the modern family cannot be {what}: take a gpt2 or a llama (train.py "
-            "--model)"
-        )

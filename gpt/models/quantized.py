@@ -1,9 +1,9 @@
 """Models whose matrices have 8 or 4 bits a weight, to generate and to evaluate.
 
 `quantize` makes one of a float32 model, `load_quantized` reads one that was saved. The modules have
-the places and names of those in `GPT` and `Llama`, which compute with them as with their own: only
-the weights of a Linear or an Embedding are a matrix of few_bits.py. Norms and biases stay float32.
-Rounded weights have no useful gradient, so that nothing of such a model can be trained.
+the places and names of those in `GPT`, `Llama` and `Modern`, which compute with them as with their
+own: only the weights of a Linear or an Embedding are a matrix of few_bits.py. Norms and biases stay
+float32. Rounded weights have no useful gradient, so that nothing of such a model can be trained.
 """
 
 from __future__ import annotations
@@ -16,13 +16,23 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import nn
 
-from ..checkpoint import OURS, QUANTIZATION, read_gpt2, read_llama, write_gpt2, write_llama
+from ..checkpoint import (
+    OURS,
+    QUANTIZATION,
+    read_gpt2,
+    read_llama,
+    read_modern,
+    write_gpt2,
+    write_llama,
+    write_modern,
+)
 from ..config import GPTConfig
 from ..model import GPT
 from .config import LlamaConfig
 from .few_bits import Int4, Int8, empty_matrix, quantize_matrix
 from .llama import Llama
-from .modern import refuse_modern
+from .modern import Modern
+from .modern_config import modern_config_of
 
 
 class QuantizedLinear(nn.Module):
@@ -107,8 +117,11 @@ class Quantized:
 
     def published(self) -> dict[str, np.ndarray]:
         """The arrays by the names of transformers: NAME.weight (out, in), and NAME.weight_scale."""
-        arrays = super().published()  # norms and biases
-        prefix = "model." if isinstance(self, Llama) else "transformer."
+        if isinstance(self, Modern):  # whose matrices keep their own names
+            arrays, prefix = self.state_dict(), ""
+        else:
+            arrays = super().published()  # norms and biases
+            prefix = "model." if isinstance(self, Llama) else "transformer."
         for name, part in self.matrices().items():
             name = name if name == "lm_head" else prefix + name
             arrays[f"{name}.weight"] = part.matrix.values
@@ -125,7 +138,8 @@ class Quantized:
             for name in [name for name in arrays if name.endswith("weight_scale")]:
                 arrays[name] = arrays[name].astype(np.float16)
         said = {"quant_method": OURS, "bits": self.bits, "group_size": self.group_size}
-        write = write_llama if isinstance(self, Llama) else write_gpt2
+        writers = {QuantizedLlama: write_llama, QuantizedModern: write_modern}
+        write = writers.get(type(self), write_gpt2)
         write(directory, self.config, arrays, step, {QUANTIZATION: said})
 
 
@@ -135,6 +149,10 @@ class QuantizedGPT(Quantized, GPT):
 
 class QuantizedLlama(Quantized, Llama):
     """A model of the Llama family with quantised matrices."""
+
+
+class QuantizedModern(Quantized, Modern):
+    """A model of the modern family with quantised matrices, the tables of n-grams among them."""
 
 
 def named_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -153,24 +171,23 @@ def replaceable(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]
                 yield part, name, own
 
 
-def quantize(model: GPT, bits: int, group_size: int | None = None) -> QuantizedGPT | QuantizedLlama:
+def quantize(model: GPT, bits: int, group_size: int | None = None) -> Quantized:
     """A model with 8 or 4 bits a weight that computes nearly what `model` does, in eval mode.
 
     8 bits: a scale for each output of a matrix. 4 bits: one for every `group_size` inputs, 32 (4.5
     bits a weight with its scale) or 64 (4.25 bits). Raises ValueError for other numbers, for
-    weights that are not finite, and for a model that is quantised already or of the modern family.
+    weights that are not finite, and for a model that is quantised already.
 
     >>> model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=16))
     >>> quantize(model, 8).matrices()["wte"].matrix.values.dtype
     dtype('int8')
     """
-    refuse_modern(model, "quantised")
     if isinstance(model, Quantized):
         raise ValueError(f"the model has {model.bits} bits a weight already")
     if bits == 4 and group_size is None:
         group_size = 32
-    kind = QuantizedLlama if isinstance(model, Llama) else QuantizedGPT
-    made = kind(model.config, bits, group_size)
+    kinds = {Llama: QuantizedLlama, Modern: QuantizedModern}
+    made = kinds.get(type(model), QuantizedGPT)(model.config, bits, group_size)
     floats = dict(named_modules(model))
     for name, part in made.matrices().items():
         weight = np.asarray(floats[name].weight.numpy())
@@ -180,9 +197,10 @@ def quantize(model: GPT, bits: int, group_size: int | None = None) -> QuantizedG
     return made
 
 
-def dequantize(model: QuantizedGPT | QuantizedLlama) -> GPT | Llama:
+def dequantize(model: Quantized) -> GPT:
     """The float32 model that computes what a quantised one does, but for rounding."""
-    made = (Llama if isinstance(model, Llama) else GPT)(model.config, seed=None)
+    family = next(kind for kind in (Llama, Modern, GPT) if isinstance(model, kind))
+    made = family(model.config, seed=None)
     parts = dict(named_modules(made))
     for name, part in model.matrices().items():
         weight = part.matrix.take(slice(None))
@@ -194,11 +212,14 @@ def dequantize(model: QuantizedGPT | QuantizedLlama) -> GPT | Llama:
 
 def load_quantized(
     directory: str | Path, family: type[GPT], bits: int, group_size: int | None
-) -> QuantizedGPT | QuantizedLlama:
+) -> Quantized:
     """The quantised model in a folder, read tensor by tensor: float32 matrices are never held."""
     if family is Llama:
         fields, tensors = read_llama(directory)
         model = QuantizedLlama(LlamaConfig(**fields), bits, group_size)
+    elif family is Modern:
+        fields, tensors = read_modern(directory)
+        model = QuantizedModern(modern_config_of(directory, fields), bits, group_size)
     else:
         config, tensors = read_gpt2(directory)
         model = QuantizedGPT(config, bits, group_size)

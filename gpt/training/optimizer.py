@@ -23,24 +23,29 @@ from .settings import RunSettings
 def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) -> AdamW | Sharded:
     """The optimizer for what trains in the model: all parameters that require a gradient.
 
-    With `--optimizer muon` it is Muon for the matrices of the blocks, and AdamW for the rest.
-    Weight decay is on matrices and embeddings, none on biases and norms. Workers divide the update
+    With `--optimizer muon` it is Muon for the matrices of the blocks, Adagrad for the tables of
+    n-grams, of which a batch uses few rows, and AdamW for the rest. Weight decay is on matrices and
+    embeddings, none on biases, norms and these tables. Workers divide the update
     among them, unless each has a GPU of its own. Raises ValueError for Muon without such a matrix.
     """
     s = settings
     params = [p for p in model.parameters() if p.requires_grad]
     splits = block_matrices(model) if s.optimizer == "muon" else {}
+    tables = set(ngram_tables(model)) if splits else set()
     kind = MuonAdamW if splits else AdamW
     own_gpu = s.device == "cuda" and team.size > 1 and count_gpus() >= team.local_size
     if kind is AdamW and own_gpu and has_nccl():
         kind = functools.partial(Replicated, team=team)
 
     def make(pieces):  # of (a parameter, the piece of it that is updated here)
-        rest = [(p, piece) for p, piece in pieces if p not in splits]
+        rest = [(p, piece) for p, piece in pieces if p not in splits and p not in tables]
         groups = [
             {"params": [piece for p, piece in rest if p.ndim >= 2]},
             {"params": [piece for p, piece in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
+        rows = [piece for p, piece in pieces if p in tables]
+        if rows:
+            groups.append({"params": rows, "adagrad": True, "weight_decay": 0.0})
         for n in sorted({*splits.values()}):
             matrices = [piece for p, piece in pieces if splits.get(p) == n]
             options = {"muon": True, "splits": n, "polynomials": POLAR_EXPRESS}
@@ -76,12 +81,21 @@ def block_matrices(model: nn.Module) -> dict[Tensor, int]:
     return splits
 
 
+def ngram_tables(model: nn.Module) -> list[Tensor]:
+    """The embeddings of n-grams, of a model that has them."""
+    parts = [part.ngrams for part in model.parts() if hasattr(part, "ngrams")]
+    return [p for modules in parts for p in modules.parameters()]
+
+
 def set_learning_rates(optimizer, settings: RunSettings, step: int) -> None:
     """Give each group of the optimizer its learning rate of that step, by the same factor."""
     lr = learning_rate(settings, step)
     for group in optimizer.groups:
-        is_muon = group.get("muon", False)
-        group["lr"] = lr * settings.muon_lr / settings.learning_rate if is_muon else lr
+        group["lr"] = lr
+        if group.get("muon"):
+            group["lr"] = lr * settings.muon_lr / settings.learning_rate
+        elif group.get("adagrad"):
+            group["lr"] = lr * settings.ngram_lr / settings.learning_rate
 
 
 def learning_rate(settings: RunSettings, step: int) -> float:

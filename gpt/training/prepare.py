@@ -19,6 +19,7 @@ from ..config import GPTConfig
 from ..evaluate import holds_unknown
 from ..model import GPT
 from ..models import LlamaConfig, ModernConfig, name_parts, read_parts
+from ..models.modern_config import DEFAULT_PARTS
 from .run import Run
 from .settings import NO_MODEL, Settings, is_model
 
@@ -208,16 +209,17 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
         if s.model == "llama":
             return models.make(LlamaConfig(*sizes, n_kv_head=s.n_kv_head), s.seed), settings
         if s.model == "modern":
-            return models.make(ModernConfig(*sizes, **read_parts(s.parts)), s.seed), settings
+            parts = read_parts(DEFAULT_PARTS if s.parts is None else s.parts)
+            return models.make(ModernConfig(*sizes, **parts), s.seed), settings
         return models.make(GPTConfig(*sizes), s.seed), settings
     model = load_to_train(s.init_from, "scratch, resume, auto")
     own = {name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd", "bias")}
     if isinstance(model.config, LlamaConfig):
-        own |= {"model": "llama", "n_kv_head": model.config.n_kv_head}
+        own |= {"model": "llama", "n_kv_head": model.config.n_kv_head, "parts": None}
     elif isinstance(model.config, ModernConfig):
         own |= {"model": "modern", "n_kv_head": None, "parts": name_parts(model.config)}
     else:
-        own |= {"model": "gpt2", "n_kv_head": None}
+        own |= {"model": "gpt2", "n_kv_head": None, "parts": None}
     for name, value in own.items():
         if name in given and given[name] != value:
             raise ValueError(

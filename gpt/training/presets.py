@@ -2,7 +2,7 @@
 
 Presets are what nanoGPT's configuration files set, under names of ours and of theirs, so that a
 command line of nanoGPT's runs unchanged: `python train.py config/train_shakespeare_char.py` too.
-The demo is a preset as well: that of a command line without --preset, --depth and --dataset.
+The demo is a preset as well: that of a command line without --preset and --dataset.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         for n, value in values.items()
         if n not in names and not (n in IGNORED and (not value or n.startswith("wandb")))
     ]
-    unnamed = name is None and depth is None and "dataset" not in given
-    if unnamed and given.get("init_from", "scratch") in NEW:
+    new = "dataset" not in given and given.get("init_from", "auto") in NEW
+    if name is None and depth is None and new:
         name = "demo"
     values = PRESETS.get(name, {}) | {n: v for n, v in values.items() if n in names}
     init_from = (values | given).get("init_from", "scratch")

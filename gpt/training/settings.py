@@ -45,6 +45,7 @@ class RunSettings(ABC):
     optimizer: str = option("adamw", "adamw; or muon for the matrices of the blocks")
     muon_lr: float = option(0.02, "muon: the highest learning rate of these matrices")
     muon_momentum: float = option(0.95, "muon: memory of their gradient")
+    ngram_lr: float = option(0.03, "muon: that of the tables of n-grams, which Adagrad updates")
     decay_lr: bool = option(True, "decrease it as --schedule says")
     schedule: str = option(
         "cosine", "cosine; or wsd: warm-up, then constant, then linear to min_lr"
@@ -118,6 +119,8 @@ class RunSettings(ABC):
             raise ValueError(f"--optimizer is adamw or muon, not {self.optimizer!r}")
         if not self.muon_lr > 0:
             raise ValueError(f"--muon_lr is above 0, not {self.muon_lr}")
+        if not self.ngram_lr > 0:
+            raise ValueError(f"--ngram_lr is above 0, not {self.ngram_lr}")
         if not 0 <= self.muon_momentum < 1:
             raise ValueError(f"--muon_momentum is at least 0 and below 1, not {self.muon_momentum}")
         if self.schedule not in ("cosine", "wsd"):
@@ -212,7 +215,9 @@ class Settings(RunSettings):
         "gpt2",
         "gpt2; llama: rotary positions, RMSNorm, SwiGLU, grouped heads; or modern: see --parts",
     )
-    parts: str = option(DEFAULT_PARTS, f"what a modern model has, of {', '.join(PARTS)}")
+    parts: str | None = option(
+        None, f"what a modern model has ({DEFAULT_PARTS}), of {', '.join(PARTS)}"
+    )
     block_size: int = option(64, "the context, in tokens")
     n_layer: int = option(4, "blocks")
     n_head: int = option(4, "attention heads in a block")
@@ -226,12 +231,15 @@ class Settings(RunSettings):
         self.check_at_least(1, "vocab_size", "n_kv_head")
         if self.model not in ("gpt2", "llama", "modern"):
             raise ValueError(f"--model is gpt2, llama or modern, not {self.model!r}")
-        read_parts(self.parts)
         new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
         if new and self.n_kv_head is not None and self.model != "llama":
             raise ValueError(
                 f"--n_kv_head is for --model llama: a {self.model} has as many as --n_head"
             )
+        if self.parts is not None:
+            read_parts(self.parts)
+            if new and self.model != "modern":
+                raise ValueError(f"--parts is for --model modern: a {self.model} has no choice")
         if self.separator not in (None, "file", "line"):
             raise ValueError(f"--separator is file or line, not {self.separator!r}")
 

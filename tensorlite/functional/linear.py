@@ -22,13 +22,15 @@ def linear(x, weight, bias=None, *, order="C", needs):
     """x @ weight + bias: x (..., n), weight (n, m), bias (m,) or None -> (..., m).
 
     With the `order` "F" the memory of the result has a column after the other, if there are many
-    rows; a GPU ignores it. Raises ValueError for shapes that do not fit.
+    rows; a GPU ignores it. Raises ValueError for shapes that do not fit and for another order.
     """
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
         raise ValueError(
             f"linear: weight is (n, m) and bias (m,), not {weight.shape} and "
             f"{None if bias is None else bias.shape}"
         )
+    if order not in ("C", "F"):
+        raise ValueError(f"linear: order is 'C' or 'F', not {order!r}")
     x2, m = as_rows(x), weight.shape[1]
     if x2.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} differ in the inner size")

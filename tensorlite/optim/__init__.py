@@ -1,9 +1,10 @@
 """Optimizers, gradient clipping and learning-rate schedules.
 
-optimizer.py is the base; sgd.py, adamw.py and muon.py have one method each, and muon_adamw.py
-divides a model between the last two.
+optimizer.py is the base; sgd.py, adamw.py, adagrad.py and muon.py have one method each, and
+muon_adamw.py divides a model among the last three.
 """
 
+from .adagrad import Adagrad
 from .adamw import AdamW
 from .clipping import clip_grad_norm
 from .muon import POLAR_EXPRESS, QUINTIC, Muon, muon_cost
@@ -16,6 +17,7 @@ __all__ = [
     "POLAR_EXPRESS",
     "QUINTIC",
     "SGD",
+    "Adagrad",
     "AdamW",
     "Muon",
     "MuonAdamW",
