@@ -16,7 +16,7 @@ from tokenizer import CharTokenizer
 
 from .llama_cases import make
 from .test_parallel import LIMIT, mpi, two_cores
-from .test_train import ENVIRONMENT, TINY, command, ok, refused, short_end, text
+from .test_train import ENVIRONMENT, TINY, command, corpus, ok, refused, short_end, text
 
 __all__ = ["mpi", "short_end", "text", "two_cores"]  # fixtures
 
@@ -109,7 +109,9 @@ def test_transformers_writes_the_same_text(kind, tokens, text, tmp_path, capsys)
         assert auto.decode(answer) == generate(model, tokenizer, prompt, 16, temperature=0)
 
 
-def test_transformers_computes_the_logits_of_the_demo(text, tmp_path, capsys):
+def test_transformers_computes_the_logits_of_the_demo(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(corpus(2000), encoding="utf-8")
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     short = ["--max_iters=3", "--warmup_iters=1", "--eval_iters=1", "--workers=1"]
     run = ["--preset=demo", "--dataset", text, *short, "--out_dir", tmp_path / "out"]

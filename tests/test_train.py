@@ -515,6 +515,7 @@ def test_the_demo_is_what_trains_without_a_dataset(tmp_path):
     assert resolve("--init_from=auto") == replace(demo, init_from="auto")
     assert resolve("--seed=3", "--n_layer=2") == replace(demo, seed=3, n_layer=2)
     assert resolve("--preset=demo", "--dataset=a.txt") == replace(demo, dataset="a.txt")
+    assert resolve("--model=gpt2") == replace(demo, model="gpt2")
     assert resolve("--depth=2") == resolve("--depth=2", "--dataset=python-docs") != demo
     for argv in (["--dataset=python-docs"], ["--init_from=resume"], ["--init_from", tmp_path]):
         given, notes = parse([str(a) for a in argv])
@@ -611,15 +612,17 @@ def test_each_file_or_line_ends_with_the_end_of_text(tmp_path, capsys):
 def test_help_shows_the_presets_with_their_sizes(capsys):
     shown = ok(train.main, capsys, "--help")
     stated = dict(re.findall(r"^  (\S+) +([\d.]+) M\b", shown, re.MULTILINE))
-    assert stated.keys() == {"demo", "shakespeare-char", "baby-gpt", "gpt2"} < PRESETS.keys()
-    demo, _ = first_model(Settings(**PRESETS["demo"]), {}, size=4096, start=0)
-    assert f"{demo.num_params(non_embedding=True) / 1e6:.2f}" == stated.pop("demo")
-    sizes = {"shakespeare-char": 66, "baby-gpt": 66, "gpt2": 50304}
+    sizes = {"demo": 4096, "shakespeare-char": 66, "speedrun": 66, "modern": 66, "baby-gpt": 66}
+    sizes |= {"gpt2": 50304}
+    assert stated.keys() == sizes.keys() < PRESETS.keys()
     for name, number in stated.items():
-        s = Settings(**PRESETS[name])
-        config = GPTConfig(sizes[name], s.block_size, s.n_layer, s.n_head, s.n_embd, bias=s.bias)
-        digits = len(number.partition(".")[2])
-        assert f"{count(config) / 1e6:.{digits}f}" == number, name
+        s, digits = Settings(**PRESETS[name]), len(number.partition(".")[2])
+        if s.model == "modern":
+            n = first_model(s, {}, sizes[name], 0)[0].num_params(non_embedding=True)
+        else:
+            shape = s.block_size, s.n_layer, s.n_head, s.n_embd
+            n = count(GPTConfig(sizes[name], *shape, bias=s.bias))
+        assert f"{n / 1e6:.{digits}f}" == number, name
     for field in (field.name for field in dataclasses.fields(Settings)):
         assert f"--{field} " in shown or f"--{field}\n" in shown, field
     assert PRESET_HELP.count("\n") < 10

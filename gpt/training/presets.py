@@ -26,7 +26,6 @@ _DEMO = dict(
     dataset="python-docs",
     tokenizer="bpe:4096",
     model="modern",
-    parts="rotary,qk_norm,relu2,zero_init,embedding_norm,logit_cap",
     block_size=128,
     batch_size=12,
     max_iters=600,
@@ -157,7 +156,7 @@ presets (parameters, and the time on 2 cores); without --preset and --dataset it
   demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 48 steps
-  modern            5.5 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
+  modern            5.6 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
