@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.speedruns.runs import OURS, PYTORCH, rounds
 

@@ -31,8 +31,8 @@ from gpt.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """--preset shakespeare-char --model modern --workers 1 --device cpu
---optimizer muon --muon_lr 0.03 --learning_rate 1e-2 --min_lr 0 --schedule wsd --warmup_iters 10
---eval_iters 1 --log_interval 100""".split()
+--optimizer muon --muon_lr 0.03 --learning_rate 2e-2 --ngram_lr 0.1 --schedule wsd --min_lr 0
+--warmup_iters 10 --eval_iters 1 --log_interval 100""".split()
 
 
 def toggled(parts: list[str], part: str) -> list[str]:

@@ -131,9 +131,10 @@ def refuse_unpublished(model: GPT | Classifier, form: str) -> None:
     if body is not model:
         raise ValueError("transformers has no classifiers of the modern family")
     if not checkpoint.is_nanochat(model.config):
+        parts = name_parts(vars(model.config))
         raise ValueError(
-            f"transformers has no model with the parts {name_parts(model.config)}. It has those "
-            "with rotary, qk_norm and embedding_norm, and without embedding_residual, "
+            f"transformers has no model with the parts {parts}. It has those with rotary, "
+            "qk_norm and embedding_norm, and without embedding_residual, "
             "value_embeddings and ngrams (train.py --parts)"
         )
 

@@ -175,6 +175,7 @@ def write_record(record: Record, folder: Path = RECORDS) -> Path:
             tables += ["", f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in value.items())]
         elif key != "name" and value is not None:
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")  # as TOML writes it
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.toml"
     path.write_text("\n".join([*lines, *tables]) + "\n")
     return path

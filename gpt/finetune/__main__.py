@@ -12,7 +12,7 @@ from types import ModuleType
 from ..checkpoint import local_folder
 from ..commandline import Parser
 from ..training.command import run_command
-from ..training.settings import ignored_on_cpu
+from ..training.settings import ignored
 from .tune import tune
 
 PROGRAM = "gpt.finetune"
@@ -62,7 +62,7 @@ def parse(method: ModuleType, argv: list[str]) -> tuple[dict, list[str]]:
         if not given.get(name) and given.get("init_from") != "resume":
             parser.error(f"--{name} is missing: {help_of[name]}")
     given["init_from"] = str(local_folder(given["init_from"]))  # hf:OWNER/NAME is fetched
-    return given, ignored_on_cpu(given)
+    return given, ignored(given)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def read_parts(text: str) -> dict:
     {'rotary': True, 'ngrams': (2, 3)}
     """
     fields = {}
-    for part in filter(None, text.split(",")):
+    for part in filter(None, text.replace(" ", "").split(",")):
         name, _, value = part.partition("=")
         if name not in PARTS or (value and name not in ("logit_cap", "ngrams")):
             raise ValueError(f"--parts has {part!r}; the parts are {', '.join(PARTS)}")
@@ -117,8 +118,12 @@ def read_parts(text: str) -> dict:
     return fields
 
 
-def name_parts(config: ModernConfig) -> str:
-    """The list of parts that a configuration has, as `read_parts` takes it."""
-    names = [n for n in PARTS if getattr(config, n)]
-    said = {"logit_cap": f"={config.logit_cap}", "ngrams": "=" + "+".join(map(str, config.ngrams))}
+def name_parts(fields: Mapping) -> str:
+    """The list of parts that fields of a ModernConfig say, as `read_parts` takes it.
+
+    >>> name_parts(read_parts("logit_cap=30, rotary,ngrams=2+3"))
+    'rotary,logit_cap=30.0,ngrams=2+3'
+    """
+    names, lengths = [name for name in PARTS if fields.get(name)], fields.get("ngrams", ())
+    said = {"logit_cap": f"={fields.get('logit_cap')}", "ngrams": "=" + "+".join(map(str, lengths))}
     return ",".join(name + said.get(name, "") for name in names)

@@ -217,7 +217,11 @@ def first_model(settings: Settings, given: dict, size: int, start: int) -> tuple
     if isinstance(model.config, LlamaConfig):
         own |= {"model": "llama", "n_kv_head": model.config.n_kv_head, "parts": None}
     elif isinstance(model.config, ModernConfig):
-        own |= {"model": "modern", "n_kv_head": None, "parts": name_parts(model.config)}
+        own |= {"model": "modern", "n_kv_head": None, "parts": name_parts(vars(model.config))}
+        start = {"zero_init": False}  # how a new model starts; nanochat's layout does not keep it
+        asked = read_parts(given.get("parts") or "") | start
+        if asked == read_parts(own["parts"]) | start:
+            own["parts"] = given["parts"]
     else:
         own |= {"model": "gpt2", "n_kv_head": None, "parts": None}
     for name, value in own.items():

@@ -17,8 +17,9 @@ from typing import Any
 
 from ..checkpoint import local_folder
 from ..commandline import Parser
+from ..models import name_parts, read_parts
 from .depth import describe, settings_of_depth
-from .settings import NO_MODEL, Settings, ignored_on_cpu
+from .settings import NEW, NO_MODEL, Settings, ignored
 
 # What each of them changes in the defaults of settings.py
 
@@ -167,8 +168,6 @@ OF_A_NEW_MODEL = (
     "model parts tokenizer vocab_size block_size n_layer n_head n_kv_head n_embd bias".split()
 )
 
-NEW = ("scratch", "auto")  # what --init_from says where the run may be a new one
-
 # nanoGPT's flags that have no meaning here, and why
 IGNORED = {
     "backend": "processes are not started this way",
@@ -208,6 +207,11 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     for name in IGNORED:
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
+    if "parts" in given:
+        try:
+            given["parts"] = name_parts(read_parts(given["parts"]))
+        except ValueError as error:
+            parser.error(str(error))
     if "init_from" in given:  # hf:OWNER/NAME becomes the folder of the model, once it is fetched
         given["init_from"] = str(local_folder(given["init_from"]))
 
@@ -252,7 +256,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
             values = settings_of_depth(depth, given)
             notes.append(describe(depth, values))
     given = values | given
-    return given, notes + ignored_on_cpu(given)
+    return given, notes + ignored(given)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tensorlite.modes import PRECISIONS
 
 from ..checkpoint import CONFIG, is_adapter
 from ..data import CORPORA, validation_size
-from ..models.modern_config import DEFAULT_PARTS, PARTS, read_parts
+from ..models.modern_config import DEFAULT_PARTS, PARTS, name_parts, read_parts
 
 
 def option(default, text: str):
@@ -136,8 +136,9 @@ class RunSettings(ABC):
                 )
             if self.warmup_iters + self.decay_iters(end) > end:
                 raise ValueError(
-                    f"--warmup_iters {self.warmup_iters} and --decay_fraction "
-                    f"{self.decay_fraction} are more than the {end} steps: give less of one"
+                    f"{self.warmup_iters} steps of warm-up (--warmup_iters) and "
+                    f"{self.decay_iters(end)} of decay (--decay_fraction {self.decay_fraction}) "
+                    f"are more than the {end} steps of the run: give less of one"
                 )
 
     def decay_iters(self, end: int) -> int:
@@ -216,7 +217,9 @@ class Settings(RunSettings):
         "gpt2; llama: rotary positions, RMSNorm, SwiGLU, grouped heads; or modern: see --parts",
     )
     parts: str | None = option(
-        None, f"what a modern model has ({DEFAULT_PARTS}), of {', '.join(PARTS)}"
+        None,
+        f"what a modern model has, separated by commas ({DEFAULT_PARTS}), of {', '.join(PARTS)}; "
+        "some with a value, such as logit_cap=30 and ngrams=2+3",
     )
     block_size: int = option(64, "the context, in tokens")
     n_layer: int = option(4, "blocks")
@@ -231,13 +234,15 @@ class Settings(RunSettings):
         self.check_at_least(1, "vocab_size", "n_kv_head")
         if self.model not in ("gpt2", "llama", "modern"):
             raise ValueError(f"--model is gpt2, llama or modern, not {self.model!r}")
-        new = self.init_from in NO_MODEL  # otherwise the model to start from has a shape
+        new = self.init_from in NEW  # otherwise the run, or the model to start from, has a shape
         if new and self.n_kv_head is not None and self.model != "llama":
             raise ValueError(
                 f"--n_kv_head is for --model llama: a {self.model} has as many as --n_head"
             )
+        if self.model == "modern" and self.parts is None:
+            self.parts = DEFAULT_PARTS
         if self.parts is not None:
-            read_parts(self.parts)
+            self.parts = name_parts(read_parts(self.parts))
             if new and self.model != "modern":
                 raise ValueError(f"--parts is for --model modern: a {self.model} has no choice")
         if self.separator not in (None, "file", "line"):
@@ -252,17 +257,23 @@ class Settings(RunSettings):
         return 12 * self.n_layer * self.n_embd**2 * tokens
 
 
-def ignored_on_cpu(given: dict) -> list[str]:
-    """A note on --dtype, where a CPU will compute."""
+def ignored(given: dict) -> list[str]:
+    """Notes on the given settings that change nothing: of Muon, and --dtype on a CPU."""
+    notes = []
+    if given.get("optimizer", "adamw") == "adamw" and given.get("init_from") != "resume":
+        own = [f"--{name}" for name in ("muon_lr", "muon_momentum", "ngram_lr") if name in given]
+        if own:
+            notes.append(f"{', '.join(own)}: ignored without --optimizer muon")
     on_cpu = given.get("device", "auto") == "cpu" or not tl.cuda.is_available()
     if on_cpu and given.get("dtype", "auto") not in ("auto", "float32"):
-        return [f"--dtype {given['dtype']} is ignored: a CPU computes in float32"]
-    return []
+        notes.append(f"--dtype {given['dtype']} is ignored: a CPU computes in float32")
+    return notes
 
 
 _KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
 
-NO_MODEL = ("scratch", "resume", "auto")  # what --init_from says where it names no model's folder
+NEW = ("scratch", "auto")  # what --init_from says where the run may be a new one
+NO_MODEL = (*NEW, "resume")  # and where it names no model's folder
 
 
 def is_model(init_from: str) -> bool:
