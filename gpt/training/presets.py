@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import local_folder
-from ..commandline import Parser
+from ..commandline import Parser, whole_number
 from ..models import name_parts, read_parts
 from .depth import describe, settings_of_depth
 from .settings import NEW, NO_MODEL, Settings, ignored
@@ -199,7 +199,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="see below")
     parser.add_argument(
         "--depth",
-        type=int,
+        type=whole_number,
         metavar="INT",
         help="in place of a preset: a new modern model of so many layers, whose width, heads, "
         "context, batch, steps, learning rates and weight decay follow; other flags override them",
@@ -256,8 +256,28 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         else:
             values = settings_of_depth(depth, given)
             notes.append(describe(depth, values))
+    else:
+        values = fitted(values, given)
     given = values | given
     return given, notes + ignored(given)
+
+
+def fitted(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a preset that fit the given ones.
+
+    A preset's parts are for its own kind of model. With `--schedule wsd`, a warm-up has at most a
+    fifth of the steps, so that a short run has room for the decay too.
+
+    >>> fitted(PRESETS["speedrun"], {"max_iters": 5})["warmup_iters"]
+    1
+    """
+    both, fitting = preset | given, dict(preset)
+    if both.get("model") != preset.get("model"):
+        fitting.pop("parts", None)
+    if both.get("schedule") == "wsd" and "warmup_iters" in preset:
+        steps = both.get("lr_decay_iters") or both["max_iters"]
+        fitting["warmup_iters"] = min(preset["warmup_iters"], steps // 5)
+    return fitting
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
