@@ -74,11 +74,9 @@ _CHAR_GPU = _SHAKESPEARE | dict(
 )
 _MODERN = _SHAKESPEARE | dict(
     model="modern",
-    parts="rotary,qk_norm,relu2,zero_init,embedding_norm,ngrams=2+3+4",
     block_size=64,
     optimizer="muon",
     learning_rate=2e-2,
-    ngram_lr=0.1,
     schedule="wsd",
     min_lr=0.0,
 )
@@ -122,6 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "baby-gpt": _CHAR_GPU,
     "speedrun": _MODERN
     | dict(
+        parts="rotary,qk_norm,relu2,zero_init,embedding_norm,ngrams=2+3+4",
         batch_size=32,
         n_layer=1,
         n_head=2,
@@ -130,21 +129,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         warmup_iters=2,
         muon_lr=0.06,
         muon_momentum=0.85,
+        ngram_lr=0.1,
         eval_interval=48,
         eval_iters=1,
     ),
     "modern": _MODERN
     | dict(
+        parts="rotary,qk_norm,relu2,zero_init,embedding_norm",
         batch_size=24,
         n_layer=4,
         n_head=4,
         n_embd=128,
-        dropout=0.1,
-        max_iters=1200,
+        max_iters=1250,
         warmup_iters=20,
         muon_lr=0.03,
-        eval_interval=400,
-        eval_iters=10,
+        muon_momentum=0.9,
+        eval_interval=625,
+        eval_iters=5,
     ),
     "gpt2": _GPT2,
     # nanoGPT's configuration files by their names
@@ -157,7 +158,7 @@ presets (parameters, and the time on 2 cores); without --preset and --dataset it
   demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 48 steps
-  modern            5.6 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
+  modern            0.80 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
