@@ -1,6 +1,6 @@
 """Does with PyTorch what train.py does: the other side of end_to_end.py and speedrun.py.
 
-    python -m benchmarks.nanogpt_pytorch --preset shakespeare-char --dataset TEXT --out_dir OUT
+    python benchmarks/nanogpt_pytorch.py --preset shakespeare-char --dataset TEXT --out_dir OUT
 
 The command line is that of train.py. The model is the one of train_step.py, in one process and in
 eager mode, from the same initial weights and on the same batches. The script reads the text, makes
@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from benchmarks.train_step import twin
 from gpt import GPT, GPTConfig
 from gpt.data import draw_batch, draw_starts, full_windows, read_text, split
@@ -30,7 +32,14 @@ from gpt.training.settings import Settings
 from tensorlite.device import random
 from tokenizer import CharTokenizer
 
-ONLY = {"model": "gpt2", "optimizer": "adamw", "dropout": 0, "gradient_accumulation_steps": 1}
+ONLY = {  # what it has of these settings
+    "model": "gpt2",
+    "tokenizer": "char",
+    "init_from": "scratch",
+    "optimizer": "adamw",
+    "dropout": 0,
+    "gradient_accumulation_steps": 1,
+}
 
 
 def train_with_pytorch(s: Settings) -> float:
@@ -39,7 +48,7 @@ def train_with_pytorch(s: Settings) -> float:
     Raises ValueError for settings that this script does not have.
     """
     for name, value in ONLY.items():
-        if getattr(s, name) != value:
+        if getattr(s, name) not in (None, value):
             raise ValueError(f"the PyTorch script has --{name} {value} only")
     out = Path(s.out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,6 +117,15 @@ def train_with_pytorch(s: Settings) -> float:
     return loss
 
 
-if __name__ == "__main__":
+def main() -> int:
     given, _ = parse(sys.argv[1:])
-    train_with_pytorch(Settings(**given))
+    try:
+        train_with_pytorch(Settings(**given))
+    except (OSError, ValueError) as error:
+        print(f"nanogpt_pytorch.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

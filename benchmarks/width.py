@@ -125,8 +125,11 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := [width for width in args.widths if width < HEAD or width % HEAD]:
         parser.error(f"a width is a multiple of {HEAD}, not {wrong[0]}")
+    try:
+        text = data.read_text(args.text)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"width.py: error: {error}\n")
     keep_freed_memory()
-    text = data.read_text(args.text)
     characters = CharTokenizer.train(text)
     tokens, held_out = (characters.encode_to_numpy(part, (), ()) for part in data.split(text))
     held_out = held_out[: MEASURED + 1]

@@ -4,6 +4,7 @@ import dataclasses
 import doctest
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_file_gives_the_record_that_was_written(tmp_path):
     for record in (START, FAST):
         write_record(record, tmp_path)
     assert read_records(tmp_path) == [START, FAST]
+    assert write_record(START, tmp_path / "new" / "records").exists()
     assert "\n[own]\nseconds = [30, 31, 30.5]\n" in (tmp_path / "002-fast.toml").read_text()
 
 
@@ -143,6 +145,9 @@ def test_a_file_gives_the_record_that_was_written(tmp_path):
         ("30.5", '"30"', "not supported"),
         ("tokens", "wokens", "unexpected keyword"),
         ("date = ", "day = ", "unexpected keyword"),
+        ('"500 steps"', '" "', "what is one line"),
+        ("500 steps", "500 | steps", "what is one line of text without |"),
+        ("500 steps", "500\\nsteps", "what is one line"),
         ("date = ", "date ", "Expected '='"),
         ("2026-11-27", "2026", "no record"),
     ],
@@ -222,10 +227,13 @@ def test_the_loss_of_a_run(text, tmp_path):
         runs.whole_loss(out, text)
 
 
-def test_a_recipe_predicts_characters(text, tmp_path):
-    run_tiny(text, tmp_path / "pairs", "--tokenizer", "bpe:260", "--block_size", "16")
-    with pytest.raises(ValueError, match="--tokenizer char"):
-        runs.whole_loss(tmp_path / "pairs", text)
+@pytest.mark.parametrize(
+    "tokenizer, message", [("bpe:260", "--tokenizer char"), ("char", "model's context of 16")]
+)
+def test_a_recipe_predicts_characters_in_windows_of_64(tokenizer, message, text, tmp_path):
+    run_tiny(text, tmp_path / "out", "--tokenizer", tokenizer, "--block_size", "16")
+    with pytest.raises(ValueError, match=message):
+        runs.whole_loss(tmp_path / "out", text)
 
 
 def test_pytorch_ends_where_ours_does(text, tmp_path):
@@ -238,12 +246,35 @@ def test_pytorch_ends_where_ours_does(text, tmp_path):
     assert ours.tokens == pytorch.tokens == 2 * 12 * 64
 
 
-def test_the_pytorch_script_refuses_what_it_has_not(tmp_path):
+@pytest.mark.parametrize(
+    "setting, value, only",
+    [
+        ("optimizer", "muon", "adamw"),
+        ("tokenizer", "bpe:512", "char"),
+        ("init_from", "auto", "scratch"),
+    ],
+)
+def test_the_pytorch_script_refuses_what_it_has_not(setting, value, only, tmp_path):
     pytest.importorskip("torch")
     from benchmarks.nanogpt_pytorch import train_with_pytorch
 
-    with pytest.raises(ValueError, match="the PyTorch script has --optimizer adamw only"):
-        train_with_pytorch(Settings(optimizer="muon", out_dir=str(tmp_path / "out")))
+    with pytest.raises(ValueError, match=f"the PyTorch script has --{setting} {only} only"):
+        train_with_pytorch(Settings(**{setting: value}, out_dir=str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("name", ["end_to_end", "muon", "nanogpt_pytorch", "speedrun"])
+def test_a_program_starts_in_any_folder(name, tmp_path):
+    if name == "nanogpt_pytorch":
+        pytest.importorskip("torch")
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    how = dict(cwd=tmp_path, env=environment, capture_output=True, text=True)
+    shown = subprocess.run([*command, "--help"], **how)
+    assert shown.returncode == 0 and shown.stdout.startswith("usage: "), shown.stderr
+    if name == "nanogpt_pytorch":
+        refused = subprocess.run([*command, "--optimizer", "muon", "--dataset", "x"], **how)
+        (line,) = refused.stderr.splitlines()
+        assert refused.returncode == 2 and "has --optimizer adamw only" in line
 
 
 # ---- records that are made and run again ----

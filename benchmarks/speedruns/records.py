@@ -57,6 +57,8 @@ class Entry:
                 raise ValueError(f"{key} is a text, not {value!r}")
         if self.track not in TRACKS:
             raise ValueError(f"track is {' or '.join(TRACKS)}, not {self.track!r}")
+        if not self.what.strip() or set("|\r\n") & set(self.what):
+            raise ValueError(f"what is one line of text without |, not {self.what!r}")
 
 
 @dataclass(frozen=True)

@@ -125,12 +125,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         n_layer=1,
         n_head=2,
         n_embd=64,
-        max_iters=48,
+        max_iters=64,
         warmup_iters=2,
-        muon_lr=0.06,
+        muon_lr=0.04,
         muon_momentum=0.85,
         ngram_lr=0.1,
-        eval_interval=48,
+        eval_interval=64,
         eval_iters=1,
     ),
     "modern": _MODERN
@@ -140,11 +140,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         n_layer=4,
         n_head=4,
         n_embd=128,
-        max_iters=1250,
+        max_iters=1050,
         warmup_iters=20,
         muon_lr=0.03,
         muon_momentum=0.9,
-        eval_interval=625,
+        decay_fraction=0.9,
+        weight_decay=0.03,
+        eval_interval=525,
         eval_iters=5,
     ),
     "gpt2": _GPT2,
@@ -157,7 +159,7 @@ PRESET_HELP = """\
 presets (parameters, and the time on 2 cores); without --preset and --dataset it is the demo:
   demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
-  speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 48 steps
+  speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 64 steps
   modern            0.80 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
