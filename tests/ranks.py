@@ -33,8 +33,10 @@ TRAININGS = {  # name -> the batch: none divides among 2, 3 and 4 ranks
     "accumulated": dict(batch_size=5, gradient_accumulation_steps=3),
     "single": dict(batch_size=1),  # fewer rows than ranks
     "muon": dict(batch_size=7, optimizer="muon"),  # matrices that only one rank can update
-    "ngrams": dict(batch_size=7, optimizer="muon", model="modern", parts="rotary,ngrams=2"),
-}
+    "ngrams": dict(  # with this rate, as Adagrad's first steps enlarge the rounding of gradients
+        batch_size=7, optimizer="muon", model="modern", parts="rotary,ngrams=2", ngram_lr=5e-3
+    ),
+}  # fmt: skip
 
 
 def begin(name: str, team):

@@ -515,7 +515,7 @@ def test_the_demo_is_what_trains_without_a_dataset(tmp_path):
     assert resolve("--init_from=auto") == replace(demo, init_from="auto")
     assert resolve("--seed=3", "--n_layer=2") == replace(demo, seed=3, n_layer=2)
     assert resolve("--preset=demo", "--dataset=a.txt") == replace(demo, dataset="a.txt")
-    assert resolve("--model=gpt2") == replace(demo, model="gpt2")
+    assert resolve("--model=gpt2") == replace(demo, model="gpt2", parts=None)
     assert resolve("--depth=2") == resolve("--depth=2", "--dataset=python-docs") != demo
     for argv in (["--dataset=python-docs"], ["--init_from=resume"], ["--init_from", tmp_path]):
         given, notes = parse([str(a) for a in argv])
