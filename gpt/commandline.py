@@ -25,12 +25,13 @@ class Parser(argparse.ArgumentParser):
 
     def add_settings(self, settings: type) -> None:
         """A flag for every field of this dataclass of settings."""
+        types = {"int": whole_number, "float": _float, "bool": _bool, "str": os.path.expanduser}
         for field in dataclasses.fields(settings):
             kind = field.type.removesuffix(" | None")
             shown = "" if field.default in (None, "") else f" ({field.default})"
             self.add_argument(
                 f"--{field.name}",
-                type={"int": _int, "float": _float, "bool": _bool, "str": os.path.expanduser}[kind],
+                type=types[kind],
                 metavar=kind.upper(),
                 help=(field.metadata["help"] + shown).replace("%", "%%"),
                 **({"nargs": "?", "const": True} if kind == "bool" else {}),
@@ -57,7 +58,8 @@ def _bool(text: str) -> bool:
         raise argparse.ArgumentTypeError(f"is True or False, not {text!r}") from None
 
 
-def _int(text: str) -> int:
+def whole_number(text: str) -> int:
+    """The number that a flag gives, such as 100, 1e5 or 600_000. Raises argparse's error."""
     try:
         value = float(text)  # 1e5, 600_000
         if value != int(value):

@@ -123,8 +123,9 @@ class GPT(nn.Module):
     def num_params(self, non_embedding: bool = False) -> int:
         """The number of parameters.
 
-        With `non_embedding` the position embeddings are left out, as in nanoGPT; the token
-        embeddings count, because they are the output projection too.
+        With `non_embedding` the position embeddings are left out, as in nanoGPT. The token
+        embeddings count, because they are the output projection too; where that is a matrix of its
+        own, both count.
         """
         n = sum(p.size for p in self.parameters())
         return n - self.wpe.weight.size if non_embedding else n

@@ -12,7 +12,8 @@ import numpy as np
 
 import tensorlite as tl
 import train
-from gpt import GPT, GPTConfig
+from gpt import GPTConfig, ModernConfig, models
+from gpt.models import read_parts
 from gpt.training import run as runs
 from gpt.training.loop import train_step
 from gpt.training.optimizer import make_optimizer
@@ -32,6 +33,7 @@ TRAININGS = {  # name -> the batch: none divides among 2, 3 and 4 ranks
     "accumulated": dict(batch_size=5, gradient_accumulation_steps=3),
     "single": dict(batch_size=1),  # fewer rows than ranks
     "muon": dict(batch_size=7, optimizer="muon"),  # matrices that only one rank can update
+    "ngrams": dict(batch_size=7, optimizer="muon", model="modern", parts="rotary,ngrams=2"),
 }
 
 
@@ -41,7 +43,10 @@ def begin(name: str, team):
         block_size=8, dropout=0.2, learning_rate=2e-3, max_iters=STEPS, warmup_iters=5,
         grad_clip=0.5, **TRAININGS[name]
     )  # fmt: skip
-    model = GPT(GPTConfig(11, 8, 2, 2, 16, dropout=0.2), seed=1 + team.rank)
+    config = GPTConfig(11, 8, 2, 2, 16, dropout=0.2)
+    if s.model == "modern":
+        config = ModernConfig(11, 8, 2, 2, 16, dropout=0.2, **read_parts(s.parts))
+    model = models.make(config, seed=1 + team.rank)
     return model, make_optimizer(model, s, team), s
 
 
@@ -81,7 +86,8 @@ def layouts(world):
     """(name, team, the batches to train on) of the ways in which the ranks may be placed."""
     yield "here", parallel.join(), TRAININGS
     if world.size == 3:
-        yield "2+1", MPITeam(world, machine=world.Split(world.rank // 2)), ["uneven", "muon"]
+        team = MPITeam(world, machine=world.Split(world.rank // 2))
+        yield "2+1", team, ["uneven", "muon", "ngrams"]
     if world.size == 4:
         with changed(BUCKET=200):
             team = MPITeam(world, machine=world.Split(world.rank // 2))

@@ -2,13 +2,26 @@
 
 import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import train
-from gpt import GPT, GPTConfig, evaluate
-from gpt.training.card import CARD, MARK, is_ours
+from gpt import (
+    GPT,
+    Adapted,
+    Classifier,
+    GPTConfig,
+    LoraConfig,
+    Modern,
+    ModernConfig,
+    evaluate,
+)
+from gpt.models import read_parts
+from gpt.training.card import CARD, MARK, card, is_ours
+from gpt.training.settings import Settings
 
 ARGV = (
     "--n_layer=1 --n_head=2 --n_embd=16 --block_size=16 --batch_size=4 --max_iters=4 "
@@ -75,3 +88,57 @@ def test_the_error_is_that_of_a_mean_over_batches():
     assert mean == pytest.approx(np.mean(losses), 1e-6)
     assert error == pytest.approx(np.std(losses, ddof=1) / math.sqrt(5), 1e-4)
     assert math.isnan(evaluate.loss_and_error(model, tokens[:1025], 128)[1])
+
+
+NANOCHAT = "rotary,qk_norm,embedding_norm,relu2,logit_cap"
+OPENS = {"load": "gpt.load of tensorlite does.", "classifier": "gpt.load_classifier of tensorlite"}
+
+
+def card_of(model) -> str:
+    """The card after 4 steps of 64 tokens."""
+    clock = SimpleNamespace(tokens_per_step=64, steps=[])
+    run = SimpleNamespace(settings=Settings(), out=Path("out"), fingerprint="", clock=clock)
+    return card(run, model, 4, {}, done=True)
+
+
+def small(parts=None):
+    """A model of 20 ids, 1 block and 16 numbers: gpt2, or modern with these parts."""
+    sizes = (20, 8, 1, 2, 16)
+    if parts is None:
+        return GPT(GPTConfig(*sizes))
+    return Modern(ModernConfig(*sizes, **read_parts(parts)))
+
+
+def adapted(model):
+    model = Adapted(model, "base")
+    model.add_adapter("one", LoraConfig(rank=1))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model, library, opens",
+    [
+        (lambda: small(), "transformers", None),
+        (lambda: adapted(small()), "peft", None),
+        (lambda: Classifier(small(), ["a", "b"]), "transformers", None),
+        (lambda: small(NANOCHAT), "transformers", None),
+        (lambda: small(NANOCHAT + ",ngrams"), "tensorlite", "load"),
+        (lambda: adapted(small(NANOCHAT)), "tensorlite", "load"),
+        (lambda: Classifier(small(NANOCHAT), ["a", "b"]), "tensorlite", "classifier"),
+        (lambda: adapted(Classifier(small(NANOCHAT), ["a", "b"])), "tensorlite", "classifier"),
+    ],
+)
+def test_it_names_the_library_that_opens_the_model(model, library, opens):
+    text = card_of(model())
+    assert f'library_name: "{library}"' in text
+    assert [name for name, words in OPENS.items() if words in text] == [opens] * (opens is not None)
+
+
+def test_flops_are_those_of_what_is_multiplied():
+    """Blocks and head; rows that are looked up, of tables of any size, are not multiplied."""
+    block, attention = 12 * 16**2, 12 * 16 * 8
+    for parts in ("tied", "", "ngrams=2+3,value_embeddings"):
+        said = f"FLOPs: about {(6 * (block + 20 * 16) + attention) * 256:.2e} (6 for each token and"
+        assert said in card_of(small(parts))
+    said = f"FLOPs: about {(6 * (block + 2 * 16) + attention) * 256:.2e} (6"
+    assert said in card_of(Classifier(small("rotary"), ["a", "b"]))

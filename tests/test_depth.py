@@ -65,6 +65,20 @@ def test_other_flags_override_and_count_in_the_rules():
     assert (s.muon_lr, s.weight_decay, s.learning_rate, s.schedule) == (0.5, 0.25, 0.125, "cosine")
     assert (s.warmup_iters, s.model, s.n_layer, s.n_head) == (7, "gpt2", 3, 1)
     assert resolve("--depth=2", "--max_iters=0").max_iters == 0
+    assert resolve("--depth=1e1") == resolve("--depth=10")
+
+
+def test_the_weight_decay_follows_the_optimizer_and_has_a_limit():
+    s = resolve("--depth=4", "--optimizer=adamw", "--learning_rate=2e-3")
+    assert s.learning_rate * s.weight_decay * s.max_iters == pytest.approx(1, rel=0.05)
+    assert resolve("--depth=1", "--max_iters=3").weight_decay == 0.2
+
+
+@pytest.mark.parametrize("width, heads", [(100, 2), (30, 1), (160, 5), (192, 6), (134, 1)])
+def test_heads_divide_any_even_width_into_even_sizes(width, heads):
+    s = resolve("--depth=4", f"--n_embd={width}")
+    assert s.n_head == heads
+    ModernConfig(9, 8, 1, s.n_head, width, rotary=True)
 
 
 def test_what_it_has_chosen_is_said_in_a_line():
@@ -85,7 +99,7 @@ def test_what_it_has_chosen_is_said_in_a_line():
         ("--depth=33", "--depth is 1 to 32, not 33"),
         ("--depth=4 --preset=gpt2", "both --depth 4 and the preset gpt2: give one of them"),
         ("baby-gpt --depth=4", "both --depth 4 and the preset baby-gpt: give one of them"),
-        ("--depth=four", "argument --depth: invalid int value: 'four'"),
+        ("--depth=four", "argument --depth: is a whole number, not 'four'"),
         ("--depth=4 --n_embd=0", "--n_embd is at least 1, not 0"),
         ("--depth=4 --batch_size=-1", "--batch_size is at least 1, not -1"),
         ("--depth=4 --muon_lr=0", "--muon_lr is above 0, not 0.0"),

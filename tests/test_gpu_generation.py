@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 
+import gpt.generate.gpu_forward as gpu_forward
 import gpt.generate.gpu_step as gpu_step
 import tensorlite as tl
 from gpt import GPT, GPTConfig, Llama, LlamaConfig, Modern, ModernConfig, generate_ids
@@ -172,6 +173,26 @@ def test_in_16_bits_the_likeliest_token_is_nearly_the_likeliest(precision):
         chosen = z[np.arange(len(new)), new]
         np.testing.assert_allclose(found, chosen, atol=0.05)
         assert (chosen >= z.max(axis=1) - 0.05).all()
+
+
+@pytest.mark.parametrize(
+    "kind, parts", [(GPT, {}), (Modern, {"rotary": True}), (Modern, {"logit_cap": 2.0})]
+)
+def test_products_of_16_bits_give_logits_of_32(kind, parts, monkeypatch):
+    """Rounded to 16 bits, many logits would be equal."""
+    drawn_from, draw = [], gpu_forward.draw
+
+    def keep_and_draw(logits, *others):
+        drawn_from.append(logits)
+        draw(logits, *others)
+
+    monkeypatch.setattr(gpu_forward, "draw", keep_and_draw)
+    model = make(kind, 0.2, **parts).to("cuda")
+    with tl.autocast("float16"):
+        generate_ids(model, PROMPTS, 3, temperature=0)
+    for logits in (tl.Tensor(array).numpy() for array in drawn_from):
+        assert (logits != logits.astype(np.float16)).any()
+        assert "logit_cap" not in parts or np.abs(logits).max() < 2
 
 
 @no_gpu

@@ -203,6 +203,7 @@ BAD = {
     "no polynomials": (dict(polynomials=()), r"polynomials is \(\); it must be a sequence"),
     "one polynomial": (dict(polynomials=QUINTIC[0]), r"it must be a sequence of \(a, b, c\)"),
     "pairs": (dict(polynomials=[(1, 2)]), r"polynomials is \[\(1, 2\)\]"),
+    "not finite": (dict(polynomials=[(1, 2, np.nan)]), "its numbers must be finite"),
     "splits": (dict(splits=0), "splits is 0; it must be a count, at least 1"),
     "uneven splits": (dict(splits=3), "parameter 0 has 4 columns, which do not split into 3"),
 }
@@ -307,6 +308,7 @@ def test_killed_at_random_moments(workers, tmp_path):
             pytest.skip("there are no two workers")
     (tmp_path / "corpus.txt").write_text(corpus(), encoding="utf-8")
     argv = ["--dataset=corpus.txt", *SLOW, *WITH_MUON, f"--workers={workers}", "--max_iters=40"]
+    argv += ["--model=modern", "--parts=rotary,qk_norm,ngrams=2"]  # whose table Adagrad updates
     whole, out, rng = tmp_path / "whole", tmp_path / "out", random.Random(1)
     process = start(whole, *argv)
     _, err = process.communicate()
@@ -347,7 +349,8 @@ REFUSED = {
     "momentum": (["--muon_momentum=-0.5"], "--muon_momentum is at least 0 and below 1, not -0.5"),
     "longer than the run": (
         ["--schedule=wsd", "--max_iters=20", "--warmup_iters=9"],
-        "--warmup_iters 9 and --decay_fraction 0.6 are more than the 20 steps: give less of one",
+        "9 steps of warm-up (--warmup_iters) and 12 of decay (--decay_fraction 0.6) are more than "
+        "the 20 steps of the run: give less of one",
     ),
     "ends after the run": (
         ["--schedule=wsd", "--max_iters=20", "--lr_decay_iters=30"],

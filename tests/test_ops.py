@@ -321,5 +321,7 @@ def test_what_qk_norm_rope_refuses(change, message):
 
 @pytest.mark.parametrize("cap", [0.0, -1.0, np.inf, np.nan])
 def test_a_soft_cap_is_a_positive_number(cap):
-    with pytest.raises(ValueError, match="soft_cap is a positive number, or None"):
+    with pytest.raises(ValueError, match=f"a soft cap is a positive number, not {cap}"):
+        tl.soft_cap(np.ones(2), cap)
+    with pytest.raises(ValueError, match="a soft cap is a positive number"):
         tl.linear_cross_entropy(np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1]), soft_cap=cap)

@@ -108,7 +108,7 @@ def test_the_training_is_the_same_for_any_number_of_ranks(trained, alone):
                     learned[key], expected[key], rtol=0, atol=atol, err_msg=where
                 )
             compared.add((n, layout, name))
-    assert len(compared) == 4 + 6 + 11  # as ranks.layouts says
+    assert len(compared) == 5 + 8 + 12  # as ranks.layouts says
     for name in alone:  # and there is something to learn
         assert abs(alone[name]["losses"][0, 0] - alone[name]["losses"][-1, 0]) > 1e-3
 

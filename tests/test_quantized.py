@@ -209,6 +209,18 @@ def test_saved_and_loaded(name, bits, group_size, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "modern", "llama"])
+def test_a_subclass_is_of_its_family(name, tmp_path):
+    model = make(name)
+    shape = type("Shape", (type(model.config),), {})(**vars(model.config))
+    assert type(make_model(shape)) is type(model)
+    own = type("Own", (type(model),), {})(model.config)
+    few = quantize(own, 8)
+    assert type(few) is type(quantize(model, 8))
+    type("OwnFew", (type(few),), {})(few.config, 8).save_pretrained(tmp_path)
+    assert type(load(tmp_path)) is type(few)
+
+
 def test_nothing_of_it_can_be_trained(tmp_path, capsys):
     few = quantize(make("gpt2"), 8)
     assert not any(p.requires_grad for p in few.parameters())

@@ -343,7 +343,7 @@ def test_the_learning_rate_follows_the_longer_run(preset, text, tmp_path, capsys
     more = ["--out_dir", out, "--init_from=resume", "--max_iters=40"]
     status, stdout, err = cli(train.main, capsys, *more, *(["--preset", preset] if preset else []))
     assert status == 0 and (f"{preset} is ignored: a resumed run keeps" in err) == bool(preset)
-    assert ("cosine ends at step 40" in stdout) == bool(preset)
+    assert ("decay ends at step 40" in stdout) == bool(preset)
     low = 1e-4 if preset else 1e-3
     rates = {line["step"]: line["lr"] for line in outcome(out)[0] if "lr" in line}
     for step in range(20, 40):  # finished steps before the update, behind 5 of warm-up
@@ -423,6 +423,13 @@ def test_auto(text, tmp_path, capsys):
     loss = outcome(out)[0][-1]["val_loss_full"]
     assert "finished, at step 25" in stdout and f"validation loss {loss:.4f}" in stdout
     assert "sample.py --out_dir" in stdout and files(out) == before
+    saved = json.loads((out / "run.json").read_text())
+    for name in ("muon_momentum", "ngram_lr", "schedule"):  # as an earlier version wrote it
+        del saved["settings"][name]
+    (out / "run.json").write_text(json.dumps(saved))
+    before = files(out)
+    assert "finished, at step 25" in ok(train.main, capsys, *run) and files(out) == before
+    assert "muon_lr differ" in refused(train.main, capsys, *run, "--muon_lr=0.5")
     for changed in ("--n_embd=32", "--max_iters=30", "--learning_rate=0.5", "--dropout=0.1"):
         err = refused(train.main, capsys, *run, changed)
         assert changed[2:].split("=")[0] in err and files(out) == before

@@ -522,23 +522,6 @@ def test_the_demo_is_what_trains_without_a_dataset(tmp_path):
         assert len(given) == 1 and not notes
 
 
-@pytest.mark.parametrize(
-    "name, beta2",
-    [
-        ("shakespeare-char", 0.99),
-        ("baby-gpt", 0.99),
-        ("gpt2", 0.95),
-        ("train_shakespeare_char", 0.99),
-        ("train_gpt2", 0.95),
-        ("finetune_shakespeare", 0.95),
-    ],
-)
-def test_the_presets_of_nanogpt_learn_as_nanogpt_does(name, beta2):
-    s = resolve("--preset", name, "--init_from=scratch")
-    assert (s.model, s.bias, s.optimizer, s.schedule) == ("gpt2", False, "adamw", "cosine")
-    assert (s.weight_decay, s.beta1, s.beta2, s.grad_clip) == (0.1, 0.9, beta2, 1.0)
-
-
 def test_ignored_flags_are_noted(text, tmp_path, capsys):
     ignored = "--wandb_log=True --always_save_checkpoint=True --backend=nccl".split()
     argv = ["--dataset", text, *TINY, "--out_dir", tmp_path / "out", "--max_iters=1", *ignored]

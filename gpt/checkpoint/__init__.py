@@ -46,9 +46,9 @@ from .layout import (
 from .llama import read_fields, read_llama, write_llama
 from .modern import (
     NANOCHAT,
-    NOTE,
     is_nanochat,
     modern_names,
+    note_of,
     read_modern,
     read_modern_fields,
     write_modern,

@@ -58,10 +58,15 @@ ABSENT = {
 ACTIVATIONS = {"relu2": True, "gelu_new": False, "gelu_pytorch_tanh": False}
 ALWAYS = {"rotary": True, "qk_norm": True, "embedding_norm": True}  # parts of any nanochat
 NEVER = {"embedding_residual": False, "value_embeddings": False, "ngrams": ()}
-NOTE = (
-    "This model has parts that no published layout has, so transformers cannot open it: gpt.load "
-    "of tensorlite does."
-)
+
+
+def note_of(classifier: bool) -> str:
+    """What is said of a model in our own layout, where people look for how to open it."""
+    opens = "gpt.load_classifier" if classifier else "gpt.load"
+    return (
+        "No published layout says all that there is in this model, so that transformers cannot "
+        f"open it: {opens} of tensorlite does."
+    )
 
 
 def is_nanochat(config) -> bool:
@@ -114,7 +119,8 @@ def write_modern(
     else:
         fields = dataclasses.asdict(config)
         del fields["generation"]
-        settings = {"model_type": OURS, "note": NOTE, **fields, **(more or {})}
+        more = more or {}
+        settings = {"model_type": OURS, "note": note_of("id2label" in more), **fields, **more}
     write_settings(directory, settings, config)
     if arrays is not None:
         write_tensors(directory / MODEL, arrays, {"format": "pt", "step": str(step)})

@@ -49,9 +49,10 @@ class Cache:
         return np.maximum(places - self.begin, 0)
 
     def seen(self, ids):
-        """All ids of the texts so far, pads among them: the T new ones (B, T) -> (B, length + T).
+        """Keep the new ids (B, T), and give all of the texts so far, with pads: (B, length + T).
 
-        Only a model that asks for them at each reading finds what was read before.
+        A model that needs the ids of earlier readings calls this at every reading: the ids of one
+        in which it was not called are missing.
         """
         end = self.length + ids.shape[1]
         self.ids[:, self.length : end] = ids

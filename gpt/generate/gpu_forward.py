@@ -46,6 +46,7 @@ class Forward:
         self.state = State(empty, rows, steps, cache.size)
         self.state.uniform[...] = 0
         self.logits, self.stream = (empty((rows, n), np.float32) for n in (V, model.config.n_embd))
+        self.cap = getattr(model.config, "logit_cap", None)
         self.logprobs, self.wants_logprobs = empty((steps, rows), np.float32), logprobs
         self.bias = np.asarray(bias, like=self.logits) if len(bias) < V or bias.any() else None
         self.arrays = [p.data for p in model.parameters()]
@@ -68,11 +69,14 @@ class Forward:
         with tl.no_grad(), copies(self.copies):
             cache, head = PlacesOnGPU(self.keys, self.values, self.state), self.model.head
             x = self.model.hidden(self.state.token[:, None], cache=cache)  # (B, 1) -> (B, 1, C)
-            plain = type(head) is nn.Embedding and type(self.model).logits is GPT.logits
+            known = type(self.model).logits in (GPT.logits, modern.Modern.logits)
+            plain = type(head) is nn.Embedding and known
             table = self.matrices.get(id(head.weight.data)) if plain else None  # (V, C)
             if table is not None:
                 x = cast(x.data[:, 0], table.dtype)  # (B, C)
                 matmul(x, table, tb=True, out=self.logits)  # (B, V)
+                if self.cap is not None:
+                    self.logits[...] = tl.soft_cap(tl.Tensor(self.logits), self.cap).data  # (B, V)
             else:
                 self.logits[...] = self.model.logits(x).data[:, 0]  # (B, V)
         self.draw()

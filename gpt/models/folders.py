@@ -67,8 +67,9 @@ def read_config(directory: str | Path) -> GPTConfig | LlamaConfig:
 
 def make(config: GPTConfig | LlamaConfig, seed: int | None = 1337) -> GPT | Llama:
     """A new model of this shape; see `GPT` for the seed."""
-    families = {LlamaConfig: Llama, ModernConfig: Modern}
-    return families.get(type(config), GPT)(config, seed)
+    if isinstance(config, LlamaConfig):
+        return Llama(config, seed)
+    return (Modern if isinstance(config, ModernConfig) else GPT)(config, seed)
 
 
 def with_config(model: GPT | Llama, **changes) -> GPT | Llama:

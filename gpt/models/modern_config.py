@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,19 @@ def modern_config_of(directory: str | Path, fields: dict) -> ModernConfig:
 
     Raises ValueError, with the file's name, for ones that no model can have.
     """
+    path, known = Path(directory) / CONFIG, dataclasses.fields(ModernConfig)
+    if unknown := sorted(fields.keys() - {field.name for field in known}):
+        raise ValueError(
+            f"{path} says {', '.join(unknown)[:200]}, which is no part of a modern model: a later "
+            "version of tensorlite may have written it"
+        )
+    required = {f.name for f in known if f.default is f.default_factory}  # that have neither
+    if missing := sorted(required - fields.keys()):
+        raise ValueError(f"{path} does not say {', '.join(missing)}, which every model has")
     try:
         return ModernConfig(**fields)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{Path(directory) / CONFIG}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 # The parts that the command line names: the fields that each sets.

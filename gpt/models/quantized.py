@@ -138,8 +138,8 @@ class Quantized:
             for name in [name for name in arrays if name.endswith("weight_scale")]:
                 arrays[name] = arrays[name].astype(np.float16)
         said = {"quant_method": OURS, "bits": self.bits, "group_size": self.group_size}
-        writers = {QuantizedLlama: write_llama, QuantizedModern: write_modern}
-        write = writers.get(type(self), write_gpt2)
+        writers = (Llama, write_llama), (Modern, write_modern), (GPT, write_gpt2)
+        write = next(write for family, write in writers if isinstance(self, family))
         write(directory, self.config, arrays, step, {QUANTIZATION: said})
 
 
@@ -186,8 +186,9 @@ def quantize(model: GPT, bits: int, group_size: int | None = None) -> Quantized:
         raise ValueError(f"the model has {model.bits} bits a weight already")
     if bits == 4 and group_size is None:
         group_size = 32
-    kinds = {Llama: QuantizedLlama, Modern: QuantizedModern}
-    made = kinds.get(type(model), QuantizedGPT)(model.config, bits, group_size)
+    kinds = (Llama, QuantizedLlama), (Modern, QuantizedModern), (GPT, QuantizedGPT)
+    kind = next(kind for family, kind in kinds if isinstance(model, family))
+    made = kind(model.config, bits, group_size)
     floats = dict(named_modules(model))
     for name, part in made.matrices().items():
         weight = np.asarray(floats[name].weight.numpy())

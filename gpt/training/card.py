@@ -14,7 +14,7 @@ from pathlib import Path
 from tensorlite.parallel import physical_cores
 from tokenizer.base import write_atomic
 
-from ..checkpoint import NOTE, is_nanochat
+from ..checkpoint import is_nanochat, note_of
 from ..evaluate import duration
 from ..models import Adapted, ModernConfig
 from .settings import NO_MODEL
@@ -54,12 +54,14 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     s, name = run.settings, run.out.resolve().name
     body = getattr(model, "body", model)  # of a classifier
     figures = [(key, value) for key, value in results.items() if shown(key, value)]
-    tuned = s.init_from not in NO_MODEL
-    ours = isinstance(body.config, ModernConfig) and not is_nanochat(body.config)
-    library, note = ("tensorlite", f" {NOTE}") if ours else ("transformers", "")
-    kind = "text-generation" if body is model else "text-classification"
+    tuned, adapted = s.init_from not in NO_MODEL, isinstance(model, Adapted)
+    modern, classifier = isinstance(body.config, ModernConfig), body is not model
+    ours = modern and (adapted or classifier or not is_nanochat(body.config))
+    library = "tensorlite" if ours else "peft" if adapted else "transformers"
+    note = f" {note_of(classifier)}" if ours else ""
+    kind = "text-classification" if classifier else "text-generation"
     head = {
-        "library_name": "peft" if isinstance(model, Adapted) else library,
+        "library_name": library,
         "pipeline_tag": kind,
         "tags": ["tensorlite", s.method],
         "license": "unknown",
@@ -134,13 +136,16 @@ def training(run, model, step: int) -> str:
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
     tokens = clock.tokens_per_step * step
     length = min(config.block_size, clock.tokens_per_step)
-    flops = 6 * body.num_params(non_embedding=True) + 12 * config.n_layer * config.n_embd * length
+    head = body.head if body is model else model.score  # of a language model, of a classifier
+    multiplied = sum(p.size for part in (body.blocks, head) for p in part.parameters())
+    flops = 6 * multiplied + 12 * config.n_layer * config.n_embd * length
     lines = [
         f"parameters: {total:,}, {part} {trained:,} were trained",
         f"shape: {config.n_layer} blocks, {config.n_head} heads, {config.n_embd} wide, "
         f"{config.vocab_size:,} ids, a context of {config.block_size:,} tokens",
         f"tokens: about {tokens:,} in {step:,} steps",
-        f"FLOPs: about {flops * tokens:.2e} (6 for each parameter and token, and attention's)",
+        f"FLOPs: about {flops * tokens:.2e} (6 for each token and parameter of the blocks and the "
+        "head, and attention's)",
     ]
     if clock.steps:
         seconds = clock.tokens_per_step * step / clock.speed()

@@ -23,7 +23,8 @@ BATCH_TOKENS = 1_500_000
 
 MUON_LR = 0.03
 LEARNING_RATE = 0.02  # of AdamW, which updates embeddings and head, in a model 128 wide
-FORGETTING = 1  # weight_decay x muon_lr x max_iters
+FORGETTING = 1  # weight_decay x the learning rate of the blocks' matrices x max_iters
+MOST_DECAY = 0.2  # in a run too short to forget: twice the usual 0.1
 
 
 def settings_of_depth(depth: int, given: dict) -> dict:
@@ -52,7 +53,8 @@ def settings_of_depth(depth: int, given: dict) -> dict:
     chosen = kind | {"schedule": "wsd", "min_lr": 0.0}
     chosen |= {"n_layer": depth, "n_embd": WIDTH * depth} | given
     width = chosen["n_embd"]
-    chosen = {"n_head": max(1, width // HEAD), "block_size": max(SHORTEST, width)} | chosen
+    even = [n for n in range(1, width // HEAD + 1) if width % (2 * n) == 0]  # rotary turns pairs
+    chosen = {"n_head": max(even, default=1), "block_size": max(SHORTEST, width)} | chosen
 
     # The best batch grows with the tokens of the run to the power 0.383 (Bergsma et al., 2025).
     tokens = TOKENS * 12 * chosen["n_layer"] * width**2
@@ -76,8 +78,8 @@ def settings_of_depth(depth: int, given: dict) -> dict:
     }
     chosen = {name: float(f"{rate:.2g}") for name, rate in rates.items()} | chosen
     # The weights remember the same part of the run, however long (Wang and Aitchison, 2024).
-    product = chosen["muon_lr"] * steps
-    decay = FORGETTING / product if product > 0 else 0.0
+    product = chosen["muon_lr" if chosen["optimizer"] == "muon" else "learning_rate"] * steps
+    decay = min(MOST_DECAY, FORGETTING / product) if product > 0 else 0.0
     return {"weight_decay": float(f"{decay:.2g}")} | chosen
 
 

@@ -50,10 +50,10 @@ def choose_run(given: dict, out: Path, kind: type[RunSettings] = Settings) -> bo
     if not exists or settings.overwrite:
         return False
     if settings.init_from == "auto" and resumable:
-        saved = read_run(out)["settings"]
+        saved = saved_settings(read_run(out)["settings"], kind)
         asked = dataclasses.asdict(settings)
-        changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved.get(n)]
-        if "dataset" in changed and same_dataset(asked["dataset"], saved.get("dataset")):
+        changed = [n for n in asked if n not in NEUTRAL and asked[n] != saved[n]]
+        if "dataset" in changed and same_dataset(asked["dataset"], saved["dataset"]):
             changed.remove("dataset")
         if not changed:
             return True
@@ -93,10 +93,18 @@ def read_run(out: Path) -> dict:
     return saved
 
 
-def same_dataset(a: str, b: object) -> bool:
+def saved_settings(saved: dict, kind: type[RunSettings]) -> dict:
+    """All settings of the class `kind`, as a run.json says them.
+
+    Those that it lacks, because they are newer, have their defaults. Raises ValueError for values
+    that cannot work.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    return dataclasses.asdict(kind(**{n: value for n, value in saved.items() if n in names}))
+
+
+def same_dataset(a: str, b: str) -> bool:
     """Whether two names mean the same dataset: the same file under two paths, for example."""
-    if not isinstance(b, str):
-        return False
     a, b = resolve(a), resolve(b)
     return a == b or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
 
@@ -105,9 +113,8 @@ def resumed_settings(
     given: dict, saved: dict, out: Path, kind: type[RunSettings] = Settings
 ) -> RunSettings:
     """The saved settings, with the given ones on top where that is possible."""
-    names = {field.name for field in dataclasses.fields(kind)} - {*kind.unsaved}
-    saved = {name: value for name, value in saved.items() if name in names}
-    saved = dataclasses.asdict(kind(**saved))
+    saved = {name: value for name, value in saved.items() if name not in kind.unsaved}
+    saved = saved_settings(saved, kind)
     if saved["device"] == "cuda" and not tl.cuda.is_available():
         saved["device"] = "cpu"  # the run was begun on another machine
     for name in kind.fixed:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import local_folder
-from ..commandline import Parser
+from ..commandline import Parser, whole_number
 from ..models import name_parts, read_parts
 from .depth import describe, settings_of_depth
 from .settings import NEW, NO_MODEL, Settings, ignored
@@ -125,12 +125,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         n_layer=1,
         n_head=2,
         n_embd=64,
-        max_iters=48,
+        max_iters=64,
         warmup_iters=2,
-        muon_lr=0.06,
+        muon_lr=0.04,
         muon_momentum=0.85,
         ngram_lr=0.1,
-        eval_interval=48,
+        eval_interval=64,
         eval_iters=1,
     ),
     "modern": _MODERN
@@ -157,7 +157,7 @@ PRESET_HELP = """\
 presets (parameters, and the time on 2 cores); without --preset and --dataset it is the demo:
   demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
-  speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 48 steps
+  speedrun          2.4 M, 4 seconds: the loss of shakespeare-char, after 64 steps
   modern            0.80 M, 2 minutes: the lowest loss in PyTorch's time for shakespeare-char
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
@@ -199,7 +199,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="see below")
     parser.add_argument(
         "--depth",
-        type=int,
+        type=whole_number,
         metavar="INT",
         help="in place of a preset: a new modern model of so many layers, whose width, heads, "
         "context, batch, steps, learning rates and weight decay follow; other flags override them",
@@ -256,8 +256,28 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         else:
             values = settings_of_depth(depth, given)
             notes.append(describe(depth, values))
+    else:
+        values = fitted(values, given)
     given = values | given
     return given, notes + ignored(given)
+
+
+def fitted(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a preset that fit the given ones.
+
+    A preset's parts are for its own kind of model. With `--schedule wsd`, a warm-up has at most a
+    fifth of the steps, so that a short run has room for the decay too.
+
+    >>> fitted(PRESETS["speedrun"], {"max_iters": 5})["warmup_iters"]
+    1
+    """
+    both, fitting = preset | given, dict(preset)
+    if both.get("model") != preset.get("model"):
+        fitting.pop("parts", None)
+    if both.get("schedule") == "wsd" and "warmup_iters" in preset:
+        steps = both.get("lr_decay_iters") or both["max_iters"]
+        fitting["warmup_iters"] = min(preset["warmup_iters"], steps // 5)
+    return fitting
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

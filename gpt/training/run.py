@@ -136,7 +136,7 @@ class Run:
             print(f"resuming {out} at step {start:,}")
             if self.saved_run["settings"].get("lr_decay_iters") and settings.lr_decay_iters is None:
                 print(
-                    f"the learning rate's cosine ends at step {settings.max_iters:,}, "
+                    f"the learning rate's decay ends at step {settings.max_iters:,}, "
                     "as the run does"
                 )
         elif self.resumed:

@@ -159,6 +159,14 @@ def relu2(x, *, needs):
 def soft_cap(x, cap: float):
     """cap * tanh(x / cap): about x where x is small, and always between -cap and cap.
 
-    Bello et al., 2017; for logits, Gemma 2, 2024.
+    Bello et al., 2017; for logits, Gemma 2, 2024. Raises ValueError for a cap that is not a
+    positive number.
     """
+    check_cap(cap)
     return tanh(x / cap) * cap
+
+
+def check_cap(cap: float) -> None:
+    """Raise ValueError for a soft cap that is not a positive number."""
+    if not 0 < cap < math.inf:
+        raise ValueError(f"a soft cap is a positive number, not {cap!r}")

@@ -11,6 +11,7 @@ from ..device import row_blocks
 from ..numpy_ops import take_along_axis
 from ..op import op
 from ..ops import masked_fill, matmul, mean, sum, swapaxes
+from .activations import check_cap
 from .activations import soft_cap as capped
 from .rows import as_rows
 from .softmax import exp_rows, log_softmax
@@ -110,8 +111,8 @@ def linear_cross_entropy(
     """
     if reduction == "none":
         raise ValueError("linear_cross_entropy reduces by 'mean' or 'sum'; see cross_entropy")
-    if soft_cap is not None and not 0 < soft_cap < math.inf:
-        raise ValueError(f"soft_cap is a positive number, or None for no cap, not {soft_cap!r}")
+    if soft_cap is not None:
+        check_cap(soft_cap)
     x2 = as_rows(x)
     rows, (n_classes, n) = len(x2), weight.shape
     if x2.shape[1] != n:

@@ -115,6 +115,8 @@ def check_matrices(group: dict, names: Sequence[str]) -> None:
         raise ValueError(
             f"polynomials is {polynomials!r}; it must be a sequence of (a, b, c), such as QUINTIC"
         )
+    if not np.all(np.isfinite(polynomials)):
+        raise ValueError(f"polynomials is {polynomials!r}; its numbers must be finite")
     for name, p in zip(names, group["params"]):
         if p.ndim != 2:
             raise ValueError(

@@ -17,7 +17,8 @@ class MuonAdamW(AdamW):
         MuonAdamW([{"params": matrices, "muon": True, "lr": 0.02}, {"params": rest}], lr=3e-3)
 
     A group with the option "adagrad" is updated as `Adagrad` does: large tables of embeddings, of
-    which a batch uses few rows. It has no weight decay.
+    which a batch uses few rows. It has no weight decay, and the `eps` of AdamW (1e-8, where Adagrad
+    alone has 1e-10).
 
     The state of a matrix has the slot "m" alone, and its "v" is empty; that of Adagrad has only
     "v". Raises as the three classes do, and ValueError for Adagrad with weight decay.
