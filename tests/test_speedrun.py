@@ -262,19 +262,25 @@ def test_the_pytorch_script_refuses_what_it_has_not(setting, value, only, tmp_pa
         train_with_pytorch(Settings(**{setting: value}, out_dir=str(tmp_path / "out")))
 
 
-@pytest.mark.parametrize("name", ["end_to_end", "muon", "nanogpt_pytorch", "speedrun"])
-def test_a_program_starts_in_any_folder(name, tmp_path):
-    if name == "nanogpt_pytorch":
-        pytest.importorskip("torch")
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
+def run_elsewhere(name, *arguments, folder):
+    """Run a program of benchmarks/ in another folder, with no path to the project."""
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    how = dict(cwd=tmp_path, env=environment, capture_output=True, text=True)
-    shown = subprocess.run([*command, "--help"], **how)
-    assert shown.returncode == 0 and shown.stdout.startswith("usage: "), shown.stderr
-    if name == "nanogpt_pytorch":
-        refused = subprocess.run([*command, "--optimizer", "muon", "--dataset", "x"], **how)
-        (line,) = refused.stderr.splitlines()
-        assert refused.returncode == 2 and "has --optimizer adamw only" in line
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["end_to_end", "muon", "speedrun"])
+def test_a_program_starts_in_any_folder(name, tmp_path):
+    done = run_elsewhere(name, "--help", folder=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
+
+
+def test_the_pytorch_script_starts_in_any_folder(tmp_path):
+    pytest.importorskip("torch")
+    arguments = ["--optimizer", "muon", "--dataset", "x"]
+    done = run_elsewhere("nanogpt_pytorch", *arguments, folder=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "has --optimizer adamw only" in line
 
 
 # ---- records that are made and run again ----
