@@ -135,6 +135,7 @@ def test_the_presets_of_nanogpt_learn_as_nanogpt_does(name, settings):
         ("--max_iters=25 --warmup_iters=7", 7),
         ("--max_iters=60 --schedule=cosine", 20),
         ("--preset=speedrun --max_iters=2", 0),
+        ("--max_iters=50 --decay_fraction=0.9", 5),
         ("--preset=modern --max_iters=50", 5),
         ("--preset=shakespeare-char --max_iters=50", 100),  # nanoGPT's
     ],

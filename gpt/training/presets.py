@@ -268,7 +268,7 @@ def fitted(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The settings of a preset that fit the given ones.
 
     A preset's parts are for its own kind of model. With `--schedule wsd`, a warm-up has at most a
-    fifth of the steps, and no more than the decay leaves, so that a run may be short.
+    fifth of the steps, and what the decay leaves of them.
 
     >>> fitted(PRESETS["speedrun"], {"max_iters": 5})["warmup_iters"]
     1
@@ -279,8 +279,7 @@ def fitted(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     if both.get("schedule") == "wsd" and "warmup_iters" in preset:
         steps = both.get("lr_decay_iters") or both["max_iters"]
         decay = round(both.get("decay_fraction", Settings.decay_fraction) * steps)
-        room = max(0, min(steps // 5, steps - decay))
-        fitting["warmup_iters"] = min(preset["warmup_iters"], room)
+        fitting["warmup_iters"] = max(0, min(preset["warmup_iters"], steps // 5, steps - decay))
     return fitting
 
 
