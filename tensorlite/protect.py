@@ -26,19 +26,33 @@ import numpy as np
 captures: dict[int, tuple[list, dict]] = {}
 lock = threading.RLock()
 
+_CONTAINERS = {FunctionType, list, tuple}
+
 
 def captured(vjps) -> list[np.ndarray]:
     """The NumPy arrays in the closures of vjps. CuPy's arrays have no writeable flag."""
-    arrays, found = [], [vjps]
-    for content in found:  # which grows on the way
-        kind = type(content)
-        if kind is FunctionType:
-            found.extend([cell.cell_contents for cell in content.__closure__ or ()])
-        elif kind is tuple or kind is list:
-            found.extend(content)
-        elif isinstance(content, np.ndarray):
-            arrays.append(content)
+    arrays = []
+    for vjp in vjps if type(vjps) is list else [vjps]:
+        if vjp is not None and vjp.__closure__:
+            for cell in vjp.__closure__:
+                content = cell.cell_contents
+                if isinstance(content, np.ndarray):
+                    arrays.append(content)
+                elif type(content) in _CONTAINERS:
+                    _collect(content, arrays)
     return arrays
+
+
+def _collect(content, arrays: list) -> None:
+    if isinstance(content, np.ndarray):
+        arrays.append(content)
+    elif isinstance(content, FunctionType):
+        for cell in content.__closure__ or ():
+            _collect(cell.cell_contents, arrays)
+    elif type(content) in _CONTAINERS:
+        for part in content:
+            if isinstance(part, np.ndarray) or type(part) in _CONTAINERS:
+                _collect(part, arrays)
 
 
 def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
@@ -58,11 +72,12 @@ def protect(arrays: list[np.ndarray], others: Sequence = ()) -> list[int]:
                 if not owner.flags.writeable or not _can_be_unlocked(owner):
                     continue
                 entry = captures[id(owner)] = [], {}
-                _lock(owner, entry[1])
-            entry[0].append(None)
+            count, locked = entry
+            count.append(None)
             owners.append(id(owner))
+            _lock(owner, locked)
             if array is not owner:
-                _lock(array, entry[1])
+                _lock(array, locked)
         for array in others:
             if isinstance(array, np.ndarray) and array.base is not None:
                 owner = id(owner_of(array))
@@ -79,7 +94,7 @@ def owner_of(array: np.ndarray) -> np.ndarray:
 
 def _lock(array: np.ndarray, locked: dict) -> None:
     if array.flags.writeable:
-        array.setflags(write=False)
+        array.flags.writeable = False
         locked[id(array)] = array
 
 
@@ -106,4 +121,4 @@ def release(owners: Sequence[int]) -> None:
             count.pop()
             if not count and captures.pop(owner, None):
                 for array in locked.values():  # in the order of locking: the owner comes first
-                    array.setflags(write=True)
+                    array.flags.writeable = True
