@@ -84,7 +84,8 @@ def learn(given, team=ALONE, why=""):
 ARGV = (
     "--n_layer=1 --n_head=2 --n_embd=16 --batch_size=8 --gradient_accumulation_steps=3 "
     "--max_iters=150 --eval_interval=20 --save_interval=9 --log_interval=1 --warmup_iters=5 "
-    "--learning_rate=1e-3 --decay_lr=False --dropout=0.1 --overwrite=False --dataset=python-docs"
+    "--learning_rate=1e-3 --decay_lr=False --dropout=0.1 --overwrite=False "
+    "--dataset=python-docs"  # without it, they would be changes of the demo's recipe
 ).split()
 
 

@@ -1,9 +1,9 @@
 """One dial: the settings that suit a model of N layers, `python train.py --depth N`.
 
-The rules say how each setting follows from the depth, so that a larger model needs no search for
-its learning rates. They are like those of nanochat's `base_train.py` (Karpathy, 2025), which
-collects them from the sources named below; the constants were measured on small models
-(docs/training.md).
+The rules say how each setting follows from the depth, to spare a larger model a search for its
+learning rates. They are like those of nanochat's `base_train.py` (Karpathy, 2025), which collects
+them from the sources named below. The constants were measured on small models, and the rules have
+been tried at depth 1 only (docs/training.md).
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def make_optimizer(model: nn.Module, settings: RunSettings, team: Team = ALONE) 
 
     With `--optimizer muon` it is Muon for the matrices of the blocks, Adagrad for the tables of
     n-grams, of which a batch uses few rows, and AdamW for the rest. Weight decay is on matrices and
-    embeddings, none on biases, norms and these tables. Workers divide the update
-    among them, unless each has a GPU of its own. Raises ValueError for Muon without such a matrix.
+    embeddings, none on biases, norms and these tables. Workers divide the update among them, unless
+    each has a GPU of its own. Raises ValueError for Muon without such a matrix.
     """
     s = settings
     params = [p for p in model.parameters() if p.requires_grad]
