@@ -315,7 +315,7 @@ def test_a_linear_layer_may_give_a_column_after_the_other():
 )
 def test_what_qk_norm_rope_refuses(change, message):
     with pytest.raises(ValueError, match=message):
-        tl.qk_norm_rope(np.ones((1, 2, 18)), **(dict(n_head=2) | change))
+        tl.qk_norm_rope(np.ones((1, 2, 18)), **{"n_head": 2} | change)
 
 
 @pytest.mark.parametrize("cap", [0.0, -1.0, np.inf, np.nan])
