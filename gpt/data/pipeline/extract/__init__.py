@@ -49,6 +49,7 @@ class Settings:
     shard_mb: int = option(16, "small files make shards of about this many MB of raw bytes")
     languages: str = option("", "the languages to keep, such as en,de; all without")
     identify: bool = option(True, "find out the language of each document")
+    separator: str = option("<|endoftext|>", "what divides the documents of a plain text file")
     text_column: str = option("text", "the column of the text, in JSON lines and Parquet")
     url_column: str = option("url", "the column of the address of a page, if there is one")
     licence_column: str = option("license", "the column of the licence, if there is one")
@@ -89,7 +90,7 @@ class Extract(Step):
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
             try:
-                reader = reader_of(file.path, self.settings.columns())
+                reader = reader_of(file.path, self.settings)
                 for document in reader(file.path, file.source, tally):
                     if self.complete(document, file, tally):
                         yield document
@@ -137,15 +138,13 @@ def licence_in(path: str) -> str:
         return ""
 
 
-def reader_of(path: Path, columns: dict[str, str]) -> Reader:
-    """What reads a file of this name and beginning.
-
-    `columns` names the columns of records, as `record_document` takes them.
-    """
+def reader_of(path: Path, settings: Settings) -> Reader:
+    """What reads a file of this name and beginning."""
     name = path.name.lower()
     if "." in name and name.rpartition(".")[2] in COMPRESSED:
         name = name.rpartition(".")[0]
     suffix = name.rpartition(".")[2] if "." in name else ""
+    columns = settings.columns()
     by_suffix = {
         **dict.fromkeys(("html", "htm", "xhtml"), read_page),
         **dict.fromkeys(("warc", "wet"), read_archive),
@@ -161,4 +160,6 @@ def reader_of(path: Path, columns: dict[str, str]) -> Reader:
         return read_dump
     if MAN_NAME.fullmatch(name) and MAN_START.match(head):
         return read_man
-    return read_page if re.match(r"<!doctype html|<html", head, re.IGNORECASE) else read_plain
+    if re.match(r"<!doctype html|<html", head, re.IGNORECASE):
+        return read_page
+    return partial(read_plain, separator=settings.separator)

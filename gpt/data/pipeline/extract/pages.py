@@ -17,7 +17,10 @@ from .streams import read_whole
 # Elements in elements. The time that a parser needs grows with the square of it, so that a page
 # made for the purpose takes minutes; browsers stop at 512.
 MAX_DEPTH = 512
-TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^>]*?(/)>)?")
+MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
+TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+DRAWN_MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
+TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
 DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 HEAD = 2**15  # characters in which a page says of itself what it is
 # Elements that have no content, or that the next of their kind ends: they do not nest.
@@ -34,27 +37,53 @@ DRAWN = set(
 )
 
 
-def depth(html: str, stop: int = MAX_DEPTH) -> int:
-    """About how deeply the elements of a page are nested, counted until it is more than `stop`.
+def depth(html: str) -> int:
+    """How deeply the elements of a page may be nested, counted until it is more than `MAX_DEPTH`.
+
+    These are the elements that are opened and not closed: parsers close some of them earlier.
 
     >>> depth("<div><p>One<p>Two<br><div><b>Three</b></div></div>")
     3
     """
+    deepest = _unclosed(TAG.findall(html))
+    if deepest > MAX_DEPTH:  # seldom: it may be a drawing, whose elements end with "/>"
+        deepest = _unclosed(DRAWN_TAG.findall(html))
+    return deepest
+
+
+def attributes(html: str) -> int:
+    """About how many attributes the tag with most of them has; 0 for pages without long tags."""
+    most = 0
+    for piece in html.split(">"):
+        if len(piece) > 2 * MAX_ATTRIBUTES and (tag := re.search("<[a-zA-Z]", piece)):
+            bare = re.sub("\"[^\"]*\"|'[^']*'", "'", piece[tag.start() :])  # without their values
+            most = max(most, len(re.findall(r"[\s/']+", bare)))
+    return most
+
+
+def _unclosed(tags: list[tuple[str, ...]]) -> int:
+    """The most elements that are open at a time, by tags of (slash before, name, slash behind)."""
+    opened: dict[str, int] = {}  # of each name: a tag that closes nothing must not count
     deepest = level = 0
     drawing = False
-    for closing, name, ended in TAG.findall(html):
+    for closing, name, *ended in tags:
         name = name.lower()
-        drawing = name in ("svg", "math") and not closing or drawing and name in DRAWN
-        if name in FLAT or (ended and drawing):
-            continue
-        if closing:
-            level -= level > 0
-            continue
-        level += 1
-        if level > deepest:
-            deepest = level
-            if deepest > stop:
-                break
+        if name in FLAT:
+            drawing = False
+        elif closing:
+            if opened.get(name):
+                opened[name] -= 1
+                level -= 1
+        else:
+            drawing = name in ("svg", "math") or drawing and name in DRAWN
+            if drawing and ended and ended[0]:
+                continue
+            opened[name] = opened.get(name, 0) + 1
+            level += 1
+            if level > deepest:
+                deepest = level
+                if deepest > MAX_DEPTH:
+                    break
     return deepest
 
 
@@ -75,6 +104,8 @@ def page_document(
     html = decode(data, declared or (own[1].decode("ascii", "replace") if own else ""))
     if depth(html) > MAX_DEPTH:
         raise TooLarge(f"its elements are nested more than {MAX_DEPTH} deep")
+    if attributes(html) > MAX_ATTRIBUTES:
+        raise TooLarge(f"an element has more than {MAX_ATTRIBUTES} attributes")
     tree = library("resiliparse.parse.html", "reading HTML").HTMLTree.parse(html)
     extract = library("resiliparse.extract.html2text", "reading HTML").extract_plain_text
     text = extract(tree, main_content=main_only, alt_texts=False)
@@ -106,5 +137,5 @@ def _links(html: str) -> tuple[str, str]:
 def read_page(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The document of an HTML file. Raises as `page_document` and `read_whole` do."""
     document = page_document(read_whole(path), source)
-    tally.changed("bytes that no encoding explains", document, document.text.count("\ufffd"))
+    tally.changed("unknown bytes", document, document.text.count("\ufffd"))
     yield document

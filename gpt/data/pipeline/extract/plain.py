@@ -9,9 +9,9 @@ from pathlib import Path
 from ..document import Document
 from ..libraries import library
 from ..tally import Tally
-from .faults import NotText
+from .faults import NotText, TooLarge, count
 from .licences import declared_in
-from .streams import read_whole
+from .streams import MAX_FILE, opened
 
 HEAD = 2**17  # bytes by which an encoding is guessed
 MARKS = {
@@ -56,12 +56,40 @@ def is_binary(data: bytes) -> bool:
     return not marked and b"\0" in data
 
 
-def read_plain(path: Path, source: str, tally: Tally) -> Iterator[Document]:
-    """The document of a text file. Raises NotText, or TooLarge."""
-    data = read_whole(path)
+def pieces(stream, separator: bytes) -> Iterator[bytes]:
+    """The parts of a stream of bytes that `separator` divides; with b"" all of it is one part.
+
+    Of a part that has more than `MAX_FILE` bytes, the first `MAX_FILE + 1` are given.
+    """
+    part = b""
+    while block := stream.read(2**20):
+        *whole, part = (part + block).split(separator) if separator else [part + block]
+        yield from (piece[: MAX_FILE + 1] for piece in whole)
+        if len(part) > MAX_FILE + len(separator):  # keep the end: a separator may begin in it
+            part = part[: MAX_FILE + 1] + part[len(part) - len(separator) :]
+    yield part[: MAX_FILE + 1]
+
+
+def read_plain(path: Path, source: str, tally: Tally, separator: str) -> Iterator[Document]:
+    """The documents of a text file, which `separator` divides, compressed or not."""
+    with opened(path) as stream:
+        for number, data in enumerate(pieces(stream, separator.encode()), 1):
+            if not data.strip() and number > 1:
+                continue  # behind the last separator
+            where = source if number == 1 else f"{source}#{number}"
+            try:
+                document = _plain_document(data, where)
+            except (NotText, TooLarge) as error:
+                count(error, where, tally)
+                continue
+            tally.changed("unknown bytes", document, document.text.count("\ufffd"))
+            yield document
+
+
+def _plain_document(data: bytes, source: str) -> Document:
     if is_binary(data):
         raise NotText("it has zero bytes, so it is not text")
+    if len(data) > MAX_FILE:
+        raise TooLarge(f"it has more than {MAX_FILE:,} bytes, the most that is read")
     text = decode(data)
-    document = Document(text, source, licence=declared_in(text))
-    tally.changed("bytes that no encoding explains", document, text.count("\ufffd"))
-    yield document
+    return Document(text, source, licence=declared_in(text))

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from ..libraries import library
 from .faults import TooLarge
 
-MAX_FILE = 2**25  # bytes of a page or another file that is read whole, decompressed
+MAX_FILE = 2**24  # bytes of a page or another file that is read whole, decompressed
 RATIO = 250  # a stream may be this many times as large as the file: text is less than 100 times
 ALLOWANCE = 2**26  # and has this many bytes more
 

@@ -21,14 +21,23 @@ from .streams import opened
 # The parser's time can grow with the square of what it is given, so that it gets a section at a
 # time, and none that is longer than any section of prose.
 MAX_SECTION = 2**16  # characters
-MAX_OPEN = 200  # brackets of a section that are not closed
+MAX_OPEN = 100  # brackets of a kind that are open at a time
 SECTION = re.compile(r"(?m)^(?==)")
 # Projects of the Wikimedia foundation whose texts are under CC BY-SA 4.0 by its terms of use.
 SHARED = re.compile(r"(?:wikipedia|wiktionary|wikibooks|wikiquote|wikiversity|wikivoyage)\.org$")
 KEPT = {"title", "ns", "text", "base", "model", "redirect"}  # the elements whose text is used
-LEFT_OUT = re.compile(
-    r"\s*(?:file|image|category|datei|bild|kategorie|fichier|catégorie)\s*:", re.I
+LEFT_OUT = re.compile(  # links to pictures, categories, and the article in other languages
+    r"\s*(?:file|image|category|datei|kategorie|fichier|catégorie|[a-z]{2,3})\s*:", re.IGNORECASE
 )
+BRACKETS = re.compile(r"\[\[|\{\{|\]\]|\}\}|\{\||<(?!br\b|hr\b)[a-zA-Z][^<>]*+(?<!/)>|</")
+CLOSES = {"]]": "[", "}}": "{", "</": "<"}
+MARKERS = re.compile(r"(?m)^[*#:;]+[ \t]*")  # of lists
+# A table that has none within it: tables are cut before parsing, which takes them minutes.
+TABLE = re.compile(
+    r"(?m)^[ \t:*]*\{\|(?:(?!^[ \t:*]*\{\||^[ \t]*\|\}).)*+^[ \t]*\|\}(?!\})", re.DOTALL
+)
+NESTED = 5  # tables in tables
+LEFT_OUT_TAGS = {"ref", "table", "gallery", "math", "timeline", "references"}
 
 
 class _Dump:
@@ -134,14 +143,28 @@ def plain_text(title: str, markup: str, document: Document, tally: Tally) -> str
     Sections that are too long or have too many brackets that stay open are counted and left out.
     """
     parts = [title]
+    for _ in range(NESTED):
+        markup = TABLE.sub("", markup)
+    markup = MARKERS.sub("", markup)
     for section in SECTION.split(markup):
-        opened_more = max(section.count(a) - section.count(b) for a, b in ("[]", "{}", "<>"))
-        if len(section) > MAX_SECTION or opened_more > MAX_OPEN:
+        if len(section) > MAX_SECTION or _open(section) > MAX_OPEN:
             tally.changed("section too long to parse", document, detail=section)
             continue
         parts.append(_stripped(section))
     text = "\n\n".join(part for part in parts if part)
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _open(section: str) -> int:
+    """The most brackets or tags of one kind that are open at a time."""
+    levels, most = dict.fromkeys("[{<", 0), 0
+    for bracket in BRACKETS.findall(section):
+        if bracket in CLOSES:
+            levels[CLOSES[bracket]] -= levels[CLOSES[bracket]] > 0
+        else:
+            levels[bracket[0]] += 1
+            most = max(most, levels[bracket[0]])
+    return most
 
 
 def _stripped(section: str) -> str:
@@ -151,11 +174,11 @@ def _stripped(section: str) -> str:
         if LEFT_OUT.match(str(node.title)):
             code.remove(node)
     for tag in code.filter_tags(recursive=True):
-        if str(tag.tag).lower() in ("ref", "table", "gallery", "math", "timeline", "references"):
+        if str(tag.tag).lower() in LEFT_OUT_TAGS:
             try:
                 code.remove(tag)
             except ValueError:  # it was in one that has been removed
                 pass
     text = code.strip_code(normalize=True, collapse=True)
     text = text.replace("'''", "").replace("''", "")
-    return re.sub(r"[ \t]+\n", "\n", text).strip()
+    return re.sub(r"[ \t]*\n[ \t]*", "\n", text).strip()
