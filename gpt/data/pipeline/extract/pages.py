@@ -19,8 +19,7 @@ from .streams import read_whole
 MAX_DEPTH = 512
 MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
 TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
-DRAWN_MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
-TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
+DRAWN_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
 DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 HEAD = 2**15  # characters in which a page says of itself what it is
 # Elements that have no content, or that the next of their kind ends: they do not nest.
@@ -96,7 +95,8 @@ def page_document(
     goes before the page's own. The licence, and the address if `url` is empty, are what the page
     says of itself, by `rel=license` and `rel=canonical`.
 
-    Raises NotText for what is not text, and TooLarge for a page nested more than `MAX_DEPTH` deep.
+    Raises NotText for what is not text, and TooLarge for a page nested more than `MAX_DEPTH` deep
+    and for one with an element that has more than `MAX_ATTRIBUTES`.
     """
     if is_binary(data):
         raise NotText("it has zero bytes, so it is no page")
