@@ -28,21 +28,22 @@ import numpy as np
 WORD = re.compile(r"\w+")
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial: odd, its bits without a pattern
 BLOCK = 128  # shingles at a time: (128, 112) numbers of 8 bytes stay in a core's cache
+LARGEST = 256  # bands, rows, or words in a shingle
 MOST_WORDS, LONGEST_WORD = 2**18, 32  # what is kept of the hashes of words
 
 
 class MinHash:
     """Signatures of texts by the n-grams of their `shingle` ("words" or "characters").
 
-    Raises ValueError for another `shingle`, and for numbers below 1.
+    Raises ValueError for another `shingle`, and for numbers that are not from 1 to 256.
     """
 
     def __init__(self, bands: int = 14, rows: int = 8, n: int = 5, shingle: str = "words"):
         if shingle not in ("words", "characters"):
             raise ValueError(f"shingle is {shingle!r}; it can be 'words' or 'characters'")
         for name, value in (("bands", bands), ("rows", rows), ("n", n)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+            if not 1 <= value <= LARGEST:
+                raise ValueError(f"{name} is {value}; it must be from 1 to {LARGEST}")
         self.bands, self.rows, self.n = bands, rows, n
         self.items = Words() if shingle == "words" else characters
         raw = np.random.PCG64(1).random_raw(2 * bands * rows)  # never changes between releases
