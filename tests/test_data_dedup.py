@@ -287,12 +287,12 @@ def test_repeated_substrings_equal_the_plain_ones(length):
 def test_substrings_seen_before(tmp_path):
     notice = "Permission is hereby granted, free of charge, to any person obtaining a copy."
     shards = [[f"One. {notice} Then."], [f"Two. {notice} End.", "Nothing here.", notice]]
-    left = dedup(tmp_path, shards, substrings=50)
-    assert [d.text for d in left] == [f"One. {notice} Then.", "Two.End.", "Nothing here."]
+    left = dedup(tmp_path, shards, substrings=50, near=False)
+    assert [d.text for d in left] == [f"One. {notice} Then.", "TwoEnd.", "Nothing here."]
     _, tally = totals(tmp_path / "out")
     assert tally.changed_counts == {"substring seen before": 2}
     assert tally.removed_counts == {"all of it seen before": 1}
-    assert {e[2] for e in tally.examples["substring seen before"]} == {f" {notice} ", notice}
+    assert {e[2] for e in tally.examples["substring seen before"]} == {f". {notice} ", notice}
 
 
 def test_substrings_of_a_corpus_that_is_too_large(tmp_path, monkeypatch):
