@@ -45,7 +45,7 @@ class Corpus:
 
     `home` is the page that describes it, `megabytes` about how much is fetched, `files()` asks the
     host for {name: {"url", "size", and a hash}}, `hosts` are those that the host may redirect to,
-    and `columns` says which columns of its records mean what (settings of the step `extract`).
+    and `settings` are those of the step `extract`.
     """
 
     home: str
@@ -53,7 +53,7 @@ class Corpus:
     megabytes: int
     files: Callable[[], dict[str, dict]]
     hosts: tuple[str, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str | bool] = field(default_factory=dict)
 
 
 # ---- what the hosts have -------------------------------------------------------------------------
@@ -124,6 +124,7 @@ FETCHED = {
         2_270,
         lambda: hub_files("noanabeshima/TinyStoriesV2", "", r"TinyStoriesV2-GPT4-\w+\.jsonl"),
         HUB_HOSTS,
+        {"identify": False},
     ),
     # WikiText-103 of Merity et al., 2016, before rare words were replaced; a row is an article.
     "wikitext-103": Corpus(
@@ -134,13 +135,14 @@ FETCHED = {
             "EleutherAI/wikitext_document_level", "wikitext-103-raw-v1", r"[\w-]+\.parquet"
         ),
         HUB_HOSTS,
-        {"text_column": "page"},
+        {"text_column": "page", "identify": False},
     ),
     "simple-wikipedia": Corpus(
         "https://dumps.wikimedia.org/simplewiki/",
         "CC-BY-SA-4.0",
         330,
         lambda: dump_files("simplewiki"),
+        settings={"identify": False},
     ),
     # Project Gutenberg blocks programs that fetch from its own site: this copy is made for them.
     "gutenberg": Corpus(
@@ -149,7 +151,7 @@ FETCHED = {
         680,
         lambda: hub_files("sedthh/gutenberg_english", "data", r"train-[\w-]+\.parquet", 2),
         HUB_HOSTS,
-        {"text_column": "TEXT"},
+        {"text_column": "TEXT", "identify": False},
     ),
     # The first file of FineWeb's sample-10BT; Penedo et al., 2024.
     "fineweb-sample": Corpus(
@@ -158,7 +160,7 @@ FETCHED = {
         2_150,
         lambda: hub_files("HuggingFaceFW/fineweb", "sample/10BT", r"\d+_\d+\.parquet", 1),
         HUB_HOSTS,
-        {"url_column": "url", "language_column": "language"},
+        {"identify": False},  # a column has it
     ),
 }
 
