@@ -6,8 +6,8 @@
     corpus/tokens.json        whose ids they are, and how many each shard has
     corpus/tensorlite-tokenizer.json
 
-`python -m gpt.data tokenize` writes all of it. train.py reads folders without tokens.json too, and
-needs an index only for `--documents packed`.
+`python -m gpt.data tokenize` writes all of it, tokens.json at its end. A folder with one file for a
+split, train.bin and val.bin, needs no tokens.json; `--documents packed` needs an index there too.
 """
 
 from __future__ import annotations

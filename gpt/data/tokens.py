@@ -14,7 +14,7 @@ from tokenizer.widths import looks_like, types_that_fit
 
 from .names import resolve, token_files
 from .text import split
-from .token_folder import SPLITS, open_offsets, read_about, shard_files
+from .token_folder import NAME, SPLITS, open_offsets, read_about, shard_files
 from .token_shards import ShardedTokens
 
 SCAN = 2**24  # ids that are checked at a time when a token file is opened
@@ -46,12 +46,18 @@ def open_tokens(dataset: str, vocab_size: int, documents: bool = False):
         files = shard_files(path, about, vocab_size)
     else:
         files = [token_files(path, name) for name in SPLITS]
-    for name, own, other in zip(SPLITS, files, reversed(files)):
+        numbered = [file for own in files for file in own if file.stem not in SPLITS]
+        if numbered:
+            raise ValueError(
+                f"there is no {path / NAME}, which says how many shards belong to "
+                f"{numbered[0].name}: python -m gpt.data tokenize writes it at its end, the same "
+                "command goes on where it was stopped"
+            )
+    for name, own, other in zip(SPLITS, files, reversed(SPLITS)):
         if not own:
             raise ValueError(
                 f"there is no {path / name}.bin: a folder of token data holds train.bin and "
-                f"val.bin, or shards of both such as {name}-00000.bin (a single file, such as "
-                f"{(other or [path / 'train.bin'])[0]}, would be split 90/10)"
+                f"val.bin (a single file, such as {path / other}.bin, would be split 90/10)"
             )
     train, val = (_open_all(own, vocab_size, documents) for own in files)
     return train, val

@@ -19,6 +19,7 @@ import numpy as np
 import tokenizer as tokenizers
 
 from ...commandline import option
+from ..token_folder import NAME as ABOUT
 from ..token_folder import OFFSETS, SPLITS, About, vocabulary_hash
 from .document import Document
 from .shards import hashed_file, read_shard
@@ -71,6 +72,7 @@ class Tokenize(Step):
 
     def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
         """Write train-NAME.bin and val-NAME.bin, where they have documents, and their indexes."""
+        stem.with_name(ABOUT).unlink(missing_ok=True)  # written again when all shards are there
         stated = {"files": {}, "documents": 0}
         stated |= {split: {"documents": 0, "tokens": 0} for split in SPLITS}
         with ExitStack() as written:
