@@ -21,7 +21,7 @@ TEXTS = ["low lower lowest", "", "a café\nnewer", "<|endoftext|> is plain text"
 def bpe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bpe")
     special = ["<|endoftext|>"]
-    tokenizers.BPETokenizer.train("low lower newer " * 9, 270, special_tokens=special).save(folder)
+    tokenizers.BPETokenizer.train("low lower newer " * 9, 266, special_tokens=special).save(folder)
     return folder
 
 
@@ -81,11 +81,11 @@ def test_token_files_equal_a_plain_computation(bpe, tmp_path, monkeypatch):
             assert np.fromfile(out / f"{name}.idx", "<u8").tolist() == offsets
             assert {f"{name}.bin", f"{name}.idx"} <= manifest["shards"][number]["files"].keys()
     about = data.read_about(out)
-    assert about.documents == {"train": 28, "val": 14}
+    assert about.documents == {"train": 29, "val": 14}
     assert list(about.shards["train"]) == ["train-00000", "train-00001"]
     assert list(about.shards["val"]) == ["val-00000", "val-00002"]
-    assert about.vocab_size == 270 and about.end_of_text == tokenizer.eos_token_id
-    train, val = data.open_tokens(str(out), 270, documents=True)
+    assert about.vocab_size == 266 and about.end_of_text == tokenizer.eos_token_id
+    train, val = data.open_tokens(str(out), 266, documents=True)
     assert train[:].tolist() == plain([d for s in shards for d in s], tokenizer, "train")[0]
     data.check_tokenizer(out, tokenizer)
     assert tokenizers.load(out).vocabulary == tokenizer.vocabulary
@@ -112,7 +112,7 @@ def test_a_stopped_run_goes_on_and_parts_make_the_same(bpe, tmp_path, monkeypatc
     assert 0 < len(stopped) < len(expected) and "tokens.json" not in stopped
     assert all(expected[name] == content for name, content in stopped.items())
     with pytest.raises(ValueError, match="there is no .*tokens.json"):
-        data.open_tokens(str(tmp_path / "stopped"), 270)
+        data.open_tokens(str(tmp_path / "stopped"), 266)
     run(step, inputs, tmp_path / "stopped")
     assert files(tmp_path / "stopped") == expected
 
@@ -154,16 +154,6 @@ def test_documents_of_no_split_are_counted(bpe, tmp_path):
     tally = manifest["shards"][0]["tally"]
     assert tally["removed"] == {"split: neither train nor val": 1}
     assert data.read_about(tmp_path / "tokens").documents == {"train": 4, "val": 2}
-
-
-def test_an_end_of_text_that_any_text_may_hold(tmp_path):
-    """Then the ends of documents are not the places of its id."""
-    ends = {"<|endoftext|>": 256}
-    tokenizer = tokenizers.BPETokenizer([], special_tokens=ends, added_tokens=ends)
-    tokenizer.save(tmp_path / "bpe")
-    step = make_step("tokenize", {"tokenizer": str(tmp_path / "bpe")})
-    ids, ends = step.encode(["a<|endoftext|>b", "c"])
-    assert ids.tolist() == [97, 256, 98, 256, 99, 256] and ends.tolist() == [4, 6]
 
 
 def test_groups_are_of_one_split_and_bounded(monkeypatch):

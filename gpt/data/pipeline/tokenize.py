@@ -107,13 +107,12 @@ class Tokenize(Step):
                 tally.removed("split: neither train nor val", document, document.split)
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all texts, each with its end (tokens,), and where each ends (texts,)."""
+        """The ids of all texts, each with its end (tokens,), and where each ends (texts,).
+
+        No plain text has the end-of-text id in it.
+        """
         ids = self.tokenizer.encode_ended(texts)
-        ends = np.flatnonzero(ids == self.tokenizer.eos_token_id) + 1
-        if len(ends) != len(texts):  # it also stands in a text, for a name that is always found
-            lengths = [len(self.tokenizer.encode_ended([text])) for text in texts]
-            ends = np.cumsum(lengths)
-        return ids, ends
+        return ids, np.flatnonzero(ids == self.tokenizer.eos_token_id) + 1
 
     def finish(self, manifest: dict, out: Path) -> None:
         """Write tokens.json and the tokenizer, and remove shards that the manifest lacks."""
