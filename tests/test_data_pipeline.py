@@ -31,7 +31,7 @@ from gpt.data.pipeline.steps import dealt, totals
 from tokenizer.files import atomic_file
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0000\u200b{}", "six"]
+TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0001\u200b{}", "six"]
 
 
 class Texts(Step):
