@@ -14,10 +14,8 @@ from collections.abc import Iterator
 
 from .masks import Place
 
-PRIVATE_KEY = re.compile(
-    r"-----BEGIN ([A-Z0-9]{2,12} ){0,3}PRIVATE KEY( BLOCK)?-----"
-    r"[A-Za-z0-9+/=\s\\:,.\-()]{16,20000}?-----END ([A-Z0-9]{2,12} ){0,3}PRIVATE KEY( BLOCK)?-----"
-)
+PRIVATE_KEY = re.compile(r"-----(?:BEGIN|END) (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+MAX_PRIVATE_KEY = 20_000  # characters; one of 16,384 bits has 13,000
 # What a key begins with -> the form of the whole key.
 KEYS = {
     "AKIA": r"AKIA[A-Z2-7]{16}",  # Amazon: the identifier of an access key
@@ -57,9 +55,9 @@ NAMES = (
     "cred",
 )
 ASSIGNED = re.compile(
-    r"(?:passwo?r?d?|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)"
+    r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)"
     r"[\w.\-]{0,30}[\"'\]]{0,2}[ \t]{0,4}(?::=|=>|[:=])[ \t]{0,4}"
-    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200})[\"']|(?P<bare>[A-Za-z0-9+/=_\-]{16,200})(?=\s|\Z))",
+    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200}+)[\"']|(?P<bare>[A-Za-z0-9+/=_\-]{16,200}+)(?=\s|\Z))",
     re.IGNORECASE,
 )
 HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
@@ -70,8 +68,7 @@ MIN_ENTROPY = 3.7  # below its 4.5 of base64, which only long values reach; pass
 def secret_places(text: str) -> Iterator[Place]:
     """All keys and passwords of a text, in no order; places may overlap."""
     if "PRIVATE KEY" in text:
-        for match in PRIVATE_KEY.finditer(text):
-            yield Place(*match.span(), "private key")
+        yield from private_keys(text)
     for prefix, form in KEY_FORMS.items():
         if prefix in text:
             for match in form.finditer(text):
@@ -82,6 +79,15 @@ def secret_places(text: str) -> Iterator[Place]:
             group = "quoted" if match["quoted"] else "bare"
             if looks_random(match[group]):
                 yield Place(*match.span(group), "secret")
+
+
+def private_keys(text: str) -> Iterator[Place]:
+    """Blocks of PEM (RFC 7468) and PGP, from their first line to their last."""
+    marks = list(PRIVATE_KEY.finditer(text))
+    for begin, end in zip(marks, marks[1:]):
+        kinds = begin[0][5:8], end[0][5:8]
+        if kinds == ("BEG", "END") and end.end() - begin.start() <= MAX_PRIVATE_KEY:
+            yield Place(begin.start(), end.end(), "private key")
 
 
 def looks_random(value: str) -> bool:

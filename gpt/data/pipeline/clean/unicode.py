@@ -20,7 +20,7 @@ HIDDEN = re.compile(
     "\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
     "\U000e0000-\U000e0fff]"
 )
-TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
 EMPTY_LINES = re.compile(r"\n{4,}")
 ASCII_TIDY = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|[ \t](?:\n|\Z)|\n{4}")
 

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 # A word may hold apostrophes, points and commas (don't, 3.14, example.org); signs that follow one
-# another are one word too. Possessive quantifiers: nothing is tried twice, whatever the text.
+# another are one word too. No pattern tries anything twice, whatever the text: quantifiers are
+# possessive, and a run of signs is entered at its start alone.
 WORD = re.compile(r"\w++(?:['’.,]\w++)*+|[^\w\s]++")
-SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)")
+SENTENCE_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’»)\]]*+(?=\s|$)")
 PARAGRAPH_END = re.compile(r"\n{2,}")
 LINE_END = re.compile(r"\n+")
 
