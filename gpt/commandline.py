@@ -14,7 +14,14 @@ import warnings
 from collections.abc import Callable
 
 import tensorlite as tl
+from tensorlite import parallel
 from tensorlite.device import keep_freed_memory
+from tensorlite.parallel import Team
+
+
+def option(default, text: str):
+    """A field of a class of settings: its default, and what --help says about it."""
+    return dataclasses.field(default=default, metadata={"help": text})
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,6 +95,31 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MemoryError) and type(error).__module__.startswith("cupy"):
         return tl.cuda.memory_hint(error)
     return " ".join(str(error).split()) or "out of memory"
+
+
+def run_in_team(name: str, work: Callable[[Team], int], interrupted: str = "interrupted") -> int:
+    """Join the ranks that were started together, and do `work(team)`; returns the exit status.
+
+    What the user can mend is one line on stderr, which begins with `name`, from one of the ranks.
+    """
+    print_anything()
+    team = parallel.ALONE
+    try:
+        team = parallel.join()
+        return work(team)
+    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
+        text = one_line(error)
+        team.give_way()
+        print(f"{name}: error: {text}", file=sys.stderr)
+        return team.end(2)
+    except SystemExit as stop:  # the command line's: --help, or a fault in it
+        if stop.code:
+            team.give_way()
+        raise
+    except KeyboardInterrupt:
+        team.give_way()
+        print(f"{name}: {interrupted}", file=sys.stderr)
+        return team.end(130)
 
 
 def run_program(name: str, work: Callable[[], object]) -> int:

@@ -26,11 +26,11 @@ from tokenizer.normalizers import LOWERCASE, with_normalizer
 
 from .. import models
 from ..checkpoint import MULTI, SINGLE
+from ..commandline import option
 from ..data import column, pad_rows, split_records
 from ..evaluate import draw_class_report, measure_classes
 from ..models import Classifier
 from ..training.output import harmless
-from ..training.settings import option
 from ..training.task import Batch
 from .epochs import EpochTask
 from .labels import (

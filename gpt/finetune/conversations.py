@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..commandline import option
 from ..data import split_records
 from ..data.chat import TEMPLATES, Chat, Message, messages_of, prepare_chat
 from ..models import with_config
-from ..training.settings import option
 from .settings import Tuning
 
 Text = tuple[np.ndarray, np.ndarray]  # the ids (N,) of a conversation, which are answers (N,)

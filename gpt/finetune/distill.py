@@ -26,9 +26,9 @@ import tokenizer as tokenizers
 from tensorlite.parallel import ALONE, Team
 
 from .. import checkpoint, models
+from ..commandline import option
 from ..data import IGNORE, inputs_and_targets, split_records, texts_in
 from ..generate import evaluating
-from ..training.settings import option
 from .conversations import ChatTuning, Text, chat_with, read_conversations, split_by_question
 from .epochs import EpochTask, portions
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import Tensor
 
-from ..training.settings import option
+from ..commandline import option
 from .conversations import ChatTuning, chat_with, split_by_question
 from .kto import Answers
 from .pair_task import beside, compare, log_sigmoid

@@ -26,11 +26,11 @@ from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
 
 from .. import models
+from ..commandline import option
 from ..data import IGNORE, split_records
 from ..evaluate import token_logprobs
 from ..generate import evaluating
 from ..training.metrics import read_metrics
-from ..training.settings import option
 from ..training.task import Batch
 from .answers import (
     Answer,

@@ -21,11 +21,11 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite.parallel import ALONE, Team
 
+from ..commandline import option
 from ..data import pack, packed_inputs_and_targets
 from ..data.chat import Message
 from ..generate import Conversation, evaluating
 from ..models import Packed
-from ..training.settings import option
 from .conversations import (
     ChatTuning,
     Text,

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..commandline import option
 from ..models import read_config
-from ..training.settings import RunSettings, is_model, option
+from ..training.settings import RunSettings, is_model
 
 
 @dataclass

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tensorlite import parallel
-from tensorlite.parallel import ALONE, Team
+from tensorlite.parallel import Team
 
-from ..commandline import one_line, print_anything
+from ..commandline import run_in_team
 from .output import only_rank_0_prints
 from .settings import RunSettings, Settings
 from .workers import choose_workers
@@ -38,12 +38,11 @@ def run_command(
     settings and a line that says why there are so many processes. What the user can mend is one
     line on stderr.
     """
-    print_anything()
     is_script, argv = argv is None, sys.argv[1:] if argv is None else argv
     start = script if isinstance(script, tuple) else (str(script),)
-    name, team = Path(start[-1]).name, ALONE
-    try:
-        team = parallel.join()
+    name = Path(start[-1]).name
+
+    def work(team: Team) -> int:
         with only_rank_0_prints(team):
             warnings.showwarning = lambda text, *_: print(f"{name}: {text}", file=sys.stderr)
             given, notes = parse(argv)
@@ -54,26 +53,8 @@ def run_command(
             for note in notes:
                 print(note, file=sys.stderr)
             return train(given, team, why)
-    except (
-        ValueError,
-        OSError,
-        RuntimeError,
-        ImportError,
-        FloatingPointError,
-        MemoryError,
-    ) as error:
-        text = one_line(error)
-        team.give_way()
-        print(f"{name}: error: {text}", file=sys.stderr)
-        return team.end(2)
-    except SystemExit as stop:  # the command line's: --help, or a fault in it
-        if stop.code:
-            team.give_way()
-        raise
-    except KeyboardInterrupt:
-        team.give_way()
-        print(f"{name}: interrupted; --init_from resume goes on", file=sys.stderr)
-        return team.end(130)
+
+    return run_in_team(name, work, "interrupted; --init_from resume goes on")
 
 
 def command(script: str, out: Path) -> str:

@@ -17,13 +17,9 @@ import tensorlite as tl
 from tensorlite.modes import PRECISIONS
 
 from ..checkpoint import CONFIG, is_adapter
+from ..commandline import option
 from ..data import CORPORA, validation_size
 from ..models.modern_config import DEFAULT_PARTS, PARTS, name_parts, read_parts
-
-
-def option(default, text: str):
-    """A field of a class of settings: its default, and what --help says about it."""
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclass

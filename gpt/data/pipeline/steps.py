@@ -1,0 +1,268 @@
+"""Steps from a folder to the next: each shard is a task that is done once, and by one rank.
+
+What a shard becomes depends on the shard, the settings, and what a step found out about all shards
+before, and on nothing else. So the bytes are the same whatever number of ranks divide the shards,
+and a run that was killed goes on with the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tensorlite.parallel import ALONE, Team
+from tokenizer.files import write_atomic
+
+from .document import Document
+from .shards import SUFFIX, read_manifest, shards_in, write_shard
+from .tally import Tally
+
+LIBRARIES = "numpy zstandard regex resiliparse fastwarc mwparserfromhell ftfy py3langid pyarrow"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task reads.
+
+    `name` is that of the shard it becomes, `key` tells this input from another (a hash, or paths
+    with sizes and times), tasks are dealt to ranks by their `weight` in bytes, and `source` is a
+    `Shard` of the step before, or what a step's `units` says.
+    """
+
+    name: str
+    key: str
+    weight: int
+    source: Any
+
+
+class Step:
+    """One step: subclasses say what becomes of a unit's documents.
+
+    `Settings` is a dataclass whose fields are made by `gpt.commandline.option`. `version` is raised
+    when the step gives other results for the same input and settings.
+    """
+
+    name = ""
+    version = 1
+    Settings: type
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def units(self, inputs: list[str]) -> list[Unit]:
+        """The tasks: by default the shards of one folder of documents."""
+        if len(inputs) != 1:
+            raise ValueError(f"{self.name} takes one folder of documents, not {len(inputs)}")
+        return [Unit(s.name, s.key, s.size, s) for s in shards_in(inputs[0])]
+
+    def extra_key(self) -> str:
+        """What else than settings and units the results depend on: the content of a file, say."""
+        return ""
+
+    def scan(self, units: list[Unit], work: Work) -> None:
+        """Find out what has to be known of all units before `documents` is called: nothing here."""
+
+    def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        """The documents that a unit becomes, one at a time."""
+        raise ValueError(f"the step {self.name} makes no documents")
+
+    def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
+        """Write the files of a unit, whose paths begin with `stem`; returns what to state of them.
+
+        That is "files", from names to hashes, and whatever else the next step has to know.
+        """
+        path = stem.with_name(stem.name + SUFFIX)
+        stated = write_shard(path, self.documents(unit, tally))
+        return stated | {"files": {path.name: stated["sha256"]}}
+
+    def finish(self, manifest: dict, out: Path) -> None:
+        """Called with the complete manifest before it is written: nothing to do here."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The passes over all units that a step makes before it writes: see `Step.scan`.
+
+    Their results are files in OUT/.scan, made once, as the shards are.
+    """
+
+    folder: Path
+    mine: list[Unit]
+    team: Team
+    parts: int
+
+    def map(
+        self, phase: str, units: list[Unit], function: Callable[[Unit, Path], None]
+    ) -> list[Path]:
+        """Call `function(unit, path)`, which writes the file `path`, for the units of this rank.
+
+        Returns the paths of all units, in their order, once all ranks have written theirs. Raises
+        RuntimeError if other parts (`--shard`) have not.
+        """
+        paths = {unit.name: self.folder / f"{phase}-{unit.name}.npy" for unit in units}
+        mine = {unit.name for unit in self.mine}
+        todo = [u for u in units if u.name in mine and not paths[u.name].is_file()]
+        for unit in progress(todo, phase, self.team):
+            function(unit, paths[unit.name])
+        self.team.wait()
+        missing = [name for name, path in paths.items() if not path.is_file()]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {len(units)} shards have not been through the pass {phase!r} "
+                "yet: run the same command for each part again when all parts have ended"
+            )
+        return list(paths.values())
+
+    def once(self, phase: str, function: Callable[[Path], None]) -> Path:
+        """Call `function(path)`, which writes the file `path`, on rank 0; all get the path."""
+        path = self.folder / f"{phase}.npy"
+        if self.team.rank == 0 and not path.is_file():
+            function(path)
+        self.team.wait()
+        return path
+
+
+def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1)) -> dict | None:
+    """Do a step: from its inputs to the folder `out`, whose manifest is returned.
+
+    The ranks of `team` divide the units. `part` (i, n) takes the i-th of n parts of them only, and
+    returns None while the units of other parts are missing. All ranks must call this.
+
+    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`.
+    """
+    out, (i, n) = Path(out), part
+    if any(out.resolve() == Path(path).resolve() for path in inputs):
+        raise ValueError(f"{out} is both read and written: give another folder with --out")
+    units = step.units(inputs)
+    if not units:
+        raise ValueError(f"there is nothing to do for {step.name} in {', '.join(inputs)}")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, part) if team.rank == 0 else ExitStack():
+        team.wait()
+        made_of = fingerprint(step, units)
+        mine = dealt(units, team.size * n)[i * team.size + team.rank]
+        scans = out / ".scan" / made_of[:16]
+        scans.mkdir(parents=True, exist_ok=True)
+        if team.rank == 0:
+            remove_leftovers(out, units, whole=part == (0, 1))
+        team.wait()
+        todo = [unit for unit in mine if read_entry(out, unit, made_of) is None]
+        left = sum(team.gather(len(todo)))
+        if left:
+            step.scan(units, Work(scans, mine, team, n))
+        for unit in progress(todo, step.name, team):
+            tally = Tally()
+            stated = step.write(unit, out / unit.name, tally)
+            entry = {"name": unit.name, "made_of": made_of, "input": unit.key} | stated
+            write_json(out / f"{unit.name}.json", entry | {"tally": tally.as_json()})
+        team.wait()
+        entries = [read_entry(out, unit, made_of) for unit in units]
+        if None in entries:
+            return None
+        manifest = {
+            "step": step.name,
+            "version": step.version,
+            "settings": asdict(step.settings),
+            "libraries": libraries(),
+            "shards": entries,
+        }
+        if team.rank == 0:
+            step.finish(manifest, out)
+            write_json(out / "manifest.json", manifest)
+        team.wait()
+        return manifest
+
+
+def fingerprint(step: Step, units: list[Unit]) -> str:
+    """A hash of the step, its settings and all its inputs: what its results are made of.
+
+    A step that makes no pass over all units depends on each unit alone: their keys are compared
+    one by one, so that one new input does not redo the others.
+    """
+    alone = type(step).scan is Step.scan
+    keys = [] if alone else [(unit.name, unit.key) for unit in units]
+    made_of = [step.name, step.version, asdict(step.settings), step.extra_key(), keys]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def dealt(units: list[Unit], ranks: int) -> list[list[Unit]]:
+    """The units of each rank: the largest first, each to the rank that has least so far."""
+    hands, weights = [[] for _ in range(ranks)], [0] * ranks
+    for unit in sorted(units, key=lambda unit: (-unit.weight, unit.name)):
+        rank = weights.index(min(weights))
+        hands[rank].append(unit)
+        weights[rank] += unit.weight + 1
+    return [sorted(hand, key=lambda unit: unit.name) for hand in hands]
+
+
+def read_entry(out: Path, unit: Unit, made_of: str) -> dict | None:
+    """What was stated of a unit that is done, or None: it is missing, or made of something else."""
+    try:
+        entry = json.loads((out / f"{unit.name}.json").read_bytes())
+        same = entry["made_of"] == made_of and entry["input"] == unit.key
+        return entry if same and all((out / name).is_file() for name in entry["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_leftovers(out: Path, units: list[Unit], whole: bool) -> None:
+    """Remove the manifest of what was there before and, in a whole run, files of other units."""
+    (out / "manifest.json").unlink(missing_ok=True)
+    if whole:
+        names = {unit.name for unit in units}
+        for path in out.iterdir():
+            known = path.name.partition(".")[0] in names
+            ours = path.name.endswith((SUFFIX, ".json")) and path.name[:1].isdigit()
+            if (ours and not known) or (path.name.startswith(".") and path.suffix == ".tmp"):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(out: Path, part: tuple[int, int]) -> Iterator[None]:
+    """Hold a folder for this part of the work. Raises ValueError if another process does."""
+    with open(out / f".lock-{part[0]}-of-{part[1]}", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"another run works in {out}: wait until it has ended, or give another --out"
+            ) from None
+        yield
+
+
+def progress(tasks: list, what: str, team: Team):
+    """A bar on rank 0, of its own tasks; none where the output is no terminal."""
+    disable = None if team.rank == 0 else True
+    return tqdm(tasks, desc=what, unit="shard", leave=False, disable=disable)
+
+
+def libraries() -> dict[str, str]:
+    """The versions of the libraries that results may depend on, as far as they are installed."""
+    found = {}
+    for name in LIBRARIES.split():
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def totals(folder: Path) -> tuple[dict, Tally]:
+    """The manifest of a complete folder, and the tally of all its shards."""
+    manifest, tally = read_manifest(folder), Tally()
+    for shard in manifest["shards"]:
+        tally.add(shard["tally"])
+    return manifest, tally
