@@ -66,7 +66,7 @@ def unescaped(text: str) -> str:
     >>> unescaped(r"\fB\-\-all\fR \(em everything")
     '--all — everything'
     """
-    return ESCAPE.sub(_character, text)
+    return ESCAPE.sub(_character, text) if "\\" in text else text
 
 
 def arguments(text: str) -> list[str]:

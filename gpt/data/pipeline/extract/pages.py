@@ -11,7 +11,7 @@ from ..libraries import library
 from ..tally import Tally
 from .faults import NotText, TooLarge
 from .licences import name_of
-from .plain import decode, is_binary
+from .plain import decode, is_binary, unknown
 from .streams import read_whole
 
 # Elements in elements. The time that a parser needs grows with the square of it, so that a page
@@ -136,6 +136,7 @@ def _links(html: str) -> tuple[str, str]:
 
 def read_page(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The document of an HTML file. Raises as `page_document` and `read_whole` do."""
-    document = page_document(read_whole(path), source)
-    tally.changed("unknown bytes", document, document.text.count("\ufffd"))
+    data = read_whole(path)
+    document = page_document(data, source)
+    tally.changed("unknown bytes", document, unknown(data, document.text))
     yield document

@@ -47,6 +47,7 @@ class _Dump:
         self.fields: dict[str, str] = {}  # of the article at hand
         self.complete: list[dict[str, str]] = []
         self.base = ""  # the address of the wiki's main page
+        self.language = ""
         self.parts: list[str] | None = None  # of the text of an element that is kept
         self.size = 0
         self.parser = expat.ParserCreate()
@@ -57,7 +58,9 @@ class _Dump:
         self.parser.EntityDeclHandler = self.entity
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "page":
+        if name == "mediawiki":
+            self.language = attributes.get("xml:lang", "")
+        elif name == "page":
             self.fields = {}
         elif name == "redirect":
             self.fields["redirect"] = attributes.get("title", "") or "?"
@@ -119,7 +122,7 @@ def _documents(dump: _Dump, source: str, tally: Tally) -> Iterator[Document]:
         if fields.get("model", "wikitext") != "wikitext" or "too long" in fields:
             count(_refusal(fields), where, tally)
             continue
-        document = Document("", where, licence=licence)
+        document = Document("", where, licence=licence, language=dump.language)
         if host:
             document.url = f"https://{host}/wiki/{quote(title.replace(' ', '_'))}"
         try:
