@@ -1,12 +1,6 @@
 """Steps of the pipeline of documents: done once, resumed, divided, and never half-written."""
 
 import dataclasses
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
