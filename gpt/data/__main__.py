@@ -74,7 +74,7 @@ def parser_of(name: str) -> Parser:
         what = "files and folders" if name == "extract" else "a folder of documents"
         parser.add_argument("inputs", nargs="+", metavar="INPUT", help=what)
         parser.add_argument(
-            "--out", required=True, help="what is written: a folder (stats: a page)"
+            "--out", required=True, help="the folder that is written (stats: the page)"
         )
     if name == "stats":
         return parser

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from .corpora import CORPORA
+from .prepare import PREPARED
 
 ALIASES = {"shakespeare_char": "shakespeare"}  # nanoGPT's name
 
@@ -19,7 +20,7 @@ def resolve(dataset: str, folder: str = "") -> str:
     relative to `folder`; a name that nothing is found for is returned as it is.
     """
     dataset = ALIASES.get(dataset, dataset)
-    if dataset in CORPORA:
+    if dataset in CORPORA or dataset in PREPARED:
         return dataset
     path, nanogpt = os.path.join(folder, dataset), os.path.join(folder, "data", dataset)
     if os.path.exists(path):

@@ -57,6 +57,9 @@ def load_tokens(run: Run) -> Tokens:
     """
     settings, team = run.settings, run.team
     resumed = run.out if run.resumed else None
+    if settings.dataset in data.PREPARED:
+        folder = data.prepare(settings.dataset, tokenizer_for(settings, resumed), team)
+        settings = dataclasses.replace(settings, dataset=str(folder))
     if data.is_token_data(settings.dataset):
         tokenizer, *splits, _ = read_data(settings, resumed)
         return Tokens(tokenizer, *splits, None, count_ids(settings, tokenizer))
@@ -69,6 +72,19 @@ def load_tokens(run: Run) -> Tokens:
     if settings.documents == "packed":
         splits = [data.ShardedTokens([ids], [data.documents_ended(ids, end)]) for ids in splits]
     return Tokens(tokenizer, *splits, val_text, team.same(size))
+
+
+def tokenizer_for(settings: Settings, resumed: Path | None) -> str | None:
+    """Whose ids the tokens of a prepared corpus have to be; None where that is left open.
+
+    They are those of the run that is resumed, else what --tokenizer says, else those of the model
+    to start from.
+    """
+    if resumed and (resumed / FILE_NAME).exists():
+        return str(resumed)
+    if settings.tokenizer is None and is_model(settings.init_from):
+        return settings.init_from
+    return settings.tokenizer
 
 
 def read_data(settings: Settings, resumed: Path | None):

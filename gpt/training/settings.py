@@ -18,7 +18,7 @@ from tensorlite.modes import PRECISIONS
 
 from ..checkpoint import CONFIG, is_adapter
 from ..commandline import option
-from ..data import CORPORA, validation_size
+from ..data import CORPORA, PREPARED, validation_size
 from ..models.modern_config import DEFAULT_PARTS, PARTS, name_parts, read_parts
 
 
@@ -188,8 +188,8 @@ class Settings(RunSettings):
 
     dataset: str = option(
         "python-docs",
-        f"one of {', '.join(CORPORA)}; a text file or folder; token files (.bin); or mix.toml, "
-        "which names token files and their weights",
+        f"one of {', '.join([*CORPORA, *PREPARED])}; a text file or folder; token files (.bin); or "
+        "mix.toml, which names token files and their weights",
     )
     batch_size: int = option(12, "windows of block_size tokens in a batch")
     max_iters: int = option(2000, "steps")
