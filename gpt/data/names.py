@@ -30,9 +30,12 @@ def resolve(dataset: str, folder: str = "") -> str:
 
 def token_files(folder: str | Path, split: str) -> list[Path]:
     """The token files of a split ("train", "val"): train.bin, or train-00000.bin and so on."""
-    folder = Path(folder)
-    one = folder / f"{split}.bin"
-    return [one] if one.is_file() else sorted(folder.glob(f"{split}-[0-9]*.bin"))
+    folder = str(folder)
+    one = os.path.join(folder, f"{split}.bin")
+    if os.path.isfile(one):
+        return [Path(one)]
+    is_folder = os.path.isdir(folder)  # False for a name that no file can have, too
+    return sorted(Path(folder).glob(f"{split}-[0-9]*.bin")) if is_folder else []
 
 
 def is_mixture(dataset: str) -> bool:
