@@ -230,11 +230,17 @@ def test_a_wrong_line_is_refused(line):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"shards": 1}', '{"shards": [{"name": "../x", "sha256": "", "size": 1}]}']
+    "text", ["", "{", "[" * 100_000, '{"shards": 1}', '{"shards": [{"name": "../x"}]}']
 )
 def test_a_damaged_manifest_is_refused(text, folder):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="manifest.json is damaged"):
+        shards_in(folder)
+
+
+def test_a_folder_of_other_files_is_not_read(folder):
+    (folder / "manifest.json").write_text('{"shards": [{"name": "00000", "files": {}}]}')
+    with pytest.raises(ValueError, match="no folder of documents"):
         shards_in(folder)
 
 
@@ -338,7 +344,7 @@ def recipe(tmp_path_factory):
     def write(out: str) -> Path:
         path = folder / f"{out}.toml"
         path.write_text(
-            f'out = "{out}"\ninputs = ["pages"]\n[extract]\nshard_mb = 0.002\n[clean]\n'
+            f'out = "{out}"\ninputs = ["pages"]\n[extract]\nshard_mb = 0.005\n[clean]\n'
             "[filter]\ngopher = false\nrepetition = false\nfineweb = false\nc4 = false\n"
             f'[dedup]\n[split]\nval_fraction = 0.2\n[tokenize]\ntokenizer = "{folder}"\n'
         )
