@@ -32,11 +32,16 @@ LEFT_OUT = re.compile(  # links to pictures, categories, and the article in othe
 BRACKETS = re.compile(r"\[\[|\{\{|\]\]|\}\}|\{\||<(?!br\b|hr\b)[a-zA-Z][^<>]*+(?<!/)>|</")
 CLOSES = {"]]": "[", "}}": "{", "</": "<"}
 MARKERS = re.compile(r"(?m)^[*#:;]+[ \t]*")  # of lists
-# A table that has none within it: tables are cut before parsing, which takes them minutes.
-TABLE = re.compile(
-    r"(?m)^[ \t:*]*\{\|(?:(?!^[ \t:*]*\{\||^[ \t]*\|\}).)*+^[ \t]*\|\}(?!\})", re.DOTALL
+# What is left out anyway is cut before parsing, where it takes most of the time: comments,
+# references, templates and tables, those first that have none of their kind in them.
+CUT = re.compile(
+    r"<!--(?:(?!<!--|-->).)*+-->"
+    r"|<ref\b[^<>]*+(?:(?<=/)>|(?<!/)>(?:(?!</?ref\b).)*+</ref\s*>)"
+    r"|\{\{[^{}]*+\}\}"
+    r"|^[ \t:*]*+\{\|(?:(?!^[ \t:*]*\{\||^[ \t]*\|\}).)*+^[ \t]*+\|\}(?!\})",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-NESTED = 5  # tables in tables
+NESTED = 8  # passes: how deeply these may be in each other
 LEFT_OUT_TAGS = {"ref", "table", "gallery", "math", "timeline", "references"}
 
 
@@ -147,7 +152,7 @@ def plain_text(title: str, markup: str, document: Document, tally: Tally) -> str
     """
     parts = [title]
     for _ in range(NESTED):
-        markup = TABLE.sub("", markup)
+        markup = CUT.sub("", markup)
     markup = MARKERS.sub("", markup)
     for section in SECTION.split(markup):
         if len(section) > MAX_SECTION or _open(section) > MAX_OPEN:
