@@ -4,8 +4,8 @@ import pydoc_data.topics
 import sysconfig
 from functools import partial
 from pathlib import Path
+from random import Random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,28 +27,27 @@ BREAKS = ["\n", "\n", "\n", "\n\n", "\n\n\n", "\r\n", "\x0b", "\u2028", "\x1c", 
 
 def drawn_text(number: int) -> str:
     """A text whose habits are drawn: its length, how it repeats itself, how its lines end."""
-    rng = np.random.default_rng([26, number])
-    share = rng.dirichlet([2, 1.5, 0.4 * rng.random(), 0.3 * rng.random()])
-    kinds = [COMMON.split(), RARE.split(), SIGNS.split(), LONG.split()]
-    vocabulary = int(rng.integers(2, 27))
-    ends, breaks = rng.choice(ENDS, 2), rng.choice(BREAKS, 2)
+    rng = Random(number)
+    shares = [rng.gammavariate(2, 1), rng.gammavariate(1.5, 1), 0.6 * rng.random() ** 3]
+    shares.append(0.5 * rng.random() ** 4)
+    vocabulary = rng.randint(2, 26)
+    groups = [text.split()[:vocabulary] for text in (COMMON, RARE, SIGNS, LONG)]
+    ends, breaks = rng.choices(ENDS, k=2), rng.choices(BREAKS, k=2)
     repeats, bullets, phrases = rng.random() ** 3, rng.random() ** 4, 0.1 * rng.random() ** 3
-    length, lines, text = int(2 ** rng.uniform(0, 8)), [], ""
+    longest, lines, text = max(1, int(2 ** rng.uniform(0, 8)) // 4), [], ""
     for _ in range(int(2 ** rng.uniform(0, 5.5))):
         if lines and rng.random() < repeats:
-            line = lines[int(rng.integers(len(lines)))]
+            line = rng.choice(lines)
         else:
-            words = []
-            for _ in range(int(rng.integers(1, max(2, length // 4)))):
-                group = kinds[int(rng.choice(4, p=share))][:vocabulary]
-                words.append(group[int(rng.integers(len(group)))])
+            kinds = rng.choices(groups, shares, k=rng.randint(1, longest))
+            words = [rng.choice(group) for group in kinds]
             if rng.random() < phrases:
-                words.append(PHRASES[int(rng.integers(len(PHRASES)))])
+                words.append(rng.choice(PHRASES))
             if rng.random() < 0.003:
                 words.append("x" * 1001)
-            line = "- " * (rng.random() < bullets) + " ".join(words) + str(rng.choice(ends))
+            line = "- " * (rng.random() < bullets) + " ".join(words) + rng.choice(ends)
         lines.append(line)
-        text += line + str(rng.choice(breaks))
+        text += line + rng.choice(breaks)
     return text
 
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 
@@ -19,8 +19,8 @@ import regex
 # in Hindi; `re` says the same of ASCII alone, and faster.
 WORD = regex.compile(r"\w[\w'’.,]*(?<=\w)|[^\w\s]++")
 ASCII_WORD = re.compile(r"\w[\w'.,]*(?<=\w)|[^\w\s]++", re.ASCII)
-# Entered at the start of a run of signs alone, so that no text is tried twice.
-SENTENCE_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’»)\]]*+(?=\s|$)")
+# The lookbehind enters a run of signs at its start alone, so that no text is tried twice.
+SENTENCE_END = re.compile(r"[.!?…。！？](?<![.!?…。！？]{2})[.!?…。！？]*+[\"'”’»)\]]*+(?=\s|$)")
 PARAGRAPH_END = re.compile(r"\n{2,}")
 LINE_END = re.compile(r"\n+")
 
@@ -139,6 +139,9 @@ def duplicates(parts: list[str]) -> tuple[int, int]:
     return repeated, sum(map(len, parts)) - sum(map(len, distinct)) if repeated else 0
 
 
-def first_broken(rules: Mapping[str, Callable[[Measures], bool]], measures: Measures) -> str:
-    """The name of the first rule that a text breaks; "" if it breaks none."""
-    return next((name for name, broken in rules.items() if broken(measures)), "")
+def first_broken(rules: Mapping[str, Callable[[Any], bool]], measured: Any) -> str:
+    """The name of the first rule that a text, or a line, breaks; "" if it breaks none."""
+    for name, broken in rules.items():
+        if broken(measured):
+            return name
+    return ""

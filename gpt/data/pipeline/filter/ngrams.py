@@ -105,4 +105,4 @@ def duplicate_bound(hashes: np.ndarray, n: int, bounds: np.ndarray) -> int:
     steps[again] += 1
     steps[again + n] -= 1
     inside = np.cumsum(steps[:-1]) > 0  # (words,)
-    return int(np.diff(bounds)[inside].sum())
+    return int((bounds[1:] - bounds[:-1])[inside].sum())
