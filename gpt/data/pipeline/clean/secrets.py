@@ -57,7 +57,7 @@ NAMES = (
 ASSIGNED = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)"
     r"[\w.\-]{0,30}[\"'\]]{0,2}[ \t]{0,4}(?::=|=>|[:=])[ \t]{0,4}"
-    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200}+)[\"']|(?P<bare>[A-Za-z0-9+/=_\-]{16,200}+)(?=\s|\Z))",
+    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200}+)[\"']|(?P<bare>[A-Za-z0-9+/=_\-]{12,200}+)(?=\s|\Z))",
     re.IGNORECASE,
 )
 HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
