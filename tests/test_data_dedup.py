@@ -220,6 +220,15 @@ def test_copies_only(tmp_path):
     assert [d.text for d in left] == [long, long + " more"]
 
 
+def test_shards_without_documents(tmp_path):
+    left = dedup(tmp_path, [[], ["one", "two"], []], paragraphs=2, substrings=2)
+    assert [d.text for d in left] == ["one", "two"]
+
+
+def test_a_corpus_without_documents(tmp_path):
+    assert dedup(tmp_path, [[], []], paragraphs=2, substrings=2) == []
+
+
 def test_mark_keeps_all_and_their_group(tmp_path):
     long = " ".join(f"word{k}" for k in range(200))
     shards = [[long, "other"], [long + " more", "OTHER"]]
