@@ -13,10 +13,11 @@ import zstandard
 
 from gpt.data.pipeline import Tally
 from gpt.data.pipeline.extract import Extract, Settings, system_docs_inputs
+from gpt.data.pipeline.extract.faults import count
 from gpt.data.pipeline.extract.inputs import units_of
 from gpt.data.pipeline.extract.licences import name_of
 from gpt.data.pipeline.extract.man import man_text
-from gpt.data.pipeline.extract.pages import page_document
+from gpt.data.pipeline.extract.pages import MAX_PAGE, MAX_TAGS, page_document
 from gpt.data.pipeline.extract.plain import decode
 from gpt.data.pipeline.extract.streams import MAX_FILE
 from gpt.data.pipeline.steps import run
@@ -122,13 +123,15 @@ def test_pages_that_take_a_parser_down_are_counted(tmp_path):
         binary_html=b"<html>\0",
         empty_html="",
         huge_html=b"<p>" + b"word " * (MAX_FILE // 5) + b"end",
+        large_html=b"<p>" + b"word " * (MAX_PAGE // 5) + b"end",
+        tags_html="<p>" * (MAX_TAGS + 1),
         drawing_html=PAGE.replace("<p>", "<svg>" + "<path d='M 0'/>" * 1000 + "</svg><p>", 1),
         open_html="<html><body><p>" + PROSE * 4 + "<ul><li>One<li>Two<b>bold",
     )
     documents, tally = extracted(tmp_path)
     assert sorted(documents) == ["drawing.html", "open.html"]
     assert documents["open.html"].text.startswith(PROSE.strip())
-    assert tally.removed_counts == {"too large": 4, "not text": 1, "no text": 1}
+    assert tally.removed_counts == {"too large": 6, "not text": 1, "no text": 1}
 
 
 def warc(kind, body, more="", length=None):
@@ -407,6 +410,14 @@ def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("gpt.data.pipeline.extract.pages.library", missing)
     with pytest.raises(ImportError, match=r"tensorlite\[data\]"):
         extracted(tmp_path)
+
+
+def test_what_a_library_written_in_rust_raises_is_counted_and_an_interrupt_is_not():
+    tally, panic = Tally(), type("PanicException", (BaseException,), {})
+    count(panic("index out of bounds"), "a.html", tally)
+    assert tally.removed_counts == {"damaged": 1}
+    with pytest.raises(KeyboardInterrupt):
+        count(KeyboardInterrupt(), "a.html", tally)
 
 
 def test_system_docs_are_folders_that_are_there():

@@ -73,7 +73,11 @@ def files_below(root: Path, base: Path) -> Iterator[File]:
         yield _file(root, base, "")
         return
     licences = {}  # folder -> the file that states its licence
-    for folder, folders, names in os.walk(root):
+
+    def stop(error: OSError):
+        raise error  # otherwise os.walk silently leaves out a folder that it may not read
+
+    for folder, folders, names in os.walk(root, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         beside = sorted((name for name in names if LICENCE_FILE.fullmatch(name)), key=_rank)
         above = licences.get(os.path.dirname(folder), "")
