@@ -1,5 +1,6 @@
 """The step "filter": which documents it leaves out, for which rule, and what it counts."""
 
+import json
 import re
 
 import pytest
@@ -8,6 +9,8 @@ from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.filter import Filter, FilterSettings, gopher
 from gpt.data.pipeline.filter.blocklist import Domains, Words, host_of, read_list
 from gpt.data.pipeline.filter.measures import Measures
+from gpt.data.pipeline.shards import read_documents, write_shard
+from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tally import Tally
 
 PROSE = """\
@@ -154,3 +157,17 @@ def test_texts_without_end_are_judged():
     for text in ("a" * 2_000_000, "a " * 500_000, "-" * 1_000_000, "x\n" * 300_000, "[" * 500_000):
         kept, tally = judged(Document(text, "a"), gopher=False)
         assert kept is None and sum(tally["removed"].values()) == 1
+
+
+def test_a_folder_is_filtered(tmp_path):
+    (tmp_path / "in").mkdir()
+    documents = [Document(PROSE, "a", "http://a.org"), Document("x", "b"), Document(PROSE, "c")]
+    stated = write_shard(tmp_path / "in" / "00000.jsonl.zst", documents)
+    entries = {"shards": [{"name": "00000"} | stated]}
+    (tmp_path / "in" / "manifest.json").write_text(json.dumps(entries))
+    (tmp_path / "list").write_text("a.org\n")
+    step = Filter(FilterSettings(blocked_domains=str(tmp_path / "list")))
+    manifest = run(step, [str(tmp_path / "in")], tmp_path / "out")
+    assert [document.source for document in read_documents(tmp_path / "out")] == ["c"]
+    removed = manifest["shards"][0]["tally"]["removed"]
+    assert removed == {"blocked domain": 1, "gopher: too few words": 1}
