@@ -4,7 +4,7 @@
     wikitext-103      good and featured articles of Wikipedia
     simple-wikipedia  Wikipedia in simple English, the newest dump
     gutenberg         about 2,600 books of Project Gutenberg
-    fineweb-sample    a fiftieth of FineWeb's sample of ten billion tokens: pages of the web
+    fineweb-sample    pages of the web: the first file of FineWeb's sample of ten billion tokens
 
 Their hosts state the size and the hash of each file. What is to be fetched is written into the
 folder first, as fetched.json, and then each file: a download that was cut off goes on with the same

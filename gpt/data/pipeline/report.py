@@ -136,11 +136,14 @@ def of_step(step: Made, anchor: str) -> Html:
 
 def examples(kept: list[list[str]]) -> Html:
     """Examples of what a rule found: where, and the excerpt."""
+    if not kept:
+        return Html()
+    title = "1 example" if len(kept) == 1 else f"{len(kept)} examples"
     shown = [
         f"<dt>{escaped(source)}</dt><dd><pre>{escaped(excerpt)}</pre></dd>"
         for _, source, excerpt in kept
     ]
-    return details(f"{len(kept)} examples", Html(f"<dl>{''.join(shown)}</dl>")) if kept else Html()
+    return details(title, Html(f"<dl>{''.join(shown)}</dl>"))
 
 
 # ---- the documents -------------------------------------------------------------------------------
