@@ -88,7 +88,8 @@ dd { margin: 0; }
 pre { margin: .2rem 0; padding: .5rem .7rem; background: var(--code); border-radius: 4px;
   white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.4 ui-monospace, monospace;
   max-height: 16rem; overflow-y: auto; unicode-bidi: isolate; }
-svg { max-width: 100%; height: auto; } svg rect { fill: var(--bar); }
+svg { max-width: 100%; height: auto; } td svg { min-width: 6rem; height: 12px; }
+svg rect { fill: var(--bar); }
 svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 </style>
 </head>
