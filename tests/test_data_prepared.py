@@ -15,9 +15,6 @@ from gpt.data.pipeline import read_documents
 from gpt.data.prepared import sample
 from tests.hub_server import Hub, serving
 
-pytest.importorskip("gpt.data.pipeline.extract")
-pytest.importorskip("gpt.data.pipeline.tokenize")
-
 WORDS = "the a dog cat house tree red small runs sees finds under over and then Lily Tom".split()
 
 
