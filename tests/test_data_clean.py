@@ -1,13 +1,14 @@
 """The step "clean": encodings mended, hidden characters and boilerplate gone, values masked."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 
 from gpt.data.pipeline.clean import Clean, CleanSettings, boilerplate
 from gpt.data.pipeline.clean.boilerplate import Counts, count_lines, cut, frequent, look_up, site_of
-from gpt.data.pipeline.clean.unicode import mend, tidy
+from gpt.data.pipeline.clean.unicode import compose, mend, tidy
 from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.shards import read_documents, write_shard
 from gpt.data.pipeline.steps import run
@@ -46,6 +47,14 @@ def test_text_is_tidied(text, expected):
     result, tally = tidied(text)
     assert result == expected and tally["changed"] == {}
     assert tidied(result)[0] == result
+
+
+def test_a_long_run_of_marks_is_left_as_it_is():
+    """Sorting 200,000 marks would take minutes."""
+    marks = "\u0301\u0323" * 100_000
+    assert compose(f"e\u0301 e{marks} e\u0301") == f"\u00e9 e{marks} \u00e9"
+    text = "e" + "\u0301\u0323" * 15
+    assert compose(text) == unicodedata.normalize("NFC", text) != text
 
 
 def test_hidden_characters_are_counted_and_shown():

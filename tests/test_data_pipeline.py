@@ -35,7 +35,7 @@ from .test_parallel import mpirun
 from .test_train import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0001\u200b{}", "six"]
+TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0001\u200b{}\udcff", "six"]
 
 
 class Texts(Step):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import regex
+
 from ..document import Document
 from ..libraries import library
 from ..tally import Tally
@@ -21,6 +23,7 @@ HIDDEN = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
+MANY_MARKS = regex.compile(r"(\p{M}{31,}+)")
 EMPTY_LINES = re.compile(r"\n{4,}")
 ASCII_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 UNTIDY = (" \n", "\t\n", "\n\n\n\n")
@@ -72,4 +75,15 @@ def tidy(document: Document, text: str, tally: Tally) -> str:
         tally.changed("hidden characters", document, hidden, ascii(excerpt)[1:-1])
     text = WIDE_SPACE.sub(" ", text)
     text = EMPTY_LINES.sub("\n\n\n", TRAILING.sub("", text))
-    return unicodedata.normalize("NFC", text)
+    return compose(text)
+
+
+def compose(text: str) -> str:
+    """The text in Unicode's form NFC, but for marks after the thirtieth of one character.
+
+    More than 30 marks are no language's (Unicode Standard Annex 15, "Stream-Safe Text Format"), and
+    sorting them takes a time that grows with the square of their number.
+    """
+    parts = MANY_MARKS.split(text)  # text, marks, text, ...
+    parts[::2] = (unicodedata.normalize("NFC", part) for part in parts[::2])
+    return "".join(parts)
