@@ -55,7 +55,7 @@ def make_documents(rng, count: int):
             changes = rng.integers(0, len(ids) // 20)
             ids[rng.integers(0, len(ids), changes)] = rng.integers(0, len(words), changes)
         else:
-            ids = np.searchsorted(edges, rng.random(rng.integers(250, 950)))
+            ids = np.searchsorted(edges, rng.random(rng.integers(170, 640)))
             if k % 100 == 0:
                 earlier.append(ids)
         yield Document(" ".join(words[np.minimum(ids, len(words) - 1)]), f"made/{k}")

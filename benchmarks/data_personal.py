@@ -181,6 +181,8 @@ LOOKALIKES: list[Callable] = [
     lambda rng: f"pages 1{digits(rng, 3)}-2{digits(rng, 3)}",
     lambda rng: f"icon@{rng.integers(2, 4)}x.png",
     lambda rng: "@angular/core@1" + fill(rng, "@.#.#"),
+    lambda rng: fill(rng, "MA 02@##-@###"),
+    lambda rng: fill(rng, "+@#######.#"),
     lambda rng: "@property",
     lambda rng: 'password = os.environ["DB_PASSWORD"]',
     lambda rng: 'api_key = "your-api-key-goes-here"',

@@ -220,6 +220,15 @@ def test_copies_only(tmp_path):
     assert [d.text for d in left] == [long, long + " more"]
 
 
+def test_shards_without_documents(tmp_path):
+    left = dedup(tmp_path, [[], ["one", "two"], []], paragraphs=2, substrings=2)
+    assert [d.text for d in left] == ["one", "two"]
+
+
+def test_a_corpus_without_documents(tmp_path):
+    assert dedup(tmp_path, [[], []], paragraphs=2, substrings=2) == []
+
+
 def test_mark_keeps_all_and_their_group(tmp_path):
     long = " ".join(f"word{k}" for k in range(200))
     shards = [[long, "other"], [long + " more", "OTHER"]]
@@ -412,11 +421,8 @@ def test_split_keeps_groups_together(tmp_path):
     assert all(len(side) == 1 for side in sides.values()) and len(sides) > 300
     held_out = sum(side == {"val"} for side in sides.values())
     assert abs(held_out / len(sides) - 0.2) < 0.06
-    _, tally = totals(tmp_path / "out")
-    documents = list(read_documents(tmp_path / "out"))
-    assert tally.changed_counts["held out for validation"] == sum(
-        document.split == "val" for document in documents
-    )
+    counted = totals(tmp_path / "out")[1].changed_counts["held out for validation"]
+    assert counted == sum(d.split == "val" for d in read_documents(tmp_path / "out"))
 
 
 def test_split_does_not_depend_on_other_documents(tmp_path):

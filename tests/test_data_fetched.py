@@ -240,7 +240,7 @@ def test_the_table():
 @pytest.mark.parametrize(
     "name, asked, local",
     [
-        ("tinystories", ["TinyStoriesV2-GPT4-train.jsonl", "TinyStoriesV2-GPT4-valid.jsonl"], ""),
+        ("tinystories", ["TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"], ""),
         ("wikitext-103", ["wikitext-103-raw-v1-train.parquet"], "wikitext-103-raw-v1"),
         ("gutenberg", [f"train-0000{i}-of-00037-9{i}c.parquet" for i in (0, 1)], "data"),
         ("fineweb-sample", ["000_00000.parquet"], "sample/10BT"),

@@ -37,6 +37,7 @@ def test_recall_and_precision_by_kind():
         ("GB82 WEST 1234 5698 7654 32 IS IT", [("iban", "GB82 WEST 1234 5698 7654 32")]),
         ("DE89370400440532013000", [("iban", "DE89370400440532013000")]),
         ("from 81.2.69.142:8080", [("ip", "81.2.69.142")]),
+        ('İ password = "8fK2pQ9xLm4Rz7vW"', [("secret", "8fK2pQ9xLm4Rz7vW")]),
         ("[2001:4860:4860::8888]:53", [("ip", "2001:4860:4860::8888")]),
     ],
 )
@@ -54,6 +55,7 @@ def test_values_are_found(text, values):
         *("3.14159265358979", "1,234,567,890", "1000000000000", "-7.1234567, 45.1234567"),
         *("DE89370400440532013001", "GB82 WEST", "a@b", "@app.route", "logo@2x.png", "x@1.2.3"),
         *("std::vector<int>::iterator", "12::34", "fe80::1", "::1", "1-2-3-4-5-6-7-8-9"),
+        *("Boston, MA 02110-1301, USA", "+35236450.6"),
         *("0101 1100 0011", "01 02 03 04 05", "@@ -1234567,7 +1234567,7 @@"),
         *('password = "changeme"', "token = get_token(request)", "secret: <your-secret-here>"),
         *("sk-learn-is-a-library-with-a-long-name", "max_tokens=4096", "AKIA", "ghp_short"),
@@ -127,6 +129,6 @@ def test_hostile_texts_are_searched_in_one_pass():
     parts += ["token=", "password: '", "-----BEGIN PRIVATE KEY-----", "eyJ", "sk-", "tel ", "xoxb-"]
     parts += ["eyJaaaaaaaaaaa.", "call 1", "AKIA", "00 1 ", "(2", "2001:", "secret" * 5, "-"]
     for part in parts:
-        text = part * (200_000 // len(part))
+        text = part * (100_000 // len(part))
         for place in [*personal_places(text), *secret_places(text)]:
             assert 0 <= place.start < place.end <= len(text)

@@ -114,6 +114,20 @@ def test_figures(folders):
     assert "50.00%" in text  # the licence, and the unknown one
 
 
+def test_tokens(tmp_path):
+    tally = {"removed": {}, "changed": {}, "examples": {}}
+    shards = [
+        {"name": f"0000{i}", "documents": 3, "tally": tally, "files": {}}
+        | {"train": {"documents": 2, "tokens": 1000 + i}, "val": {"documents": 1, "tokens": 7}}
+        for i in range(2)
+    ]
+    manifest = {"step": "tokenize", "settings": {}, "libraries": {}, "shards": shards}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    page = report([tmp_path])
+    assert "2,001 tokens to train on, and 14 to validate." in page
+    assert "The documents of" not in page  # it holds none
+
+
 def test_the_same_bytes_each_time(folders, tmp_path):
     for name in ("a.html", "b.html"):
         write_report([str(folder) for folder in folders], tmp_path / name)

@@ -23,7 +23,7 @@ from .examples import IGNORE, epoch_batches, inputs_and_targets, pad_rows
 from .mixture import Mixture, Order, described_folders, open_mixture, read_sources
 from .names import is_mixture, is_token_data, resolve, validation_size
 from .packing import pack, packed_inputs_and_targets
-from .prepare import PREPARED, prepare
+from .prepared import PREPARED, prepare
 from .records import column, read_records, texts_in
 from .records import split as split_records
 from .text import documents, read_text, read_texts, split

@@ -4,7 +4,7 @@
     wikitext-103      good and featured articles of Wikipedia
     simple-wikipedia  Wikipedia in simple English, the newest dump
     gutenberg         about 2,600 books of Project Gutenberg
-    fineweb-sample    a fiftieth of FineWeb's sample of ten billion tokens: pages of the web
+    fineweb-sample    pages of the web: the first file of FineWeb's sample of ten billion tokens
 
 Their hosts state the size and the hash of each file. What is to be fetched is written into the
 folder first, as fetched.json, and then each file: a download that was cut off goes on with the same
@@ -117,14 +117,14 @@ def dump_files(wiki: str) -> dict[str, dict]:
 
 
 FETCHED = {
-    # TinyStoriesV2-GPT4 of Eldan and Li, 2023, with each story in a record of its own.
+    # Eldan and Li, 2023: the second version, all of whose stories GPT-4 wrote.
     "tinystories": Corpus(
-        "https://huggingface.co/datasets/noanabeshima/TinyStoriesV2",
+        "https://huggingface.co/datasets/roneneldan/TinyStories",
         "CDLA-Sharing-1.0",
-        2_270,
-        lambda: hub_files("noanabeshima/TinyStoriesV2", "", r"TinyStoriesV2-GPT4-\w+\.jsonl"),
+        2_250,
+        lambda: hub_files("roneneldan/TinyStories", "", r"TinyStoriesV2-GPT4-\w+\.txt"),
         HUB_HOSTS,
-        {"identify": False},
+        {"identify": False, "separator": "<|endoftext|>"},
     ),
     # WikiText-103 of Merity et al., 2016, before rare words were replaced; a row is an article.
     "wikitext-103": Corpus(

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from .corpora import CORPORA
-from .prepare import PREPARED
+from .prepared import PREPARED
 
 ALIASES = {"shakespeare_char": "shakespeare"}  # nanoGPT's name
 

@@ -10,7 +10,7 @@ from tokenizer import texts
 
 from .corpora import CORPORA
 from .names import resolve
-from .prepare import PREPARED
+from .prepared import PREPARED
 
 
 def read_text(dataset: str, encoding: str = "utf-8") -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from .markup import Html, escaped
 
-WIDTH, HEIGHT = 720, 180  # of the histogram's bars, in pixels
+WIDTH, HEIGHT = 960, 180  # of the histogram's bars, in pixels
 
 
 def bar(share: float) -> Html:

@@ -25,18 +25,23 @@ def escaped(text: object) -> Html:
 
 
 def table(names: list[str], rows: list[list[object]]) -> Html:
-    """A table; cells that begin with a digit are set to the right."""
-    head = "".join(f"<th>{escaped(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    """A table; cells that begin with a digit are set to the right, with the names above them."""
+    first = rows[0] if rows else names
+    head = "".join(f"<th{kind(cell)}>{escaped(name)}</th>" for name, cell in zip(names, first))
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind(cell)}>{escaped(cell)}</td>' for cell in row)}</tr>"
+        for row in rows
+    )
     return Html(
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def cell(value: object) -> str:
-    number = not isinstance(value, Html) and str(value)[:1].isdigit()
-    return f"<td{' class=number' if number else ''}>{escaped(value)}</td>"
+def kind(cell: object) -> str:
+    """The attribute of a cell that holds a number, which no HTML is."""
+    is_number = not isinstance(cell, Html) and str(cell)[:1].isdigit()
+    return " class=number" if is_number else ""
 
 
 def section(title: str, body: Html, anchor: str = "") -> Html:
@@ -74,14 +79,17 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--faint); font-weight: 500; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:first-child { width: 18rem; }
+.number { width: 1%; text-align: right; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
 summary { cursor: pointer; color: var(--faint); }
 dt { color: var(--faint); font-size: .85rem; margin-top: .6rem; }
 dd { margin: 0; }
 pre { margin: .2rem 0; padding: .5rem .7rem; background: var(--code); border-radius: 4px;
   white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.4 ui-monospace, monospace;
   max-height: 16rem; overflow-y: auto; unicode-bidi: isolate; }
-svg { max-width: 100%; height: auto; } svg rect { fill: var(--bar); }
+svg { max-width: 100%; height: auto; } td svg { min-width: 6rem; height: 12px; }
+svg rect { fill: var(--bar); }
 svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 </style>
 </head>

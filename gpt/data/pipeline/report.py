@@ -62,9 +62,13 @@ class Made:
         self.folder, self.manifest, self.tally = folder, manifest, tally
         shards = manifest["shards"]
         self.name = str(manifest.get("step", folder.name))
-        self.count = sum(shard["documents"] for shard in shards)
+        self.count = sum(shard.get("documents", 0) for shard in shards)
         self.characters = sum(shard.get("characters", 0) for shard in shards)
-        self.bytes = sum(shard["size"] for shard in shards)
+        self.bytes = sum(shard.get("size", 0) for shard in shards)
+        self.tokens = {  # of a step that makes them
+            split: sum(shard[split]["tokens"] for shard in shards if split in shard)
+            for split in ("train", "val")
+        }
         self.removed = sum(tally.removed_counts.values())
         self.holds_documents = all((folder / f"{s['name']}{SUFFIX}").is_file() for s in shards)
 
@@ -95,7 +99,7 @@ def summary(steps: list[Made]) -> Html:
             bar(step.count / most),
             f"{step.characters:,}" if step.characters else "",
             bar(step.characters / widest),
-            f"{step.bytes / 1e6:,.1f}",
+            f"{step.bytes / 1e6:,.1f}" if step.bytes else "",
         ]
         for i, step in enumerate(steps)
     ]
@@ -107,6 +111,9 @@ def summary(steps: list[Made]) -> Html:
 def of_step(step: Made, anchor: str) -> Html:
     """What the rules of a step did, with examples, and the step's settings."""
     parts, total = [], max(step.count + step.removed, 1)
+    if any(step.tokens.values()):
+        train, val = step.tokens["train"], step.tokens["val"]
+        parts.append(f"<p>{train:,} tokens to train on, and {val:,} to validate.</p>")
     if words := WORDS.get(step.name):
         parts.append(f"<p>{escaped(words)}</p>")
     for kind, counts in [
@@ -136,11 +143,14 @@ def of_step(step: Made, anchor: str) -> Html:
 
 def examples(kept: list[list[str]]) -> Html:
     """Examples of what a rule found: where, and the excerpt."""
+    if not kept:
+        return Html()
+    title = "1 example" if len(kept) == 1 else f"{len(kept)} examples"
     shown = [
         f"<dt>{escaped(source)}</dt><dd><pre>{escaped(excerpt)}</pre></dd>"
         for _, source, excerpt in kept
     ]
-    return details(f"{len(kept)} examples", Html(f"<dl>{''.join(shown)}</dl>")) if kept else Html()
+    return details(title, Html(f"<dl>{''.join(shown)}</dl>"))
 
 
 # ---- the documents -------------------------------------------------------------------------------

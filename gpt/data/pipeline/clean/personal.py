@@ -39,7 +39,7 @@ def emails(text: str) -> Iterator[Place]:
 DIGITS = re.compile(r"\d(?:[ ().\-/\xa0]{0,3}\d){6,60}+")
 GAP = r"[ .\-\xa0]"
 INTERNATIONAL = re.compile(  # +49 (0) 30 901820, 0049-30-901820: E.164 has at most 15 digits
-    rf"(?<![\w+.,])(?:\+|00(?=[1-9]\d?{GAP}))[1-9]\d{{0,2}}"
+    rf"(?<![\w+.,])(?:\+|00(?=(?:[17]|[2-9]\d){GAP}))[1-9]\d{{0,2}}"
     r"(?:(?:[ ][\-/][ ]|[ .\-/\xa0])?(?:\(\d{1,4}\)|\d{1,12})){1,7}+(?![\w-])"
 )
 NORTH_AMERICAN = re.compile(  # (212) 555-0123, 1-212-555-0123, 212.555.0123: no 0 or 1 at first
@@ -47,9 +47,9 @@ NORTH_AMERICAN = re.compile(  # (212) 555-0123, 1-212-555-0123, 212.555.0123: no
     r"(?:\([2-9]\d\d\)[ ]?[2-9]\d\d[ .\-]|[2-9]\d\d-[2-9]\d\d-|[2-9]\d\d\.[2-9]\d\d\.)"
     r"\d{4}(?![\w\-/]|[.,]\d)"
 )
-NATIONAL = re.compile(  # 020 7946 0958, 030/901820, 01 23 45 67 89: a zero, groups, 9 to 12 digits
-    rf"(?<![\w.,/+\-])(?:\(0[1-9]\d{{0,4}}\)|0[1-9]\d{{0,4}})"
-    rf"(?:(?:[ \-/]|[ ]/[ ])\d{{2,8}})(?:{GAP}\d{{2,6}}){{0,4}}(?![\w\-/]|[.,]\d)"
+NATIONAL = re.compile(  # 020 7946 0958, 030/901820, 01.23.45.67.89: a zero, groups, 9 to 12 digits
+    rf"(?<![\w.,/+\-])(?:0[1-9](?:\.\d\d){{4}}|(?:\(0[1-9]\d{{0,4}}\)|0[1-9]\d{{0,4}})"
+    rf"(?:(?:[ \-/]|[ ]/[ ])\d{{2,8}})(?:{GAP}\d{{2,6}}){{0,4}})(?![\w\-/]|[.,]\d)"
 )
 NAMED = re.compile(  # what "Tel.:" or "call" says to be one
     r"(?<!\w)(?:tel|telephone|tél|téléphone|telefon|telefone|teléfono|phone|mobile|mobil|cell|fax"
@@ -58,8 +58,9 @@ NAMED = re.compile(  # what "Tel.:" or "call" says to be one
     re.IGNORECASE,
 )
 DATE = re.compile(r"(?:19|20)\d\d([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2(?:19|20)\d\d")
-NO_PHONE = re.compile(  # dates, 01 02 03 04 05, 0101 1100 0011, thousands such as 093 028 805
+NO_PHONE = re.compile(  # dates, 01 02 03 04 05, 0101 1100 0011, thousands such as 093 028 805,
     rf"{DATE.pattern}|\A(?:0\d*\D+)+0\d*\Z|\A[01\D]+\Z|\A0\d\d(?:[ ]\d{{3}})+\Z"
+    r"|\A\+\d+\.\d+\Z|\A0\d{4}-\d{4}\Z"  # decimals; ZIP codes such as 02110-1301
 )
 COUNTRY_CODES = frozenset(  # of the plan E.164: of one digit, two, three (as first digits)
     "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 "
@@ -77,7 +78,7 @@ def phones(text: str, start: int, end: int) -> Iterator[Place]:
     for match in INTERNATIONAL.finditer(text, max(0, start - 3), after):
         digits = only_digits(match[0]).removeprefix("" if match[0][0] == "+" else "00")
         known = digits[:1] in COUNTRY_CODES or digits[:2] in COUNTRY_CODES
-        if known and 8 <= len(digits) <= 15:
+        if known and 8 <= len(digits) <= 15 and not NO_PHONE.search(match[0]):
             yield Place(*match.span(), "phone")
     for match in NORTH_AMERICAN.finditer(text, max(0, start - 2), after):
         yield Place(*match.span(), "phone")

@@ -42,23 +42,11 @@ KEY_FORMS = {
     prefix: re.compile(rf"(?<![A-Za-z0-9_-]){form}(?![A-Za-z0-9_])")
     for prefix, form in KEYS.items()
 }
-NAMES = (
-    "passw",
-    "pwd",
-    "secret",
-    "token",
-    "apikey",
-    "api_key",
-    "api-key",
-    "access",
-    "auth",
-    "cred",
-)
-ASSIGNED = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)"
-    r"[\w.\-]{0,30}[\"'\]]{0,2}[ \t]{0,4}(?::=|=>|[:=])[ \t]{0,4}"
-    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200}+)[\"']|(?P<bare>[A-Za-z0-9+/=_\-]{16,200}+)(?=\s|\Z))",
-    re.IGNORECASE,
+NAMES = "passw passphrase pwd secret token key credential".split()
+ASSIGNED = re.compile(  # searched in small letters
+    r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key"
+    r"|credential)[\w.\-]{0,30}[\"'\]]{0,2}[ \t]{0,4}(?::=|=>|[:=])[ \t]{0,4}"
+    r"(?:[\"'](?P<quoted>[^\"'\s]{8,200}+)[\"']|(?P<bare>[a-z0-9+/=_\-]{12,200}+)(?=\s|\Z))"
 )
 HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 MIN_ENTROPY_HEX = 3.0  # bits a character; detect-secrets' own limits
@@ -73,12 +61,12 @@ def secret_places(text: str) -> Iterator[Place]:
         if prefix in text:
             for match in form.finditer(text):
                 yield Place(*match.span(), "key")
-    lower = text.lower()
-    if len(lower) == len(text) and any(name in lower for name in NAMES):
-        for match in ASSIGNED.finditer(text):
-            group = "quoted" if match["quoted"] else "bare"
-            if looks_random(match[group]):
-                yield Place(*match.span(group), "secret")
+    lower = text.replace("İ", "I").lower()  # of which the small letter is two characters
+    if any(name in lower for name in NAMES):
+        for match in ASSIGNED.finditer(lower):
+            start, end = match.span("quoted" if match["quoted"] else "bare")
+            if looks_random(text[start:end]):
+                yield Place(start, end, "secret")
 
 
 def private_keys(text: str) -> Iterator[Place]:

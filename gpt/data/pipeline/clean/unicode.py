@@ -22,7 +22,8 @@ HIDDEN = re.compile(
 )
 TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
 EMPTY_LINES = re.compile(r"\n{4,}")
-ASCII_TIDY = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|[ \t](?:\n|\Z)|\n{4}")
+ASCII_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+UNTIDY = (" \n", "\t\n", "\n\n\n\n")
 
 
 def mend(text: str) -> str:
@@ -34,8 +35,10 @@ def mend(text: str) -> str:
     ftfy is asked for no more: quotes, ligatures and the width of characters stay as they are, as in
     datatrove. It looks at one line at a time, and most have no sign of mojibake.
     """
+    if text.isascii():
+        return text
     ftfy = library("ftfy", "mending broken encodings")
-    if text.isascii() or not ftfy.is_bad(text):
+    if not ftfy.is_bad(text):
         return text
     config = ftfy.TextFixerConfig(
         unescape_html=False,
@@ -57,8 +60,9 @@ def tidy(document: Document, text: str, tally: Tally) -> str:
 
     Hidden characters are counted, the rest is not: nothing that one can read is lost by it.
     """
-    if text.isascii() and not ASCII_TIDY.search(text):
-        return text
+    untidy = text.endswith((" ", "\t")) or any(map(text.__contains__, UNTIDY))
+    if text.isascii() and not untidy and not ASCII_HIDDEN.search(text):
+        return text  # most ASCII is as it should be
     text = LINE_END.sub("\n", text)
     text, hidden = HIDDEN.subn("", text)
     if hidden:

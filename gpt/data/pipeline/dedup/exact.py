@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from hashlib import blake2b
 
 
 def normalised(text: str) -> str:
-    """The text in lower case and Unicode's form NFC, with one space for each run of white space.
+    """The text in lower case, with one space for each run of white space.
 
     >>> normalised("  Two\\n WORDS ")
     'two words'
     """
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+    return " ".join(text.lower().split())
 
 
 def text_hash(text: str) -> int:

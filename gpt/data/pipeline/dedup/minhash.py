@@ -142,7 +142,7 @@ def error_probabilities(bands: int = 14, rows: int = 8) -> tuple[float, float]:
     Both are means over pairs whose similarity is uniform below, or above, the threshold.
 
     >>> [round(p, 3) for p in error_probabilities()]
-    [0.098, 0.157]
+    [0.088, 0.065]
     """
     t, middle = threshold(bands, rows), (np.arange(10_000) + 0.5) / 10_000
     below = found_probability(middle * t, bands, rows).mean()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST = 2**25  # characters of all texts: sorting them takes about 40 bytes for each
+MOST = 2**24  # characters of all texts: sorting them takes about 55 bytes for each
 END = 0x110000  # stands behind each text: no code point
 
 

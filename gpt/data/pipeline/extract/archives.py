@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ..document import Document
 from ..libraries import library
@@ -20,21 +21,42 @@ def read_archive(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The documents of a web archive, compressed or not, in the order of its records.
 
     Of a WARC file these are the pages and plain texts that a server answered with status 200, of a
-    WET file all its texts. Other records of content are counted, as are those that are damaged.
+    WET file all its texts. Other records of content are counted, as are those that are damaged:
+    after such a one, reading goes on where the next seems to begin.
     """
     warc = library("fastwarc.warc", "reading web archives")
     kinds = warc.WarcRecordType
     wanted = kinds.response | kinds.resource | kinds.conversion
-    number = 0
-    for record in warc.ArchiveIterator(str(path), record_types=wanted, auto_decode="all"):
-        number += 1
-        where = f"{source}#{number}"
-        try:
-            document = _record_document(record, where)
-        except BaseException as error:  # whatever a library says of a damaged record
-            count(error, where, tally)
-            continue
-        yield document
+    number, place = 0, 0
+    with open(path, "rb") as file:
+        start = b"\x1f\x8b\x08" if file.read(2) == b"\x1f\x8b" else b"WARC/1."
+        while place >= 0:
+            file.seek(place)
+            try:
+                for record in warc.ArchiveIterator(file, record_types=wanted, auto_decode="all"):
+                    number, place = number + 1, record.stream_pos
+                    try:
+                        document = _record_document(record, f"{source}#{number}")
+                    except (NotText, TooLarge) as error:
+                        count(error, f"{source}#{number}", tally)
+                        continue
+                    yield document
+                return
+            except BaseException as error:  # whatever a library says of a damaged record
+                count(error, f"{source}#{number}" if number else source, tally)
+            place = _find(file, start, place + 1)
+
+
+def _find(file: BinaryIO, what: bytes, place: int) -> int:
+    """Where `what` occurs in a file at or after `place`; -1 if it does not."""
+    file.seek(place)
+    end = b""  # of the block before
+    while block := file.read(2**20):
+        found = (end + block).find(what)
+        if found >= 0:
+            return file.tell() - len(end) - len(block) + found
+        end = (end + block)[-len(what) + 1 :]
+    return -1
 
 
 def _record_document(record, source: str) -> Document:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +66,19 @@ def _key(files: Iterable[File]) -> str:
 def files_below(root: Path, base: Path) -> Iterator[File]:
     """The regular files of a folder and of the folders in it, or the one file that `root` is.
 
-    Hidden files and folders are left out. Links are not followed: where they lead within the
-    folder, the file is read anyway, and what is outside was not asked for.
+    Hidden files and folders are left out, and Python's __pycache__. Links are not followed: where
+    they lead within the folder, the file is read anyway, and what is outside was not asked for.
     """
     if root.is_file():
         yield _file(root, base, "")
         return
     licences = {}  # folder -> the file that states its licence
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+    def stop(error: OSError):
+        raise error  # otherwise os.walk silently leaves out a folder that it may not read
+
+    for folder, folders, names in os.walk(root, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         beside = sorted((name for name in names if LICENCE_FILE.fullmatch(name)), key=_rank)
         above = licences.get(os.path.dirname(folder), "")
         licences[folder] = os.path.join(folder, beside[0]) if beside else above
@@ -96,11 +99,10 @@ def _file(path: Path, base: Path, licence: str) -> File:
 
 
 def system_docs_inputs() -> list[Path]:
-    """The folders of documentation that this machine has: man pages, packages', Python's own.
+    """The folders of documentation that this machine has: man pages, and what packages bring.
 
-    An empty list where there are none, as on Windows.
+    The latter includes Python's own where the package with its pages is installed. An empty list
+    where there are none, as on Windows.
     """
-    python = Path(sysconfig.get_path("stdlib"))
-    folders = [Path("/usr/share/man"), Path("/usr/share/doc"), Path("/usr/share/info")]
-    folders += [python / "pydoc_data", python / "idlelib"]
+    folders = [Path("/usr/share", name) for name in ("doc", "info", "man")]
     return [folder for folder in folders if folder.is_dir()]

@@ -6,7 +6,7 @@ from functools import cache
 
 from ..libraries import library
 
-LOOKED_AT = 2000  # characters: more cost time and hardly change the answer
+LOOKED_AT = 500  # characters: they take about 0.6 ms, and more hardly change the answer
 
 
 @cache

@@ -24,12 +24,14 @@ MAN_START = re.compile(r"\s*(?:[.'].*\n\s*)*?\.\s*(TH|Dd|Sh|SH|so)\s")
 
 ESCAPE = re.compile(
     r"\\(?:\".*"  # a comment
-    r"|[fFmMgk](?:\[[^\]]*\]|\(..|.)"  # fonts, colours
-    r"|s[-+]?(?:\[[^\]]*\]|\(..|'[^']*'|\d{1,2})"  # sizes
-    r"|[hvwdDlLoRSHXZxAb]'[^']*'"  # movements and lines
-    r"|\*?\((?P<two>..)|\*?\[(?P<long>[^\]]*)\]|\*(?P<string>.)|n(?:\(..|\[[^\]]*\]|.)"
+    r"|[fFmMgk](?:\[[^\]]{0,50}\]|\(..|.)"  # fonts, colours
+    r"|s[-+]?(?:\[[^\]]{0,50}\]|\(..|'[^']{0,50}'|\d{1,2})"  # sizes
+    r"|[hvwdDlLoRSHXZxAb]'[^']{0,200}'"  # movements and lines
+    r"|\*?\((?P<two>..)|\*?\[(?P<long>[^\]]{0,50})\]|\*(?P<string>.)"
+    r"|n(?:\(..|\[[^\]]{0,50}\]|.)"
     r"|(?P<one>.)|$)"
 )
+MAX_WORDS = 1000  # of a line with macros of mdoc(7)
 ONE = {"-": "-", "e": "\\", "\\": "\\", " ": " ", "~": " ", "0": " ", ".": ".", "'": "'", "`": "`"}
 SPECIAL = {
     **{"em": "—", "en": "–", "hy": "-", "mi": "-", "bu": "•", "co": "©", "rg": "®", "tm": "™"},
@@ -66,7 +68,7 @@ def unescaped(text: str) -> str:
     >>> unescaped(r"\fB\-\-all\fR \(em everything")
     '--all — everything'
     """
-    return ESCAPE.sub(_character, text)
+    return ESCAPE.sub(_character, text) if "\\" in text else text
 
 
 def arguments(text: str) -> list[str]:
@@ -86,7 +88,7 @@ def mdoc_line(name: str, words: list[str], page: str) -> str:
     '[-c file]'
     """
     text, closing = "", ""
-    words = [name, *words]
+    words = [name, *words[:MAX_WORDS]]
     for i, word in enumerate(words):
         if word in OPENING:
             text += OPENING[word]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from ..document import Document
@@ -11,16 +12,21 @@ from ..libraries import library
 from ..tally import Tally
 from .faults import NotText, TooLarge
 from .licences import name_of
-from .plain import decode, is_binary
+from .plain import decode, is_binary, unknown
 from .streams import read_whole
 
 # Elements in elements. The time that a parser needs grows with the square of it, so that a page
 # made for the purpose takes minutes; browsers stop at 512.
 MAX_DEPTH = 512
+MAX_PAGE = 2**23  # bytes
+MAX_TAGS = 2**19  # of a page: each takes about 600 bytes in memory
 MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
 TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 DRAWN_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
 DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
+LINK = re.compile(r"<(?:link|a)\b([^>]{1,1000})>", re.IGNORECASE)
+META = re.compile(r"<meta\b([^>]{1,1000})>", re.IGNORECASE)
+ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))")
 HEAD = 2**15  # characters in which a page says of itself what it is
 # Elements that have no content, or that the next of their kind ends: they do not nest.
 FLAT = set(
@@ -50,16 +56,6 @@ def depth(html: str) -> int:
     return deepest
 
 
-def attributes(html: str) -> int:
-    """About how many attributes the tag with most of them has; 0 for pages without long tags."""
-    most = 0
-    for piece in html.split(">"):
-        if len(piece) > 2 * MAX_ATTRIBUTES and (tag := re.search("<[a-zA-Z]", piece)):
-            bare = re.sub("\"[^\"]*\"|'[^']*'", "'", piece[tag.start() :])  # without their values
-            most = max(most, len(re.findall(r"[\s/']+", bare)))
-    return most
-
-
 def _unclosed(tags: list[tuple[str, ...]]) -> int:
     """The most elements that are open at a time, by tags of (slash before, name, slash behind)."""
     opened: dict[str, int] = {}  # of each name: a tag that closes nothing must not count
@@ -86,6 +82,16 @@ def _unclosed(tags: list[tuple[str, ...]]) -> int:
     return deepest
 
 
+def attributes(html: str) -> int:
+    """About how many attributes the tag with most of them has; 0 for pages without long tags."""
+    most = 0
+    for piece in html.split(">"):
+        if len(piece) > 2 * MAX_ATTRIBUTES and (tag := re.search("<[a-zA-Z]", piece)):
+            bare = re.sub("\"[^\"]*\"|'[^']*'", "'", piece[tag.start() :])  # without their values
+            most = max(most, len(re.findall(r"[\s/']+", bare)))
+    return most
+
+
 def page_document(
     data: bytes, source: str, url: str = "", declared: str = "", main_only: bool = True
 ) -> Document:
@@ -95,13 +101,17 @@ def page_document(
     goes before the page's own. The licence, and the address if `url` is empty, are what the page
     says of itself, by `rel=license` and `rel=canonical`.
 
-    Raises NotText for what is not text, and TooLarge for a page nested more than `MAX_DEPTH` deep
-    and for one with an element that has more than `MAX_ATTRIBUTES`.
+    Raises NotText for what is not text, and TooLarge for a page with more bytes or tags,
+    nested more deeply or with more attributes in a tag than the limits above.
     """
+    if len(data) > MAX_PAGE:
+        raise TooLarge(f"it has {len(data):,} bytes; at most {MAX_PAGE:,} of a page are read")
     if is_binary(data):
         raise NotText("it has zero bytes, so it is no page")
     own = DECLARED.search(data, 0, HEAD)
     html = decode(data, declared or (own[1].decode("ascii", "replace") if own else ""))
+    if max(html.count("<"), html.count(">")) > MAX_TAGS:
+        raise TooLarge(f"it has more than {MAX_TAGS:,} tags")
     if depth(html) > MAX_DEPTH:
         raise TooLarge(f"its elements are nested more than {MAX_DEPTH} deep")
     if attributes(html) > MAX_ATTRIBUTES:
@@ -113,15 +123,10 @@ def page_document(
     return Document(text, source, url or address, licence)
 
 
-LINK = re.compile(r"<(?:link|a)\b([^>]{1,1000})>", re.IGNORECASE)
-META = re.compile(r"<meta\b([^>]{1,1000})>", re.IGNORECASE)
-ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))")
-
-
 def _links(html: str) -> tuple[str, str]:
     """The licence and the address that a page gives for itself."""
     licence = address = ""
-    for tag in (*LINK.finditer(html), *META.finditer(html, 0, HEAD)):
+    for tag in chain(LINK.finditer(html), META.finditer(html, 0, HEAD)):
         lower = tag[1].lower()
         if "licen" not in lower and "rights" not in lower and "canonical" not in lower:
             continue
@@ -136,6 +141,7 @@ def _links(html: str) -> tuple[str, str]:
 
 def read_page(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The document of an HTML file. Raises as `page_document` and `read_whole` do."""
-    document = page_document(read_whole(path), source)
-    tally.changed("unknown bytes", document, document.text.count("\ufffd"))
+    data = read_whole(path)
+    document = page_document(data, source)
+    tally.changed("unknown bytes", document, unknown(data, document.text))
     yield document

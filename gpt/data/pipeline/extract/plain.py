@@ -50,6 +50,11 @@ def decode(data: bytes, declared: str = "") -> str:
     return data.decode("utf-8", "replace")
 
 
+def unknown(data: bytes, text: str) -> int:
+    """How many U+FFFD are in the text of some bytes that are not in the bytes themselves."""
+    return max(text.count("\ufffd") - data.count("\ufffd".encode()), 0)
+
+
 def is_binary(data: bytes) -> bool:
     """Whether the bytes have zeros, as pictures and programs do; UTF-16 with its mark is text."""
     marked = any(data.startswith(mark) for mark in MARKS)
@@ -82,7 +87,7 @@ def read_plain(path: Path, source: str, tally: Tally, separator: str) -> Iterato
             except (NotText, TooLarge) as error:
                 count(error, where, tally)
                 continue
-            tally.changed("unknown bytes", document, document.text.count("\ufffd"))
+            tally.changed("unknown bytes", document, unknown(data, document.text))
             yield document
 
 

@@ -32,11 +32,16 @@ LEFT_OUT = re.compile(  # links to pictures, categories, and the article in othe
 BRACKETS = re.compile(r"\[\[|\{\{|\]\]|\}\}|\{\||<(?!br\b|hr\b)[a-zA-Z][^<>]*+(?<!/)>|</")
 CLOSES = {"]]": "[", "}}": "{", "</": "<"}
 MARKERS = re.compile(r"(?m)^[*#:;]+[ \t]*")  # of lists
-# A table that has none within it: tables are cut before parsing, which takes them minutes.
-TABLE = re.compile(
-    r"(?m)^[ \t:*]*\{\|(?:(?!^[ \t:*]*\{\||^[ \t]*\|\}).)*+^[ \t]*\|\}(?!\})", re.DOTALL
+# What is left out anyway is cut before parsing, where it takes most of the time: comments,
+# references, templates and tables, those first that have none of their kind in them.
+CUT = re.compile(
+    r"<!--(?:(?!<!--|-->).)*+-->"
+    r"|<ref\b[^<>]*+(?:(?<=/)>|(?<!/)>(?:(?!</?ref\b).)*+</ref\s*>)"
+    r"|\{\{[^{}]*+\}\}"
+    r"|^[ \t:*]*+\{\|(?:(?!^[ \t:*]*\{\||^[ \t]*\|\}).)*+^[ \t]*+\|\}(?!\})",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-NESTED = 5  # tables in tables
+NESTED = 8  # passes: how deeply these may be in each other
 LEFT_OUT_TAGS = {"ref", "table", "gallery", "math", "timeline", "references"}
 
 
@@ -47,6 +52,7 @@ class _Dump:
         self.fields: dict[str, str] = {}  # of the article at hand
         self.complete: list[dict[str, str]] = []
         self.base = ""  # the address of the wiki's main page
+        self.language = ""
         self.parts: list[str] | None = None  # of the text of an element that is kept
         self.size = 0
         self.parser = expat.ParserCreate()
@@ -57,7 +63,9 @@ class _Dump:
         self.parser.EntityDeclHandler = self.entity
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "page":
+        if name == "mediawiki":
+            self.language = attributes.get("xml:lang", "")
+        elif name == "page":
             self.fields = {}
         elif name == "redirect":
             self.fields["redirect"] = attributes.get("title", "") or "?"
@@ -119,7 +127,7 @@ def _documents(dump: _Dump, source: str, tally: Tally) -> Iterator[Document]:
         if fields.get("model", "wikitext") != "wikitext" or "too long" in fields:
             count(_refusal(fields), where, tally)
             continue
-        document = Document("", where, licence=licence)
+        document = Document("", where, licence=licence, language=dump.language)
         if host:
             document.url = f"https://{host}/wiki/{quote(title.replace(' ', '_'))}"
         try:
@@ -144,7 +152,7 @@ def plain_text(title: str, markup: str, document: Document, tally: Tally) -> str
     """
     parts = [title]
     for _ in range(NESTED):
-        markup = TABLE.sub("", markup)
+        markup = CUT.sub("", markup)
     markup = MARKERS.sub("", markup)
     for section in SECTION.split(markup):
         if len(section) > MAX_SECTION or _open(section) > MAX_OPEN:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .measures import sentences
+from .measures import first_broken, sentences
 
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 ENDS = (".", "?", "!", '"', "'")
@@ -63,7 +63,7 @@ def curly_bracket(line: Line) -> bool:
 
 def policy(line: Line) -> bool:
     """Words of the notices on cookies and privacy."""
-    return any(words in line.lower for words in POLICIES)
+    return any(map(line.lower.__contains__, POLICIES))
 
 
 LINE_RULES: dict[str, Callable[[Line], bool]] = {  # in the order of datatrove
@@ -96,13 +96,13 @@ def judge(text: str, terminal: bool = True) -> Verdict:
     for raw in text.splitlines():
         stripped = raw.strip()
         words = stripped.split()
-        if long_word(words):
+        if len(stripped) > 1000 and long_word(words):
             cut.setdefault("c4: line with a very long word", []).append(raw)
             continue
         if "[" in stripped:
             stripped = CITATION.sub("", stripped)
         line = Line(stripped, words, stripped.lower())
-        rule = next((name for name, broken in rules.items() if broken(line)), "")
+        rule = first_broken(rules, line)
         if rule in PAGE_RULES:
             return Verdict(rule, text, {})
         if rule:

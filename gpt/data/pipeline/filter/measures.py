@@ -10,13 +10,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import regex
 
 # A word may hold apostrophes, points and commas (don't, 3.14, example.org); signs that follow one
-# another are one word too. No pattern tries anything twice, whatever the text: quantifiers are
-# possessive, and a run of signs is entered at its start alone.
-WORD = re.compile(r"\w++(?:['’.,]\w++)*+|[^\w\s]++")
-SENTENCE_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’»)\]]*+(?=\s|$)")
+# another are one word too. In `regex`, unlike `re`, marks belong to the letters of their words, as
+# in Hindi; `re` says the same of ASCII alone, and faster.
+WORD = regex.compile(r"\w[\w'’.,]*(?<=\w)|[^\w\s]++")
+ASCII_WORD = re.compile(r"\w[\w'.,]*(?<=\w)|[^\w\s]++", re.ASCII)
+# The lookbehind enters a run of signs at its start alone, so that no text is tried twice.
+SENTENCE_END = re.compile(r"[.!?…。！？](?<![.!?…。！？]{2})[.!?…。！？]*+[\"'”’»)\]]*+(?=\s|$)")
 PARAGRAPH_END = re.compile(r"\n{2,}")
 LINE_END = re.compile(r"\n+")
 
@@ -72,7 +76,7 @@ class Measures:
 
     @cached_property
     def words(self) -> list[str]:
-        return WORD.findall(self.text)
+        return words_of(self.text)
 
     @cached_property
     def distinct(self) -> Counter[str]:
@@ -102,6 +106,15 @@ class Measures:
         return [line for line in self.text.split("\n") if line and not line.isspace()]
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, signs among them.
+
+    >>> words_of("Isn't it (about) 3.14?")
+    ["Isn't", 'it', '(', 'about', ')', '3.14', '?']
+    """
+    return (ASCII_WORD if text.isascii() else WORD).findall(text)
+
+
 def sentences(text: str) -> int:
     """How many sentences a line has, at least one: ends of sentences with white space behind them.
 
@@ -126,6 +139,9 @@ def duplicates(parts: list[str]) -> tuple[int, int]:
     return repeated, sum(map(len, parts)) - sum(map(len, distinct)) if repeated else 0
 
 
-def first_broken(rules: Mapping[str, Callable[[Measures], bool]], measures: Measures) -> str:
-    """The name of the first rule that a text breaks; "" if it breaks none."""
-    return next((name for name, broken in rules.items() if broken(measures)), "")
+def first_broken(rules: Mapping[str, Callable[[Any], bool]], measured: Any) -> str:
+    """The name of the first rule that a text, or a line, breaks; "" if it breaks none."""
+    for name, broken in rules.items():
+        if broken(measured):
+            return name
+    return ""

@@ -50,10 +50,9 @@ def duplicate_characters(words: list[str], n: int) -> int:
 def suspects(words: list[str], top: dict[int, float], duplicate: dict[int, float]) -> list[int]:
     """The n for which the text may exceed a limit, in characters, of n in `top` or `duplicate`.
 
-    An n that is not returned does not exceed its limit: equal n-grams have equal hashes, and each
-    occurrence is taken to be as long as the longest n-gram. The hash of an n-gram is that of its
-    characters as a polynomial modulo 2**64 (Karp and Rabin, 1987): with the prefix sums P of
-    c[i] * BASE**i, it is (P[end] - P[start]) * BASE**-start.
+    An n that is not returned does not exceed its limit: equal n-grams have equal hashes. The hash
+    of an n-gram is that of its characters as a polynomial modulo 2**64 (Karp and Rabin, 1987): with
+    the prefix sums P of c[i] * BASE**i, it is (P[end] - P[start]) * BASE**-start.
     """
     text = "".join(words)
     if not text:
@@ -70,13 +69,40 @@ def suspects(words: list[str], top: dict[int, float], duplicate: dict[int, float
     for n, limit in [*top.items(), *duplicate.items()]:
         if n > len(words):
             continue
-        longest = int((bounds[n:] - bounds[:-n]).max()) + (n - 1 if n in top else 0)
-        hashes = np.sort((sums[n:] - sums[:-n]) * inverses[:-n])  # (words - n + 1,)
+        hashes = (sums[n:] - sums[:-n]) * inverses[:-n]  # (words - n + 1,)
+        lengths = bounds[n:] - bounds[:-n] + (n - 1 if n in top else 0)  # the same shape
+        ordered = np.sort(hashes)
         if n in top:
-            times = max(1, int(limit / longest))  # fewer occurrences of one n-gram are too few
-            exceeds = bool((hashes[times - 1 :] == hashes[: len(hashes) - times + 1]).any())
+            times = max(1, int(limit / lengths.max()))  # fewer than that of one n-gram are too few
+            quick = bool((ordered[times - 1 :] == ordered[: len(ordered) - times + 1]).any())
+            exceeds = quick and top_bound(hashes, lengths) >= limit
         else:
-            exceeds = np.count_nonzero(hashes[1:] == hashes[:-1]) * longest >= limit
+            repeats = np.count_nonzero(ordered[1:] == ordered[:-1])
+            quick = repeats * lengths.max() >= limit
+            exceeds = quick and duplicate_bound(hashes, n, bounds) >= limit
         if exceeds:
             found.append(n)
     return found
+
+
+def top_bound(hashes: np.ndarray, lengths: np.ndarray) -> int:
+    """The most characters that all occurrences of one n-gram have."""
+    order = np.argsort(hashes, kind="stable")
+    differs = hashes[order[1:]] != hashes[order[:-1]]
+    first = np.concatenate([[0], np.flatnonzero(differs) + 1])  # of each n-gram, in `order`
+    times = np.diff(first, append=len(hashes))
+    return int((times * lengths[order[first]]).max())
+
+
+def duplicate_bound(hashes: np.ndarray, n: int, bounds: np.ndarray) -> int:
+    """The characters of all words that are in an n-gram which occurred before.
+
+    `duplicate_characters` counts some of these n-grams, none of which overlap.
+    """
+    order = np.argsort(hashes, kind="stable")
+    again = order[1:][hashes[order[1:]] == hashes[order[:-1]]]  # where they start
+    steps = np.zeros(len(bounds), np.int64)
+    steps[again] += 1
+    steps[again + n] -= 1
+    inside = np.cumsum(steps[:-1]) > 0  # (words,)
+    return int((bounds[1:] - bounds[:-1])[inside].sum())

@@ -1,0 +1,424 @@
+"""The step `extract`: files of many kinds become documents, and what cannot be read is counted."""
+
+import bz2
+import gzip
+import json
+import lzma
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from gpt.data.pipeline import Tally
+from gpt.data.pipeline.extract import Extract, Settings, system_docs_inputs
+from gpt.data.pipeline.extract.faults import count
+from gpt.data.pipeline.extract.inputs import units_of
+from gpt.data.pipeline.extract.licences import name_of
+from gpt.data.pipeline.extract.man import man_text
+from gpt.data.pipeline.extract.pages import MAX_PAGE, MAX_TAGS, page_document
+from gpt.data.pipeline.extract.plain import decode
+from gpt.data.pipeline.extract.streams import MAX_FILE
+from gpt.data.pipeline.steps import run
+
+PROSE = "The quick brown fox jumps over the lazy dog, and nobody in the village is surprised. "
+PAGE = f"""<!doctype html><html><head><title>A page</title>
+<link rel="canonical" href="https://example.org/a"><link rel=license
+href="https://creativecommons.org/licenses/by/4.0/"></head>
+<body><nav><a href=/>Menu</a></nav><main><h1>Foxes</h1><p>{PROSE}<p>It barked.</main>
+<footer>Imprint</footer></body></html>"""
+
+
+def extracted(folder, **settings):
+    """The documents of a folder by their source, and the tally of all its units."""
+    step, tally = Extract(Settings(**settings)), Tally()
+    units = step.units([str(folder)])
+    found = [document for unit in units for document in step.documents(unit, tally)]
+    assert len({document.source for document in found}) == len(found)
+    return {document.source: document for document in found}, tally
+
+
+def write(folder, **files):
+    for name, data in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def test_a_page_gives_its_main_text_and_what_it_says_of_itself(tmp_path):
+    write(tmp_path, a_html=PAGE)
+    documents, tally = extracted(tmp_path)
+    page = documents["a.html"]
+    assert page.text.split() == ["Foxes", *PROSE.split(), "It", "barked."]
+    assert (page.url, page.licence, page.language) == ("https://example.org/a", "CC-BY-4.0", "en")
+    assert not tally.removed_counts and not tally.changed_counts
+
+
+def test_main_text_is_what_trafilatura_finds():
+    trafilatura = pytest.importorskip("trafilatura", exc_type=ImportError)
+    paragraphs = [
+        f"Paragraph {i}: {PROSE.replace('fox', name)}" for i, name in enumerate("abcdefgh")
+    ]
+    page = PAGE.replace("It barked.", "<p>".join(paragraphs))
+    ours, theirs = page_document(page.encode(), "a").text.split(), trafilatura.extract(page).split()
+    assert ours == ["Foxes", *theirs[theirs.index("The") :]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("declared", ["", "utf-8", "iso-8859-1", "no-such-encoding"])
+def test_a_declared_encoding_may_be_wrong(encoding, declared):
+    text = "Größere Füchse überspringen träge Hunde, naïve Übersetzer wissen das schon länger. " * 4
+    assert decode(text.encode(encoding), declared) == text
+
+
+def test_bytes_that_no_encoding_explains_are_counted_and_the_rest_is_kept(tmp_path):
+    write(tmp_path, a_txt="žluťoučký kůň ".encode() * 50 + b"\xff\xfe\xfd end" + PROSE.encode())
+    documents, tally = extracted(tmp_path)
+    assert documents["a.txt"].text.endswith("end" + PROSE)
+    assert "\0" not in documents["a.txt"].text
+
+
+COMPRESSORS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_compressed_files(tmp_path, kind):
+    compress = COMPRESSORS[kind]
+    lines = "".join(json.dumps({"text": f"{i}. {PROSE}"}) + "\n" for i in range(3000)).encode()
+    (tmp_path / f"a.txt.{kind}").write_bytes(compress(PROSE.encode()) + compress(b"It goes on."))
+    (tmp_path / f"cut.jsonl.{kind}").write_bytes(compress(lines)[:-20])
+    (tmp_path / f"whole.jsonl.{kind}").write_bytes(compress(lines))
+    documents, tally = extracted(tmp_path, identify=False)
+    assert documents[f"a.txt.{kind}"].text == PROSE + "It goes on."
+    assert sum(source.startswith("whole") for source in documents) == 3000
+    assert tally.removed_counts == {"damaged": 1}
+    [[_, source, why]] = tally.examples["damaged"]
+    assert source == f"cut.jsonl.{kind}" and "damaged or cut off" in why
+
+
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_bombs_are_counted(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("gpt.data.pipeline.extract.streams.ALLOWANCE", 2**20)
+    bomb = COMPRESSORS[kind](bytes(MAX_FILE + 2**20))
+    for name in ("a.txt", "b.jsonl", "c.xml", "d.html"):
+        (tmp_path / f"{name}.{kind}").write_bytes(bomb)
+    write(tmp_path, good_txt=PROSE)
+    documents, tally = extracted(tmp_path)
+    assert list(documents) == ["good.txt"]
+    assert sum(tally.removed_counts.values()) == 4 and tally.removed_counts["too large"] >= 3
+
+
+def test_pages_that_take_a_parser_down_are_counted(tmp_path):
+    write(
+        tmp_path,
+        deep_html="<div>" * 100_000 + "x",
+        closers_html="<div></b>" * 100_000,
+        attributes_html="<p " + " ".join(f"a{i}=1" for i in range(10_000)) + ">x",
+        binary_html=b"<html>\0",
+        empty_html="",
+        huge_html=b"<p>" + b"word " * (MAX_FILE // 5) + b"end",
+        large_html=b"<p>" + b"word " * (MAX_PAGE // 5) + b"end",
+        tags_html="<p>" * (MAX_TAGS + 1),
+        drawing_html=PAGE.replace("<p>", "<svg>" + "<path d='M 0'/>" * 1000 + "</svg><p>", 1),
+        open_html="<html><body><p>" + PROSE * 4 + "<ul><li>One<li>Two<b>bold",
+    )
+    documents, tally = extracted(tmp_path)
+    assert sorted(documents) == ["drawing.html", "open.html"]
+    assert documents["open.html"].text.startswith(PROSE.strip())
+    assert tally.removed_counts == {"too large": 6, "not text": 1, "no text": 1}
+
+
+def warc(kind, body, more="", length=None):
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: https://example.org/x\r\n{more}"
+    length = len(body) if length is None else length
+    return f"{head}Content-Length: {length}\r\n\r\n".encode() + body + b"\r\n\r\n"
+
+
+def response(body, kind="text/html", status="200 OK"):
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n".encode() + body
+
+
+HTTP = "Content-Type: application/http; msgtype=response\r\n"
+
+
+def test_web_archives(tmp_path):
+    page = PAGE.replace("fox", "Füchslein").encode("latin-1")
+    records = [
+        warc("warcinfo", b"software: x"),
+        warc("response", response(page, "text/html; charset=iso-8859-1"), HTTP),
+        warc("response", response(b"gone", status="404 Not Found"), HTTP),
+        warc("response", response(b"\x89PNG\0", "image/png"), HTTP),
+        warc("response", response(PROSE.encode(), "text/plain"), HTTP),
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    (tmp_path / "b.wet").write_bytes(warc("conversion", PROSE.encode()))
+    documents, tally = extracted(tmp_path)
+    assert sorted(documents) == ["a.warc.gz#1", "a.warc.gz#4", "b.wet#1"]
+    assert "quick brown Füchslein" in documents["a.warc.gz#1"].text
+    assert documents["b.wet#1"].url == "https://example.org/x"
+    assert tally.removed_counts == {"not text": 2}
+
+
+def test_a_record_that_lies_about_its_length_costs_no_other(tmp_path):
+    text = "Content-Type: text/plain\r\n"
+    for name, length in (("long", 10**6), ("short", 5)):
+        records = [
+            warc("conversion", b"first. " + PROSE.encode(), text),
+            warc("conversion", b"liar. " + PROSE.encode(), text, length),
+            warc("conversion", b"last. " + PROSE.encode(), text),
+        ]
+        (tmp_path / f"{name}.wet.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    write(tmp_path, cut_wet=warc("conversion", PROSE.encode(), text, 10**6))
+    write(tmp_path, empty_warc="", noise_warc="this is no archive\n" * 100)
+    documents, tally = extracted(tmp_path)
+    firsts = {source: document.text.split()[0] for source, document in documents.items()}
+    assert list(firsts.values()) == ["first.", "last.", "first.", "liar.", "last."]
+    assert documents["short.wet.gz#2"].text == "liar."  # what it says that it has
+    assert tally.removed_counts == {"damaged": 4}
+    sources = {source: why for _, source, why in tally.examples["damaged"]}
+    assert sorted(sources) == ["cut.wet#1", "long.wet.gz#2", "noise.warc", "short.wet.gz#2"]
+    assert "says that it has 1,000,000" in sources["long.wet.gz#2"]
+
+
+DUMP = """<mediawiki xml:lang="en"><siteinfo><sitename>W</sitename>
+<base>https://simple.wikipedia.org/wiki/Main_Page</base></siteinfo>%s</mediawiki>"""
+ARTICLE = """<page><title>%s</title><ns>%d</ns>%s<revision><id>5</id><model>wikitext</model>
+<text bytes="3">%s</text></revision></page>"""
+MARKUP = """{{Infobox|a=b|c=[[x]]}}
+'''Foxes''' are ''animals'' of [[France|the country]]&lt;ref&gt;Smith {{cite}}&lt;/ref&gt;.
+[[File:x.jpg|thumb|A [[caption]] here]]
+{| class=wikitable
+| cell
+|}
+== History ==
+* One
+[[Category:Things]]"""
+
+
+def test_wiki_dumps(tmp_path):
+    pages = ARTICLE % ("Red fox", 0, "", MARKUP)
+    pages += ARTICLE % ("Talk:Fox", 1, "", "chat")
+    pages += ARTICLE % ("Vixen", 0, "<redirect title='F'/>", "")
+    pages += ARTICLE % ("Bad", 0, "", "{{a|" * 5000) + ARTICLE % ("Last", 0, "", PROSE)
+    (tmp_path / "w.xml.bz2").write_bytes(bz2.compress((DUMP % pages).encode()))
+    (tmp_path / "cut.xml").write_text((DUMP % pages)[:-6])
+    documents, tally = extracted(tmp_path)
+    fox = documents["w.xml.bz2#Red fox"]
+    assert fox.text == "Red fox\n\nFoxes are animals of the country.\n\nHistory\nOne"
+    assert fox.url == "https://simple.wikipedia.org/wiki/Red_fox" and fox.licence == "CC-BY-SA-4.0"
+    assert documents["w.xml.bz2#Last"].text.split() == ["Last", *PROSE.split()]
+    assert documents["w.xml.bz2#Bad"].text == "Bad" and "cut.xml#Last" in documents
+    assert len(documents) == 6
+    assert tally.removed_counts == {"damaged": 1}
+    assert tally.changed_counts == {"section too long to parse": 2}
+
+
+def test_entities_are_refused(tmp_path):
+    doctype = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
+    write(tmp_path, a_xml=doctype + DUMP % (ARTICLE % ("A", 0, "", "&b;")))
+    documents, tally = extracted(tmp_path)
+    assert not documents and tally.removed_counts == {"damaged": 1}
+    assert "declares the entity 'a'" in tally.examples["damaged"][0][2]
+
+
+def book(path, chapters, opf_more=""):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(
+            "META-INF/container.xml",
+            '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+            '<rootfile full-path="OEBPS/p.opf"/></rootfiles></container>',
+        )
+        items = "".join(f'<item id="{n}" href="{n}.xhtml"/>' for n in chapters)
+        spine = "".join(f'<itemref idref="{n}"/>' for n in chapters)
+        file.writestr(
+            "OEBPS/p.opf",
+            f'{opf_more}<package xmlns="http://www.idpf.org/2007/opf" '
+            'xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata><dc:rights>CC0 1.0 Universal'
+            f"</dc:rights></metadata><manifest>{items}</manifest><spine>{spine}</spine></package>",
+        )
+        for name, content in chapters.items():
+            if content is not None:
+                file.writestr(f"OEBPS/{name}.xhtml", content)
+
+
+def test_books(tmp_path):
+    two = f"<html><body><h1>Two</h1><p>{PROSE}</p></body></html>"
+    book(tmp_path / "a.epub", {"z1": f"<p>One. {PROSE}", "a2": two, "lost": None})
+    book(tmp_path / "bomb.epub", {"one": bytes(MAX_FILE + 1), "two": two})
+    book(tmp_path / "entity.epub", {"one": two}, '<!DOCTYPE p [<!ENTITY a "b">]>')
+    (tmp_path / "cut.epub").write_bytes((tmp_path / "a.epub").read_bytes()[:-40])
+    documents, tally = extracted(tmp_path)
+    assert sorted(documents) == ["a.epub", "bomb.epub"]
+    assert documents["a.epub"].text.split() == ["One.", *PROSE.split(), "Two", *PROSE.split()]
+    assert documents["a.epub"].licence == "CC0-1.0"
+    assert tally.removed_counts == {"damaged": 3, "too large": 1}
+
+
+def test_json_lines(tmp_path):
+    lines = [
+        {"text": PROSE, "url": "https://example.org", "license": "MIT", "id": 7},
+        {"body": "no text"},
+        {"text": 5},
+        [1],
+        {"text": "a half \ud83d of a pair " + PROSE, "language": "xx"},
+        {"text": "  "},
+    ]
+    data = "\n".join(map(json.dumps, lines)).encode() + b'\n{"text": "\xff"}\nno JSON\n'
+    data += b"[" * 100_000 + b"\n\n" + json.dumps({"text": "last " + PROSE}).encode()
+    write(tmp_path, a_jsonl=data)
+    documents, tally = extracted(tmp_path)
+    assert list(documents) == ["a.jsonl#1", "a.jsonl#5", "a.jsonl#11"]
+    first, half, last = documents.values()
+    assert (first.url, first.licence, first.language) == ("https://example.org", "MIT", "en")
+    assert half.text.startswith("a half \ufffd of") and half.language == "xx"
+    half.line()  # can be written
+    assert last.text == "last " + PROSE
+    assert tally.removed_counts == {"no text": 3, "damaged": 4}
+
+
+def test_parquet(tmp_path):
+    texts = [f"{i}. {PROSE}" for i in range(1000)] + [None]
+    table = pa.table({"content": texts, "url": [f"u{i}" for i in range(1001)], "n": range(1001)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    write(tmp_path, b_parquet="PAR1 no table")
+    documents, tally = extracted(tmp_path, text_column="content", identify=False)
+    assert len(documents) == 1000 and documents["a.parquet#1000"].url == "u999"
+    assert tally.removed_counts == {"no text": 1, "damaged": 1}
+    documents, tally = extracted(tmp_path)
+    assert not documents and tally.removed_counts == {"damaged": 2}
+    assert any("no column 'text', but content, url, n" in e[2] for e in tally.examples["damaged"])
+
+
+def test_plain_text_is_divided_by_the_separator(tmp_path):
+    write(
+        tmp_path, a_txt=f"One {PROSE}<|endoftext|>\nTwo\n<|endoftext|>\n", b_md="# Head\n\ntext\n"
+    )
+    write(tmp_path, c_py="# SPDX-License-Identifier: ISC\nx = 1\n", d_bin=b"\x7fELF\0\0", e_txt="")
+    documents, tally = extracted(tmp_path)
+    assert [d.text for d in documents.values()][:3] == [
+        f"One {PROSE}",
+        "\nTwo\n",
+        "# Head\n\ntext\n",
+    ]
+    assert list(documents) == ["a.txt", "a.txt#2", "b.md", "c.py"]
+    assert documents["c.py"].licence == "ISC"
+    assert tally.removed_counts == {"not text": 1, "no text": 1}
+
+
+def test_man_pages(tmp_path):
+    page = r""".\" a comment
+.TH LS 1 "2022"
+.de XX
+hidden
+..
+.SH NAME
+ls \- list \fBdirectory\fR contents
+.if t .hidden
+.TP
+\fB\-a\fR, \fB\-\-all\fR
+do not ignore
+.BR cat (1)
+.nf
+  code \e n
+.fi
+"""
+    text = "NAME\n\nls - list directory contents\n\n-a, --all do not ignore cat(1)\n\n  code \\ n"
+    assert man_text(page) == text
+    mdoc = ".Dd 1\n.Sh NAME\n.Nm tar\n.Nd archive\n.Sh USE\n.Nm\n.Op Fl c Ar file .\n"
+    mdoc += "See\n.Xr cat 1 ,\nhere"
+    assert man_text(mdoc) == "NAME\n\ntar - archive\n\nUSE\n\ntar [-c file]. See cat(1), here"
+    (tmp_path / "ls.1.gz").write_bytes(gzip.compress(page.encode()))
+    write(tmp_path, alias_1=".so man1/ls.1\n")
+    documents, tally = extracted(tmp_path)
+    assert documents["ls.1.gz"].text == text and tally.removed_counts == {"no text": 1}
+
+
+def test_licences_are_found_beside_and_above(tmp_path):
+    mit = "Permission is hereby granted, free of charge, to any person obtaining a copy of"
+    write(tmp_path, a__LICENSE=mit, a__b__x_txt=PROSE, c__y_txt=PROSE, c__d__z_txt=PROSE)
+    write(tmp_path, c__d__copyright="Format: x\n\nFiles: *\nLicense: GPL-2+\n")
+    documents, _ = extracted(tmp_path)
+    licences = {d.source: d.licence for d in documents.values() if d.source.endswith(".txt")}
+    assert licences == {"a/b/x.txt": "MIT", "c/y.txt": "", "c/d/z.txt": "GPL-2+"}
+
+
+def test_names_of_licences():
+    assert name_of("https://creativecommons.org/publicdomain/zero/1.0/") == "CC0-1.0"
+    assert name_of("GNU GENERAL PUBLIC LICENSE\n   Version 3, 29 June 2007") == "GPL-3.0"
+    bsd = "Redistribution and use in source and binary forms, " + "with or without " * 20
+    assert name_of(bsd) == "BSD-2-Clause"
+    assert name_of(bsd + "Neither the name of the copyright holder") == "BSD-3-Clause"
+    assert name_of("All rights reserved.") == ""
+
+
+def test_languages_are_kept_or_counted(tmp_path):
+    german = "Der Fuchs springt über den faulen Hund, und niemand im Dorf wundert sich darüber. "
+    write(tmp_path, en_txt=PROSE * 2, de_txt=german * 2)
+    documents, tally = extracted(tmp_path, languages="de, fr")
+    assert list(documents) == ["de.txt"] and tally.removed_counts == {"language": 1}
+    assert [d.language for d in extracted(tmp_path, identify=False)[0].values()] == ["", ""]
+    with pytest.raises(ValueError, match="no language xx"):
+        Settings(languages="en,xx")
+    with pytest.raises(ValueError, match="leave it on"):
+        Settings(languages="en", identify=False)
+
+
+def test_files_are_grouped_and_links_and_hidden_files_left_out(tmp_path):
+    for i in range(6):
+        write(tmp_path / "in", **{f"f{i}_txt": "x" * 400})
+    write(tmp_path / "in", big_txt="x" * 3000, _hidden=PROSE)
+    write(tmp_path, outside_txt=PROSE)
+    (tmp_path / "in/link.txt").symlink_to(tmp_path / "outside.txt")
+    units = units_of([str(tmp_path / "in")], 1000)
+    assert [[file.source for file in unit.source] for unit in units] == [
+        ["big.txt"], ["f0.txt", "f1.txt"], ["f2.txt", "f3.txt"], ["f4.txt", "f5.txt"],
+    ]  # fmt: skip
+    assert [unit.name for unit in units] == ["00000", "00001", "00002", "00003"]
+    both = units_of([str(tmp_path / "in"), str(tmp_path / "outside.txt")], 10**6)
+    assert both[0].source[0].source == "in/big.txt" and both[0].source[-1].source == "outside.txt"
+    keys = [unit.key for unit in units]
+    (tmp_path / "in/f2.txt").write_text("y" * 300)
+    changed = [unit.key for unit in units_of([str(tmp_path / "in")], 1000)]
+    assert [a == b for a, b in zip(keys, changed)] == [True, True, False, True]
+    with pytest.raises(FileNotFoundError, match="there is no file or folder"):
+        units_of([str(tmp_path / "none")], 1000)
+
+
+def test_the_step_writes_shards_and_a_file_that_vanishes_is_counted(tmp_path, monkeypatch):
+    write(tmp_path / "in", a_html=PAGE, b_txt=PROSE)
+    manifest = run(Extract(Settings()), [str(tmp_path / "in")], tmp_path / "out")
+    assert [shard["documents"] for shard in manifest["shards"]] == [2]
+    step, tally = Extract(Settings()), Tally()
+    [unit] = step.units([str(tmp_path / "in")])
+    (tmp_path / "in/b.txt").unlink()
+    assert [d.source for d in step.documents(unit, tally)] == ["a.html"]
+    assert tally.removed_counts == {"damaged": 1}
+
+
+def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):
+    write(tmp_path, a_html=PAGE)
+
+    def missing(name, purpose):
+        raise ImportError("pip install 'tensorlite[data]'")
+
+    monkeypatch.setattr("gpt.data.pipeline.extract.pages.library", missing)
+    with pytest.raises(ImportError, match=r"tensorlite\[data\]"):
+        extracted(tmp_path)
+
+
+def test_what_a_library_written_in_rust_raises_is_counted_and_an_interrupt_is_not():
+    tally, panic = Tally(), type("PanicException", (BaseException,), {})
+    count(panic("index out of bounds"), "a.html", tally)
+    assert tally.removed_counts == {"damaged": 1}
+    with pytest.raises(KeyboardInterrupt):
+        count(KeyboardInterrupt(), "a.html", tally)
+
+
+def test_system_docs_are_folders_that_are_there():
+    assert all(folder.is_dir() for folder in system_docs_inputs())
