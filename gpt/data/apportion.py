@@ -1,8 +1,8 @@
 """How many examples of each step come from each source, when their weights change with the step.
 
 Examples are whole, and shares of them are not: what is left of a share is carried to the next step,
-so that after any number of steps each source has had what its weights say, to within about one
-example. Everything is computed in whole numbers, block after block of steps, with a state of a few
+so that after any number of steps each source has had what its weights say, to within one or two
+examples. Everything is computed in whole numbers, block after block of steps, with a state of a few
 numbers: the same on every machine, and a run that is resumed finds its place in milliseconds.
 """
 

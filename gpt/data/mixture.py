@@ -122,7 +122,7 @@ def _is_point(x) -> bool:
 
 
 class Mixture(ShardedTokens):
-    """The training tokens of all sources, one source after the other; `ends` is not theirs.
+    """The training tokens of all sources, one source after the other.
 
     `first` (S,) is where each source begins, `lengths` (S,) how many tokens it has.
     """
