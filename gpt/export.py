@@ -134,8 +134,7 @@ def refuse_unpublished(model: GPT | Classifier, form: str) -> None:
         parts = name_parts(vars(model.config))
         raise ValueError(
             f"transformers has no model with the parts {parts}. It has those with rotary, "
-            "qk_norm and embedding_norm, and without embedding_residual, "
-            "value_embeddings and ngrams (train.py --parts)"
+            "qk_norm and embedding_norm, and without ngrams (train.py --parts)"
         )
 
 

@@ -321,9 +321,7 @@ def qk_norm_rope(draw):
     if draw(st.booleans()):
         angles = draw(arrays(draw(st.sampled_from([(T, half), (B, 1, T, half)]))))
         static |= {"cos": np.cos(angles), "sin": np.sin(angles)}
-    C = 2 * n_head * half
-    value = draw(st.one_of(st.none(), arrays((B, T, C))))
-    return [draw(arrays((B, T, 3 * C))), value], static
+    return [draw(arrays((B, T, 6 * n_head * half)))], static
 
 
 @case("packed_attention")

@@ -137,7 +137,7 @@ def test_it_names_the_library_that_opens_the_model(model, library, opens):
 def test_flops_are_those_of_what_is_multiplied():
     """Blocks and head; rows that are looked up, of tables of any size, are not multiplied."""
     block, attention = 12 * 16**2, 12 * 16 * 8
-    for parts in ("tied", "", "ngrams=2+3,value_embeddings"):
+    for parts in ("tied", "", "ngrams=2+3"):
         said = f"FLOPs: about {(6 * (block + 20 * 16) + attention) * 256:.2e} (6 for each token and"
         assert said in card_of(small(parts))
     said = f"FLOPs: about {(6 * (block + 2 * 16) + attention) * 256:.2e} (6"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,10 +27,15 @@ from gpt.data.pipeline.document import parse
 from gpt.data.pipeline.recipe import make_step, read_recipe
 from gpt.data.pipeline.shards import read_shard
 from gpt.data.pipeline.steps import dealt, totals
+from tensorlite import parallel
+from tokenizer import BPETokenizer
 from tokenizer.files import atomic_file
 
+from .test_parallel import mpirun
+from .test_train import ENVIRONMENT
+
 ROOT = Path(__file__).parents[1]
-TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0000\u200b{}", "six"]
+TEXTS = ["one", "two\n2", "trois \u00e9t\u00e9", "\u0001\u200b{}\udcff", "six"]
 
 
 class Texts(Step):
@@ -226,11 +230,17 @@ def test_a_wrong_line_is_refused(line):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"shards": 1}', '{"shards": [{"name": "../x", "sha256": "", "size": 1}]}']
+    "text", ["", "{", "[" * 100_000, '{"shards": 1}', '{"shards": [{"name": "../x"}]}']
 )
 def test_a_damaged_manifest_is_refused(text, folder):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="manifest.json is damaged"):
+        shards_in(folder)
+
+
+def test_a_folder_of_other_files_is_not_read(folder):
+    (folder / "manifest.json").write_text('{"shards": [{"name": "00000", "files": {}}]}')
+    with pytest.raises(ValueError, match="no folder of documents"):
         shards_in(folder)
 
 
@@ -309,13 +319,81 @@ def test_the_help_names_all_steps(capsys):
     assert all(f"  {name} " in shown for name in ("extract", "clean", "pipeline", "stats"))
 
 
-def test_killed_and_resumed_with_any_number_of_ranks(tmp_path):
-    """The same bytes from one process, from two ranks, and after two were killed on the way."""
-    pages = tmp_path / "pages"
-    pages.mkdir()
-    for i in range(60):
-        (pages / f"{i}.txt").write_text(f"A page about the number {i}.\n\n" * (20 + i))
-    (tmp_path / "p.toml").write_text(
-        'out = "out"\ninputs = ["pages"]\n[extract]\nshard_mb = 0.01\n[clean]\n[filter]\n'
-        '[dedup]\n[split]\n[tokenize]\ntokenizer = "char"\n'
-    )
+# ---- the whole pipeline, killed and divided ------------------------------------------------------
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by their paths, but for the hidden ones."""
+    found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    hidden = [name for name in found if any(part.startswith(".") for part in Path(name).parts)]
+    return {name: path.read_bytes() for name, path in found.items() if name not in hidden}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A function that writes the recipe of a small corpus: the name of its result -> the file."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "pages").mkdir()
+    for i in range(40):
+        words = [f"word{(i * j) % 97}" for j in range(60)]
+        text = f"Page {i} has a text of its own. " + " ".join(words) + ".\n\n"
+        (folder / "pages" / f"{i:02}.txt").write_text(text * (1 + i % 3))
+    (folder / "pages" / "copy.txt").write_text((folder / "pages" / "05.txt").read_text())
+    BPETokenizer.train("word page text " * 9, 266, special_tokens=["<|endoftext|>"]).save(folder)
+
+    def write(out: str) -> Path:
+        path = folder / f"{out}.toml"
+        path.write_text(
+            f'out = "{out}"\ninputs = ["pages"]\n[extract]\nshard_mb = 0.005\n[clean]\n'
+            "[filter]\ngopher = false\nrepetition = false\nfineweb = false\nc4 = false\n"
+            f'[dedup]\n[split]\nval_fraction = 0.2\n[tokenize]\ntokenizer = "{folder}"\n'
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def whole(recipe):
+    """The result of one process that nobody stopped."""
+    path = recipe("whole")
+    assert main(["pipeline", str(path), "--workers", "1"]) == 0
+    return made(path.with_suffix(""))
+
+
+def test_the_whole_pipeline(whole):
+    steps = {name.split("/")[0] for name in whole}
+    assert steps == {"extract", "clean", "filter", "dedup", "split", "tokenize"}
+    assert sum(name.startswith("extract/") for name in whole) > 10
+    tally = json.loads(whole["dedup/manifest.json"])["shards"]
+    assert sum(shard["tally"]["removed"].get("exact copy", 0) for shard in tally) == 1
+    assert {"tokenize/train-00000.bin", "tokenize/tokens.json"} <= whole.keys()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_any_number_of_ranks_gives_the_same_bytes(ranks, recipe, whole):
+    pytest.importorskip("mpi4py")
+    if parallel.mpiexec() is None:
+        pytest.skip("there is no mpiexec")
+    path = recipe(f"ranks-{ranks}")
+    done = mpirun(ranks, "-m", "gpt.data", "pipeline", path)
+    assert done.returncode == 0, done.stderr
+    assert made(path.with_suffix("")) == whole
+
+
+@pytest.mark.parametrize("step", ["extract", "dedup", "tokenize"])
+def test_a_run_that_was_killed_goes_on(step, recipe, whole):
+    """Killed when the step has made three shards, and resumed: the same bytes."""
+    path = recipe(f"killed-{step}")
+    folder = path.with_suffix("") / step
+    command = [sys.executable, "-m", "gpt.data", "pipeline", str(path), "--workers", "1"]
+    child = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    while child.poll() is None and len(list(folder.glob("0*.json"))) < 3:
+        time.sleep(0.002)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    before = {p.name: p.stat().st_mtime_ns for p in folder.glob("0*.json")}
+    assert main(["pipeline", str(path), "--workers", "1"]) == 0
+    after = {name: (folder / name).stat().st_mtime_ns for name in before}
+    assert after == before  # what was done is not done again
+    assert made(path.with_suffix("")) == whole

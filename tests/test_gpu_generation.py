@@ -111,7 +111,7 @@ def test_other_families(settings):
 
 def test_the_modern_family():
     parts = dict(rotary=True, qk_norm=True, relu2=True, embedding_norm=True, logit_cap=5.0)
-    model = make(Modern, **parts, value_embeddings=True, embedding_residual=True)
+    model = make(Modern, **parts)
     on_cpu, on_gpu = both(lambda: generate_ids(model, PROMPTS, 8, seed=1), model)
     assert on_gpu == on_cpu
     assert HAS_GPU or strict.launches["graph"]

@@ -82,8 +82,8 @@ def test_muon_is_computed_without_a_recorded_step(dtype, atol, text, tmp_path, c
 
 
 def test_a_modern_model_is_trained_by_recorded_steps(text, tmp_path, capsys):
-    parts = "rotary,qk_norm,relu2,embedding_norm,embedding_residual,value_embeddings,logit_cap"
-    argv = f"--model modern --parts {parts},ngrams=2+3 --bias False --dropout 0".split()
+    parts = "rotary,qk_norm,relu2,embedding_norm,logit_cap,ngrams=2+3"
+    argv = f"--model modern --parts {parts} --bias False --dropout 0".split()
     argv += ["--max_iters", "2"]
     expected = run(text, tmp_path / "cpu", "--device", "cpu", *argv)
     capsys.readouterr()

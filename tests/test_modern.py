@@ -18,8 +18,6 @@ EVERY = [
     "qk_norm,tied",
     "relu2,logit_cap=3",
     "embedding_norm,rotary",
-    "embedding_residual",
-    "value_embeddings",
     "ngrams=2",
     "ngrams=2+3,rotary",
     ",".join(PARTS),
@@ -31,7 +29,7 @@ def make(parts: str, **changes) -> Modern:
     model = models.make(ModernConfig(**SIZES | read_parts(parts) | changes))
     rng = np.random.default_rng(0)
     for p in model.parameters():
-        p.data[...] = (0.3 if p.ndim > 1 else 0.7) * rng.standard_normal(p.shape)
+        p.data[...] = 0.3 * rng.standard_normal(p.shape)
     return model
 
 
@@ -62,13 +60,9 @@ def in_pytorch(model: Modern, x, y):
         stream = stream + w[f"ngrams.{i}.weight"][torch.tensor(rows)]
     if not c.rotary:
         stream = stream + w["wpe.weight"][:T]
-    stream = first = norm(stream) if c.embedding_norm else stream
+    stream = norm(stream) if c.embedding_norm else stream
     for i in range(c.n_layer):
-        if c.embedding_residual:
-            stream = stream + w["again"][i] * first
         q, k, v = (norm(stream) @ w[f"h.{i}.attn.c_attn.weight"]).split(c.n_embd, dim=-1)
-        if c.value_embeddings:
-            v = v + w[f"values.{i}.weight"][x]
         q, k, v = (a.view(B, T, c.n_head, hs).transpose(1, 2) for a in (q, k, v))
         if c.rotary:
             q, k = turn(q), turn(k)
@@ -181,7 +175,7 @@ def test_how_a_model_begins():
     model = models.make(ModernConfig(**SIZES, **read_parts(",".join(PARTS))))
     state = model.state_dict()
     assert not any(p.any() for name, p in state.items() if name.endswith("c_proj.weight"))
-    assert not state["again"].any() and state["h.1.attn.c_attn.weight"].std() > 0.01
+    assert state["h.1.attn.c_attn.weight"].std() > 0.01
     other = models.make(ModernConfig(**SIZES)).state_dict()
     assert all(p.any() for p in other.values())
 

@@ -26,7 +26,7 @@ from .test_train import TINY, cli, ok, short_end, text
 __all__ = ["short_end", "text"]  # fixtures
 
 NANOCHAT = "rotary,qk_norm,embedding_norm,relu2,logit_cap"
-OURS = "rotary,qk_norm,relu2,zero_init,value_embeddings,ngrams=2+3"
+OURS = "rotary,qk_norm,relu2,zero_init,ngrams=2+3"
 TINY = [*TINY, "--model=modern"]
 
 

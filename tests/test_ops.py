@@ -308,15 +308,14 @@ def test_a_linear_layer_may_give_a_column_after_the_other():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(n_head=4), r"qkv is \(B, T, 3C\) for 4 heads and value \(B, T, C\), not"),
-        (dict(value=np.ones((1, 2, 3))), "for 2 heads and value"),
+        (dict(n_head=4), r"qkv is \(B, T, 3C\) for 4 heads, not \(1, 2, 18\)"),
         (dict(cos=np.ones((2, 2)), sin=np.ones((2, 2))), r"heads of 3, which must be even"),
         (dict(n_head=3, cos=np.ones((2, 2)), sin=np.ones((2, 2))), r"\(..., T, 1\) for heads of 2"),
     ],
 )
 def test_what_qk_norm_rope_refuses(change, message):
     with pytest.raises(ValueError, match=message):
-        tl.qk_norm_rope(np.ones((1, 2, 18)), **(dict(value=None, n_head=2) | change))
+        tl.qk_norm_rope(np.ones((1, 2, 18)), **{"n_head": 2} | change)
 
 
 @pytest.mark.parametrize("cap", [0.0, -1.0, np.inf, np.nan])

@@ -131,7 +131,7 @@ def rope(x, cos, sin):
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
-def qk_norm_rope(qkv, value, n_head, cos=None, sin=None, eps=None):
+def qk_norm_rope(qkv, n_head, cos=None, sin=None, eps=None):
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (x.reshape(B, T, n_head, C // n_head).transpose(1, 2) for x in qkv.split(C, dim=-1))
     if eps is not None:
@@ -139,7 +139,7 @@ def qk_norm_rope(qkv, value, n_head, cos=None, sin=None, eps=None):
     if cos is not None:
         q, k = rope(q, cos, sin), rope(k, cos, sin)
     q, k, v = (x.transpose(1, 2).reshape(B, T, C) for x in (q, k, v))
-    return torch.cat([q, k, v if value is None else v + value], dim=-1)
+    return torch.cat([q, k, v], dim=-1)
 
 
 def cross_entropy(logits, targets, **static):

@@ -18,6 +18,7 @@ CHAR = dict(
     encoding="utf-8",
     tokenizer="char",
     separator=None,
+    documents="flat",
     vocab_size=None,
     model="gpt2",
     parts=None,

@@ -29,7 +29,7 @@ CONFIGS = {
     "gpt2 without biases": GPTConfig(**SIZES, bias=False),
     "gpt2 with a head": GPTConfig(**SIZES, tied=False),
     "nanochat": ModernConfig(**SIZES, rotary=True, qk_norm=True, embedding_norm=True),
-    "modern": ModernConfig(**SIZES, value_embeddings=True, ngrams=(2,), embedding_residual=True),
+    "modern": ModernConfig(**SIZES, ngrams=(2,)),
     "llama": LlamaConfig(**SIZES, n_kv_head=1, rope_parameters=ROPE),
     "qwen2": LlamaConfig(**SIZES, family="qwen2", qkv_bias=True, tied=False, rope_parameters=ROPE),
     "qwen3": LlamaConfig(**SIZES, family="qwen3", qk_norm=True, head_size=8, rope_parameters=ROPE),

@@ -23,39 +23,41 @@ from tokenizer.fetch import reason
 TRIES = 5  # in succession that bring nothing
 WAIT = 1.0  # seconds before the second try; each time twice as long
 TIMEOUT = 30.0  # seconds of silence on a connection
-LONGEST_JSON = 2**24  # bytes
+LONGEST_PAGE = 2**24  # bytes
 
 
 def download(
-    url: str, path: Path, file: dict, progress: Callable[[int], object] = lambda n: None
+    url: str,
+    path: Path,
+    file: dict,
+    progress: Callable[[int], object] = lambda n: None,
+    hosts: tuple[str, ...] | None = None,
 ) -> None:
     """Fetch a file to `path`, going on with what there is of it.
 
-    `file` is {"size": bytes, "sha256": hex}, or with the hash "git", under which git keeps a file:
-    SHA-1 of "blob SIZE\\0" and its bytes. `progress` is told how many bytes have come, a negative
-    number where it begins again. Raises ValueError for another size or hash, ConnectionError where
-    several tries in succession bring nothing, FileNotFoundError and PermissionError.
+    `file` is {"size": bytes, "sha256": hex}, or has the hash "sha1", or "git", under which git
+    keeps a file: SHA-1 of "blob SIZE\\0" and its bytes. `progress` is told how many bytes have
+    come, a negative number where it begins again. `hosts`: see `SafeRedirects`. Raises ValueError
+    for another size or hash, ConnectionError where several tries in succession bring nothing,
+    FileNotFoundError and PermissionError.
     """
     part, tries, furthest = part_of(path), 0, 0
     part.touch()
     while (have := part.stat().st_size) != file["size"]:
         tries, furthest = (0, have) if have > furthest else (tries, furthest)
         try:
-            append(url, part, file["size"], progress)
+            append(url, part, file["size"], progress, hosts)
         except ConnectionError:
             tries += 1
             if tries == TRIES and part.stat().st_size <= furthest:
                 raise
             time.sleep(WAIT * 2 ** (tries - 1))
-    kind = "sha256" if "sha256" in file else "git"
+    kind = next(kind for kind in ("sha256", "sha1", "git") if kind in file)
+    begin = b"blob %d\0" % file["size"] if kind == "git" else b""
     with open(part, "rb+") as content:
-        begin = b"blob %d\0" % file["size"]
-        algorithm = (
-            hashlib.sha256
-            if kind == "sha256"
-            else lambda: hashlib.sha1(begin, usedforsecurity=False)
-        )
-        digest = hashlib.file_digest(content, algorithm).hexdigest()
+        start = hashlib.sha256 if kind == "sha256" else hashlib.sha1
+        digest = hashlib.file_digest(content, lambda: start(begin, usedforsecurity=False))
+        digest = digest.hexdigest()
         os.fsync(content.fileno())
     if digest != file[kind]:
         part.unlink()
@@ -66,14 +68,16 @@ def download(
     os.replace(part, path)
 
 
-def append(url: str, part: Path, size: int, progress: Callable) -> None:
+def append(
+    url: str, part: Path, size: int, progress: Callable, hosts: tuple[str, ...] | None
+) -> None:
     """Fetch what is missing of a file of `size` bytes; begin again where the server does.
 
     Raises ConnectionError where the connection ends before, and ValueError for another size.
     """
     have = part.stat().st_size
     start = have if have < size else 0
-    with ask(url, start) as answer:
+    with ask(url, start, hosts) as answer:
         if start and answer.status == 206:
             if (given := answer.headers["Content-Range"]) != f"bytes {start}-{size - 1}/{size}":
                 part.write_bytes(b"")  # ask for all of it the next time
@@ -112,15 +116,29 @@ def is_safe(url: str) -> bool:
     return bool(parts.scheme == "https" and parts.hostname) or alone
 
 
+def endpoint() -> str:
+    """The address of the Hub. Raises ValueError for one that could be listened to."""
+    url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    if not is_safe(url):
+        raise ValueError(f"HF_ENDPOINT is {url!r}: it must begin with https://")
+    return url
+
+
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
     """urllib follows redirects to any address; these are as safe as the address that was asked.
 
-    The token goes to the host that was asked and to no other.
+    They lead to the host that was asked, to `hosts` and hosts below them, or anywhere where that is
+    None. The token goes to the host that was asked and to no other.
     """
+
+    def __init__(self, hosts: tuple[str, ...] | None = None):
+        self.hosts = hosts
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         here, there = urlsplit(req.full_url), urlsplit(newurl)
-        if not is_safe(newurl) or here.scheme != there.scheme:
+        allowed = self.hosts is None or here.netloc == there.netloc
+        allowed = allowed or f".{there.hostname}".endswith(tuple(f".{h}" for h in self.hosts))
+        if not (allowed and is_safe(newurl) and here.scheme == there.scheme):
             fp.close()
             raise urllib.error.URLError(f"redirected to {newurl}, which is not followed")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -130,28 +148,32 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def ask(url: str, start: int = 0) -> http.client.HTTPResponse:
+def ask(url: str, start: int = 0, hosts: tuple[str, ...] | None = None) -> http.client.HTTPResponse:
     """The answer to a GET request for a file from byte `start` on.
 
-    Raises FileNotFoundError, PermissionError, and ConnectionError for every other failure.
+    The Hub, and no other host, is sent the token $HF_TOKEN. Raises FileNotFoundError,
+    PermissionError, and ConnectionError for every other failure.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "tensorlite"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    if token := os.environ.get("HF_TOKEN", "").strip():
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if token and urlsplit(url)[:2] == urlsplit(endpoint())[:2]:
         if not (token.isascii() and token.isprintable()):
             raise ValueError("HF_TOKEN is no token: it holds characters that no token has")
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        return urllib.request.build_opener(SafeRedirects).open(request, timeout=TIMEOUT)
+        return urllib.request.build_opener(SafeRedirects(hosts)).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         if error.code == 404:
-            raise FileNotFoundError(f"there is no such model, revision or file: {url}") from None
+            raise FileNotFoundError(
+                f"there is no such model, data set, revision or file: {url}"
+            ) from None
         if error.code in (401, 403):
             raise PermissionError(
-                f"{url}: {error}. There is no such model, or it is private or gated: set HF_TOKEN "
-                "to the token of an account that may read it"
+                f"{url}: {error}. It does not exist, or it is private or gated: set HF_TOKEN to "
+                "the token of an account that may read it"
             ) from None
         raise ConnectionError(f"{url}: {error}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -166,17 +188,22 @@ def read(answer: http.client.HTTPResponse) -> bytes:
         raise ConnectionError(f"{answer.url}: {error!r}") from error
 
 
-def ask_json(url: str) -> tuple[object, str | None]:
-    """The JSON at an address, and the address of the next page or None."""
+def ask_page(url: str) -> tuple[bytes, str | None]:
+    """The page at an address, and the address of the one that follows, or None."""
     data = bytearray()
     with ask(url) as answer:
         while chunk := read(answer):
             data += chunk
-            if len(data) > LONGEST_JSON:
-                raise ConnectionError(f"{url} answered with more than {LONGEST_JSON} bytes")
+            if len(data) > LONGEST_PAGE:
+                raise ConnectionError(f"{url} answered with more than {LONGEST_PAGE} bytes")
         link = re.search(r'<([^>]*)>[^,<]*;\s*rel="?next\b', answer.headers["Link"] or "")
+    return bytes(data), urljoin(url, link[1]) if link else None
+
+
+def ask_json(url: str) -> tuple[object, str | None]:
+    """The JSON at an address, and the address of the page that follows, or None."""
+    data, following = ask_page(url)
     try:
-        value = json.loads(data)
+        return json.loads(data), following
     except (ValueError, RecursionError):
         raise ConnectionError(f"{url} answered with something that is not JSON") from None
-    return value, urljoin(url, link[1]) if link else None

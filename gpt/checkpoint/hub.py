@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tokenizer.fetch import cache_folder
 
-from .download import ask_json, download, is_safe, part_of
+from .download import ask_json, download, endpoint, part_of
 from .files import CONFIG, INDEX, MODEL, read_json, sync_directory, write_json
 from .tensors import read_index
 
@@ -65,7 +65,7 @@ def fetch_model(name: str, say: Callable[[str], object] = print) -> Path:
     if plan is None:
         whole = (folder / CONFIG).exists() and any((folder / n).exists() for n in (MODEL, INDEX))
     else:
-        whole = not lacking(folder, plan)
+        whole = not lacking(folder, plan["files"])
     if whole:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,8 @@ def fetch_model(name: str, say: Callable[[str], object] = print) -> Path:
             if plan is None:
                 plan = make_plan(model, revision, folder)
                 write_json(folder / PLAN, plan)
-            fetch_files(plan, folder, say)
+            files = {n: f | {"url": address_of(plan, n)} for n, f in plan["files"].items()}
+            fetch_files(plan["model"], files, folder, say)
     except ConnectionError as error:
         where = f"{endpoint()}/{model}/tree/{plan['commit'] if plan else quote(revision, safe='')}"
         raise ConnectionError(
@@ -114,7 +115,8 @@ def read_plan(folder: Path) -> dict | None:
     plan = read_json(path)
     try:
         model, commit, files = str(plan["model"]), plan["commit"], plan["files"]
-        if not (NAME.fullmatch("hf:" + model) and is_hex(commit, 40)):
+        known = NAME.fullmatch("hf:" + model) and is_hex(commit, 40)
+        if not (known and all(map(is_wanted, files))):
             raise TypeError
         files = {name: checked(name, **file) for name, file in files.items()}
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -125,11 +127,8 @@ def read_plan(folder: Path) -> dict | None:
 def make_plan(model: str, revision: str, folder: Path) -> dict:
     """The plan for a revision, as `read_plan` gives it. Fetches the index into the folder."""
     address = f"{endpoint()}/api/models/{model}"
-    about, _ = ask_json(f"{address}/revision/{quote(revision, safe='')}")
-    commit = about.get("sha") if isinstance(about, dict) else None
-    if not is_hex(commit, 40):
-        raise ValueError(f"{address} names no commit for the revision {revision}: {commit!r}")
-    listed = list_files(f"{address}/tree/{commit}")
+    commit = commit_of(address, revision)
+    listed = list_files(f"{address}/tree/{commit}", is_wanted)
     plan = {"model": model, "commit": commit}
     weights = {MODEL}
     if MODEL not in listed and INDEX in listed:
@@ -145,15 +144,24 @@ def make_plan(model: str, revision: str, folder: Path) -> dict:
     return plan | {"files": {n: f for n, f in sorted(listed.items()) if n in TEXTS or n in weights}}
 
 
-def list_files(url: str | None) -> dict[str, dict]:
-    """{name: {"size", "sha256" or "git"}} of the files that could be fetched, on all pages."""
+def commit_of(address: str, revision: str) -> str:
+    """The commit of a branch or tag, by the Hub's API at `address`."""
+    about, _ = ask_json(f"{address}/revision/{quote(revision, safe='')}")
+    commit = about.get("sha") if isinstance(about, dict) else None
+    if not is_hex(commit, 40):
+        raise ValueError(f"{address} names no commit for the revision {revision}: {commit!r}")
+    return commit
+
+
+def list_files(url: str | None, wanted: Callable[[str], bool]) -> dict[str, dict]:
+    """{path: {"size", "sha256" or "git"}} of the files that are wanted, on all pages."""
     files = {}
     for _ in range(MOST_PAGES):
         entries, following = ask_json(url)
         try:
             for entry in entries:
                 path, lfs = entry["path"], entry.get("lfs")
-                if entry["type"] == "file" and is_wanted(path):
+                if entry["type"] == "file" and wanted(path):
                     kind = {"sha256": lfs["oid"]} if lfs else {"git": entry["oid"]}
                     files[path] = checked(path, entry["size"], **kind)
         except (TypeError, KeyError, AttributeError, ValueError):
@@ -171,62 +179,67 @@ def is_wanted(path: str) -> bool:
     return path in (*TEXTS, INDEX) or bool(WEIGHTS.fullmatch(path))
 
 
-def checked(name: str, size: int, sha256: str | None = None, git: str | None = None) -> dict:
-    """What is known of a file. Raises ValueError for what cannot be true."""
-    kind, digest, length = ("git", git, 40) if sha256 is None else ("sha256", sha256, 64)
-    if not (is_wanted(name) and type(size) is int and size >= 0 and is_hex(digest, length)):
-        raise ValueError(f"{name!r}: {size!r} bytes, {kind} {digest!r}")
-    return {"size": size, kind: digest}
+def checked(
+    name: str, size: int, sha256: str | None = None, sha1: str | None = None, git: str | None = None
+) -> dict:
+    """What is known of a file: its size and one hash. Raises ValueError for what cannot be true."""
+    hashes = {"sha256": (sha256, 64), "sha1": (sha1, 40), "git": (git, 40)}
+    known = {kind: digest for kind, (digest, n) in hashes.items() if is_hex(digest, n)}
+    given = sum(digest is not None for digest, _ in hashes.values())
+    if not (type(size) is int and size >= 0 and len(known) == given == 1):
+        raise ValueError(f"{name!r}: {size!r} bytes, hash {sha256 or sha1 or git!r}")
+    return {"size": size} | known
 
 
 def is_hex(text: object, length: int) -> bool:
     return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{length}}}", text))
 
 
-def lacking(folder: Path, plan: dict) -> dict[str, dict]:
-    """The files of a plan that are not in the folder with their size."""
+def lacking(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
+    """Those of the files that are not in the folder with their size."""
 
     def size(path: Path) -> int | None:
         return path.stat().st_size if path.is_file() else None
 
-    return {n: file for n, file in plan["files"].items() if size(folder / n) != file["size"]}
-
-
-def endpoint() -> str:
-    """The address of the Hub. Raises ValueError for one that could be listened to."""
-    url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    if not is_safe(url):
-        raise ValueError(f"HF_ENDPOINT is {url!r}: it must begin with https://")
-    return url
+    return {n: file for n, file in files.items() if size(folder / n) != file["size"]}
 
 
 # ---- fetching ------------------------------------------------------------------------------------
 
 
-def fetch_files(plan: dict, folder: Path, say: Callable[[str], object]) -> None:
-    """Fetch what a plan has and the folder lacks."""
-    total = sum(file["size"] for file in plan["files"].values())
-    lost = lacking(folder, plan)
+def fetch_files(
+    title: str,
+    files: dict[str, dict],
+    folder: Path,
+    say: Callable[[str], object],
+    hosts: tuple[str, ...] | None = None,
+) -> None:
+    """Fetch those of the files {name: {"url", "size", a hash}} that the folder lacks.
+
+    `hosts` are those that redirects may lead to: see `SafeRedirects`.
+    """
+    total = sum(file["size"] for file in files.values())
+    lost = lacking(folder, files)
     parts = (part_of(folder / name) for name in lost)
     begun = sum(part.stat().st_size for part in parts if part.exists())
     needed, free = sum(f["size"] for f in lost.values()) - begun, shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"{plan['model']} needs {needed / 1e6:,.0f} MB more in {folder}, and {free / 1e6:,.0f} "
-            "MB are free there. Set TENSORLITE_CACHE to a folder on a larger disk"
+            f"{title} needs {needed / 1e6:,.0f} MB more in {folder}, and {free / 1e6:,.0f} MB are "
+            "free there. Set TENSORLITE_CACHE to a folder on a larger disk"
         )
-    say(f"fetching {plan['model']} ({total / 1e6:,.1f} MB) into {folder}")
+    say(f"fetching {title} ({total / 1e6:,.1f} MB) into {folder}")
     bar = tqdm(
         total=total,
         initial=total - needed,
-        desc=plan["model"],
+        desc=title,
         unit="B",
         unit_scale=True,
         disable=None,  # no bar where stderr is a file
     )
     with bar:
         for name, file in lost.items():
-            download(address_of(plan, name), folder / name, file, bar.update)
+            download(file["url"], folder / name, file, bar.update, hosts)
     sync_directory(folder)
 
 

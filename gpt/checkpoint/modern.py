@@ -57,7 +57,6 @@ ABSENT = {
 }
 ACTIVATIONS = {"relu2": True, "gelu_new": False, "gelu_pytorch_tanh": False}
 ALWAYS = {"rotary": True, "qk_norm": True, "embedding_norm": True}  # parts of any nanochat
-NEVER = {"embedding_residual": False, "value_embeddings": False, "ngrams": ()}
 
 
 def note_of(classifier: bool) -> str:
@@ -71,7 +70,7 @@ def note_of(classifier: bool) -> str:
 
 def is_nanochat(config) -> bool:
     """Whether nanochat's layout says all that a ModernConfig says."""
-    return all(getattr(config, name) == value for name, value in (ALWAYS | NEVER).items())
+    return not config.ngrams and all(getattr(config, name) for name in ALWAYS)
 
 
 def modern_names(config, arrays: dict) -> dict:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .token_shards import ShardedTokens
+
 
 def check_length(tokens: np.ndarray, block_size: int, what: str) -> None:
     """Raise ValueError when a split (`what`: "training", say) is too short for one window."""
@@ -42,8 +44,40 @@ def draw_batch(
     """
     places = starts[:, None] + np.arange(block_size + 1)  # (B, 1) + (T + 1,) -> (B, T + 1)
     # asarray: what is computed from a memmap would be a memmap too.
-    windows = np.asarray(tokens)[places]  # (B, T + 1)
+    windows = np.asarray(tokens[places])  # (B, T + 1)
     return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
+
+
+def draw_documents(tokens: ShardedTokens, starts: np.ndarray, block_size: int) -> np.ndarray:
+    """Which document each place of the windows at `starts`, (B,), belongs to: (B, T) int64.
+
+    A place belongs to the document of the id that is predicted there. So the end-of-text id that
+    ends a document begins the next one, as in GPT-2, and each id is predicted once, from what
+    stands before it in its own document. These are the segments that `gpt.models.Packed` takes.
+
+        x           5  8  0  2  9  0       0 is the id that ends a text
+        y           8  0  2  9  0  4
+        documents   3  3  4  4  4  5
+    """
+    places = starts[:, None] + np.arange(1, block_size + 1)  # (B, 1) + (T,) -> (B, T)
+    return tokens.documents(places)
+
+
+def documents_ended(ids: np.ndarray, end: int) -> np.ndarray:
+    """Where the documents in ids (N,) begin, and N, if the id `end` ends each but maybe the last.
+
+    >>> documents_ended(np.array([5, 8, 0, 2, 0, 7]), end=0)
+    array([0, 3, 5, 6], dtype=uint64)
+    """
+    begins = np.flatnonzero(ids == end) + 1
+    return np.unique(np.concatenate([[0], begins, [len(ids)]])).astype(np.uint64)
+
+
+def full_starts(tokens_len: int, block_size: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Where the windows of `full_windows` start, (B,) for each batch."""
+    windows = (tokens_len - 1) // block_size
+    for first in range(0, windows, batch_size):
+        yield np.arange(first, min(first + batch_size, windows)) * block_size
 
 
 def full_windows(
@@ -55,7 +89,5 @@ def full_windows(
     so the mean loss over them belongs to the split, and not to a random draw. The last batch may be
     smaller.
     """
-    windows = (len(tokens) - 1) // block_size
-    for first in range(0, windows, batch_size):
-        last = min(first + batch_size, windows)
-        yield draw_batch(tokens, np.arange(first, last) * block_size, block_size)
+    for starts in full_starts(len(tokens), block_size, batch_size):
+        yield draw_batch(tokens, starts, block_size)

@@ -1,13 +1,14 @@
 """What a dataset's name means: a built-in corpus, text, or token files.
 
 The rules are nanoGPT's (`data/NAME` with a train.bin and a val.bin in it), and more than its: text
-files, folders of them, and the corpora of `corpora.py`.
+files, folders of them, the corpora of `corpora.py`, several token files, and mixtures.
 """
 
 import os
 from pathlib import Path
 
 from .corpora import CORPORA
+from .prepared import PREPARED
 
 ALIASES = {"shakespeare_char": "shakespeare"}  # nanoGPT's name
 
@@ -19,22 +20,41 @@ def resolve(dataset: str, folder: str = "") -> str:
     relative to `folder`; a name that nothing is found for is returned as it is.
     """
     dataset = ALIASES.get(dataset, dataset)
-    if dataset in CORPORA:
+    if dataset in CORPORA or dataset in PREPARED:
         return dataset
     path, nanogpt = os.path.join(folder, dataset), os.path.join(folder, "data", dataset)
     if os.path.exists(path):
         return path
-    return nanogpt if os.path.isfile(os.path.join(nanogpt, "train.bin")) else dataset
+    return nanogpt if token_files(nanogpt, "train") else dataset
+
+
+def token_files(folder: str | Path, split: str) -> list[Path]:
+    """The token files of a split ("train", "val"): train.bin, or train-00000.bin and so on."""
+    folder = str(folder)
+    one = os.path.join(folder, f"{split}.bin")
+    if os.path.isfile(one):
+        return [Path(one)]
+    is_folder = os.path.isdir(folder)  # False for a name that no file can have, too
+    return sorted(Path(folder).glob(f"{split}-[0-9]*.bin")) if is_folder else []
+
+
+def is_mixture(dataset: str) -> bool:
+    """True for a TOML file, which says what is mixed: see mixture.py."""
+    path = resolve(dataset)
+    return path not in CORPORA and path.endswith(".toml") and os.path.isfile(path)
 
 
 def is_token_data(dataset: str) -> bool:
-    """True for what `open_tokens` reads: a `.bin` file, or a folder with a `train.bin`."""
+    """True for what `open_tokens` and `open_mixture` read.
+
+    That is a `.bin` file, a folder with token files, or a mixture of such.
+    """
     path = resolve(dataset)
     if path in CORPORA:
         return False
     if path.endswith(".bin") and os.path.isfile(path):
         return True
-    return os.path.isfile(os.path.join(path, "train.bin"))
+    return is_mixture(dataset) or bool(token_files(path, "train"))
 
 
 def validation_size(dataset: str) -> int:
@@ -43,7 +63,7 @@ def validation_size(dataset: str) -> int:
     0 for a built-in corpus, which is small, and for a dataset that does not exist.
     """
     path = resolve(dataset)
-    if os.path.isfile(val := os.path.join(path, "val.bin")):
-        return os.path.getsize(val) // 2
+    if val := token_files(path, "val"):
+        return sum(map(os.path.getsize, val)) // 2
     files = [path] if os.path.isfile(path) else filter(os.path.isfile, Path(path).rglob("*"))
     return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)

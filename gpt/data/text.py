@@ -10,6 +10,7 @@ from tokenizer import texts
 
 from .corpora import CORPORA
 from .names import resolve
+from .prepared import PREPARED
 
 
 def read_text(dataset: str, encoding: str = "utf-8") -> str:
@@ -29,6 +30,11 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
     path = resolve(dataset)
     if path in CORPORA:
         return [CORPORA[path]()]
+    if path in PREPARED:
+        raise ValueError(
+            f"{dataset} is a corpus of documents, of which only training makes token files: "
+            "python train.py --dataset takes it, and text is read from files"
+        )
     if not path or not os.path.exists(path):  # Path("") would be the current folder
         raise FileNotFoundError(
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "

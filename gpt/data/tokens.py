@@ -12,34 +12,63 @@ from tqdm import tqdm
 from tokenizer.base import token_dtype, write_atomic
 from tokenizer.widths import looks_like, types_that_fit
 
-from .names import resolve
+from .names import resolve, token_files
 from .text import split
+from .token_folder import NAME, SPLITS, open_offsets, read_about, shard_files
+from .token_shards import ShardedTokens
 
 SCAN = 2**24  # ids that are checked at a time when a token file is opened
 SHOW_BAR = 2**28  # files with more ids than this take long enough for a progress bar
 
 
-def open_tokens(dataset: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation ids of nanoGPT's token files, (N,) each, mapped and read-only.
+def open_tokens(dataset: str, vocab_size: int, documents: bool = False):
+    """Training and validation ids of token files, (N,) each, mapped and read-only.
 
-    A folder holds them as train.bin and val.bin; a single file is split 90/10. The files hold
-    ids and nothing else, so their type follows from vocab_size (`token_dtype`), and every id is
-    checked once: a wrong one would otherwise crash the training, or worse, hours into a run.
+    A folder holds them as nanoGPT's train.bin and val.bin, or in several shards each
+    (token_folder.py); a single file is split 90/10. The files hold ids and nothing else, so their
+    type follows from vocab_size (`token_dtype`), and every id is checked once: a wrong one would
+    otherwise crash the training, or worse, hours into a run. One file is an array, several are
+    `ShardedTokens`. With `documents` it is these in any case, which know their documents.
 
     Raises ValueError for a file that is missing, empty, cut off, holds an id >= vocab_size, or
-    looks like ids of another type or like another format (see `tokenizer.widths`).
+    looks like ids of another type or like another format (see `tokenizer.widths`); and for an index
+    of documents that is missing or does not fit, where it is asked for.
     """
     path = Path(resolve(dataset))
     if path.is_file():
-        return split(_open(path, vocab_size))
-    train, val = path / "train.bin", path / "val.bin"
-    for file, other in ((train, val), (val, train)):
-        if not file.is_file():
+        if documents:
             raise ValueError(
-                f"there is no {file}: a folder of token data holds train.bin and val.bin "
-                f"(a single file, such as {other}, would be split 90/10)"
+                f"--documents packed needs an index of documents, and {path} is a single file: "
+                "give a folder that python -m gpt.data tokenize has written"
             )
-    return _open(train, vocab_size), _open(val, vocab_size)
+        return split(_open(path, vocab_size))
+    if about := read_about(path):
+        files = shard_files(path, about, vocab_size)
+    else:
+        files = [token_files(path, name) for name in SPLITS]
+        numbered = [file for own in files for file in own if file.stem not in SPLITS]
+        if numbered:
+            raise ValueError(
+                f"there is no {path / NAME}, which says how many shards belong to "
+                f"{numbered[0].name}: python -m gpt.data tokenize writes it at its end, the same "
+                "command goes on where it was stopped"
+            )
+    for name, own, other in zip(SPLITS, files, reversed(SPLITS)):
+        if not own:
+            raise ValueError(
+                f"there is no {path / name}.bin: a folder of token data holds train.bin and "
+                f"val.bin (a single file, such as {path / other}.bin, would be split 90/10)"
+            )
+    train, val = (_open_all(own, vocab_size, documents) for own in files)
+    return train, val
+
+
+def _open_all(files: list[Path], vocab_size: int, documents: bool) -> np.ndarray | ShardedTokens:
+    shards = [_open(file, vocab_size) for file in files]
+    if documents:
+        offsets = [open_offsets(file, len(shard)) for file, shard in zip(files, shards)]
+        return ShardedTokens(shards, offsets)
+    return shards[0] if len(shards) == 1 else ShardedTokens(shards)
 
 
 def _open(path: Path, vocab_size: int) -> np.ndarray:

@@ -14,23 +14,31 @@ from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
 from tokenizer.base import replace_surrogates
 
-from ..data import draw_batch, draw_starts, full_windows
+from ..data import draw_batch, draw_documents, draw_starts, full_starts
 from ..model import GPT
+from ..models import Packed
 
 
 def estimate_loss(
-    model: GPT, tokens, batch_size: int, batches: int, seed: int, team: Team = ALONE
+    model: GPT,
+    tokens,
+    batch_size: int,
+    batches: int,
+    seed: int,
+    team: Team = ALONE,
+    documents: bool = False,
 ) -> float:
     """The mean loss, in nats per token, over random windows of `tokens` (N,): a quick estimate.
 
     The windows depend on `seed` alone, so estimates of one run compare. The ranks of a team
-    divide the batches among them.
+    divide the batches among them. With `documents`, the documents in a window do not see each
+    other; `tokens` are `ShardedTokens` that know them.
     """
     block_size = model.config.block_size
     losses = np.zeros(batches)
     for i in range(team.rank, batches, team.size):
         starts = draw_starts(random(seed, "estimate", i), len(tokens), batch_size, block_size)
-        losses[i] = _loss(model, *draw_batch(tokens, starts, block_size))
+        losses[i] = _loss(model, tokens, starts, documents)
     return float(np.mean(team.sum(losses)))
 
 
@@ -54,6 +62,7 @@ def loss_and_error(
     batch_size: int,
     team: Team = ALONE,
     say: Callable[[str], None] | None = None,
+    documents: bool = False,
 ) -> tuple[float, float]:
     """The mean loss over all of `tokens` (N,) in windows of the block size, and its standard error.
 
@@ -61,7 +70,8 @@ def loss_and_error(
     a window at the end are left out. The error is that of a mean over batches of neighbouring
     windows; it is NaN for a single batch. The ranks of a team divide the batches among them; a
     batch has at least `batch_size` windows. A terminal shows a progress bar; elsewhere `say` is
-    called with a line about the progress every five seconds.
+    called with a line about the progress every five seconds. `documents` is that of
+    `estimate_loss`.
     """
     block_size = model.config.block_size
     batch_size = max(batch_size, AT_A_TIME // block_size)
@@ -77,11 +87,11 @@ def loss_and_error(
         delay=2,
     )
     with bar:
-        for i, (x, y) in enumerate(full_windows(tokens, block_size, batch_size)):
+        for i, starts in enumerate(full_starts(len(tokens), block_size, batch_size)):
             if i % team.size == team.rank:
-                losses[i] = _loss(model, x, y)
-            sizes[i] = y.size
-            bar.update(len(x))
+                losses[i] = _loss(model, tokens, starts, documents)
+            sizes[i] = len(starts) * block_size
+            bar.update(len(starts))
             if say and bar.disable and time.monotonic() - shown > 5:
                 shown = time.monotonic()
                 done = sizes.sum() / block_size / bar.total
@@ -94,11 +104,16 @@ def loss_and_error(
     return mean, math.sqrt(square * batches / (batches - 1)) if batches > 1 else math.nan
 
 
-def _loss(model: GPT, x, y) -> float:
+def _loss(model: GPT, tokens, starts: np.ndarray, documents: bool) -> float:
+    """The mean loss of the windows at `starts`, (B,)."""
+    x, y = draw_batch(tokens, starts, model.config.block_size)  # (B, T), (B, T)
     training = model.training
     model.eval()
     try:
         with tl.no_grad():
+            if documents:
+                packed = Packed(draw_documents(tokens, starts, model.config.block_size))
+                return model.loss(x, y, packed=packed).item()
             return (model.replay or model.loss)(x, y).item()
     finally:
         model.train(training)
@@ -143,4 +158,5 @@ def bits_per_byte(
 
 def holds_unknown(tokenizer, tokens) -> bool:
     """Whether there are characters among the tokens (N,) that the tokenizer does not know."""
-    return hasattr(tokenizer, "unknown_id") and bool((tokens == tokenizer.unknown_id).any())
+    parts = (tokens[i : i + 2**20] for i in range(0, len(tokens), 2**20))
+    return hasattr(tokenizer, "unknown_id") and any(tokenizer.unknown_id in part for part in parts)

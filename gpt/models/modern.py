@@ -11,11 +11,9 @@ of ModernConfig:
 - tied: the output projection is the token embedding; otherwise it is a matrix of its own.
 - logit_cap: logits are cap * tanh(logits / cap) (Gemma 2, 2024).
 - embedding_norm: the embedding is normalised before the first block.
-- embedding_residual: the embedding, times a learned number, is added again before each block.
-- value_embeddings: each block adds an embedding of the token to the values of its attention.
 - ngrams: embeddings of the last 2, 3, ... tokens, hashed into a table, are added to the token's.
 
-The last six are collected in modded-nanogpt (Jordan et al., 2024). With the parts of nanochat
+The last four are collected in modded-nanogpt (Jordan et al., 2024). With the parts of nanochat
 (Karpathy, 2025) alone, it is transformers' NanoChatForCausalLM.
 
 B batch, T time (positions), C = n_embd, V = vocab_size, nh heads, hs = C / nh the size of a head,
@@ -50,11 +48,11 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, angles=None, value=None, rng=None, past=None):
+    def forward(self, x, angles=None, rng=None, past=None):
         c, (cos, sin) = self.config, angles or (None, None)
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
         eps = c.norm_eps if c.qk_norm else None
-        qkv = tl.qk_norm_rope(qkv, value, c.n_head, cos, sin, eps)  # (B, T, 3C)
+        qkv = tl.qk_norm_rope(qkv, c.n_head, cos, sin, eps)  # (B, T, 3C)
         dropout_p = self.resid_dropout.p if self.training else 0.0
         attend = tl.causal_self_attention if past is None else past.self_attention
         y = attend(qkv, c.n_head, dropout_p, rng)  # (B, T, 3C) -> (B, T, C)
@@ -84,8 +82,8 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x, angles=None, value=None, rng=None, past=None):
-        x = x + self.attn(tl.rms_norm(x, eps=self.eps), angles, value, rng, past)  # (B, T, C)
+    def forward(self, x, angles=None, rng=None, past=None):
+        x = x + self.attn(tl.rms_norm(x, eps=self.eps), angles, rng, past)  # (B, T, C)
         x = x + self.mlp(tl.rms_norm(x, eps=self.eps), rng)  # (B, T, C)
         return x
 
@@ -110,12 +108,6 @@ class Modern(GPT):
             self.ngrams = nn.ModuleList(
                 nn.Embedding(config.count_ngrams(n), config.n_embd) for n in config.ngrams
             )
-        if config.value_embeddings:
-            self.values = nn.ModuleList(
-                nn.Embedding(config.vocab_size, config.n_embd) for _ in range(config.n_layer)
-            )
-        if config.embedding_residual:
-            self.again = tl.tensor(np.zeros(config.n_layer, np.float32), requires_grad=True)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         if not config.tied:
@@ -152,20 +144,17 @@ class Modern(GPT):
             x = x + self.wpe(places)  # (B, T, C) + (T, C)
         if c.embedding_norm:
             x = tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
-        x = first = self.drop(x, rng)  # (B, T, C)
+        x = self.drop(x, rng)  # (B, T, C)
         angles = None
         if c.rotary:  # nanochat turns the other way than Llama
             cos, sin = self.rotary(places, x.data)  # (T, hs / 2)
             angles = cos, -sin
         for i, block in enumerate(self.h):
-            if c.embedding_residual:
-                x = x + self.again[i] * first  # (B, T, C)
-            value = self.values[i](idx) if c.value_embeddings else None  # (B, T) -> (B, T, C)
             past = None if cache is None else cache[i]
             if self.recompute:
-                x = tl.checkpoint(block, x, angles, value, rng, past)  # (B, T, C)
+                x = tl.checkpoint(block, x, angles, rng, past)  # (B, T, C)
             else:
-                x = block(x, angles, value, rng, past)  # (B, T, C)
+                x = block(x, angles, rng, past)  # (B, T, C)
         return tl.rms_norm(x, eps=c.norm_eps)  # (B, T, C)
 
     def ngram_ids(self, n: int, idx, places, cache=None):

@@ -11,9 +11,7 @@ from ..checkpoint import CONFIG
 from ..config import GPTConfig
 
 # The parts that are there or not.
-SWITCHES = (
-    "rotary qk_norm relu2 zero_init embedding_norm embedding_residual value_embeddings".split()
-)
+SWITCHES = "rotary qk_norm relu2 zero_init embedding_norm".split()
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,6 @@ class ModernConfig(GPTConfig):
     relu2: bool = False
     zero_init: bool = False
     embedding_norm: bool = False
-    embedding_residual: bool = False
-    value_embeddings: bool = False
     logit_cap: float | None = None
     ngrams: tuple[int, ...] = ()  # the lengths, each 2 or more
     ngram_rows: int = 16384  # of the table of each length, or as many as there are n-grams if fewer
@@ -83,7 +79,7 @@ def modern_config_of(directory: str | Path, fields: dict) -> ModernConfig:
     path, known = Path(directory) / CONFIG, dataclasses.fields(ModernConfig)
     if unknown := sorted(fields.keys() - {field.name for field in known}):
         raise ValueError(
-            f"{path} says {', '.join(unknown)[:200]}, which is no part of a modern model: a later "
+            f"{path} says {', '.join(unknown)[:200]}, which is no part of a modern model: another "
             "version of tensorlite may have written it"
         )
     required = {f.name for f in known if f.default is f.default_factory}  # that have neither

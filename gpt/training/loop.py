@@ -108,6 +108,7 @@ def train(run: Run, task: Task, model: nn.Module, optimizer) -> bool:
     on_gpu = contextlib.nullcontext()
     evenly = team.size == 1 or (isinstance(optimizer, Replicated) and s.batch_size % team.size == 0)
     recordable = s.optimizer == "adamw" and hasattr(task, "arrays")
+    recordable = recordable and not getattr(task, "packed", False)  # whose masks the CPU makes
     if s.device == "cuda" and evenly and recordable:
         from tensorlite.kernels import CannotCompile, do_without  # a CPU does without
 

@@ -29,17 +29,23 @@ class Tokens:
     """What a dataset has become: the ids of both splits, (N,) each, and what belongs to them."""
 
     tokenizer: Tokenizer | None  # of text, on rank 0 alone; of token files, if one is named
-    train: np.ndarray
-    val: np.ndarray
+    train: np.ndarray | data.ShardedTokens
+    val: np.ndarray | data.ShardedTokens
     val_text: str | None  # only where it has characters that the tokenizer does not know
     vocab_size: int
 
     def fingerprint(self) -> str:
-        """What tells one dataset from another: each split's length and first million ids."""
+        """What tells one dataset from another: each file's length and first million ids.
+
+        Of a mixture, its weights and epochs too.
+        """
         digest = hashlib.sha256()
         for tokens in (self.train, self.val):
-            digest.update(f"{len(tokens)} ".encode())
-            digest.update(np.asarray(tokens[: 2**20], dtype="<u4").tobytes())
+            for part in getattr(tokens, "shards", [tokens]):
+                digest.update(f"{len(part)} ".encode())
+                digest.update(np.asarray(part[: 2**20], dtype="<u4").tobytes())
+        if isinstance(self.train, data.Mixture):
+            digest.update(self.train.key().encode())
         return digest.hexdigest()
 
 
@@ -51,15 +57,34 @@ def load_tokens(run: Run) -> Tokens:
     """
     settings, team = run.settings, run.team
     resumed = run.out if run.resumed else None
+    if settings.dataset in data.PREPARED:
+        folder = data.prepare(settings.dataset, tokenizer_for(settings, resumed), team)
+        settings = dataclasses.replace(settings, dataset=str(folder))
     if data.is_token_data(settings.dataset):
         tokenizer, *splits, _ = read_data(settings, resumed)
         return Tokens(tokenizer, *splits, None, count_ids(settings, tokenizer))
-    tokenizer, splits, val_text, size = None, (None, None), None, None
+    tokenizer, splits, val_text, size, end = None, (None, None), None, None, None
     if team.rank == 0:
         tokenizer, *splits, val_text = read_data(settings, resumed)
-        size = count_ids(settings, tokenizer)
+        size, end = count_ids(settings, tokenizer), tokenizer.eos_token_id
     splits = [team.same(tokens) for tokens in splits]
+    end = team.same(end)
+    if settings.documents == "packed":
+        splits = [data.ShardedTokens([ids], [data.documents_ended(ids, end)]) for ids in splits]
     return Tokens(tokenizer, *splits, val_text, team.same(size))
+
+
+def tokenizer_for(settings: Settings, resumed: Path | None) -> str | None:
+    """Whose ids the tokens of a prepared corpus have to be; None where that is left open.
+
+    They are those of the run that is resumed, else what --tokenizer says, else those of the model
+    to start from.
+    """
+    if resumed and (resumed / FILE_NAME).exists():
+        return str(resumed)
+    if settings.tokenizer is None and is_model(settings.init_from):
+        return settings.init_from
+    return settings.tokenizer
 
 
 def read_data(settings: Settings, resumed: Path | None):
@@ -89,10 +114,21 @@ def read_data(settings: Settings, resumed: Path | None):
         raise ValueError(
             f"--separator {settings.separator} is for text, and {settings.dataset} is token files"
         )
+    packed = settings.documents == "packed"
+    if packed and not (is_tokens or settings.separator):
+        raise ValueError(
+            "--documents packed needs to know where documents end: --separator says it of text"
+        )
     if is_tokens:
         if not (tokenizer or trained_on_text(name)):  # a preset's tokenizer is meant for text
             tokenizer = make_tokenizer(name)
-        splits = data.open_tokens(settings.dataset, count_ids(settings, tokenizer))
+        folders = data.described_folders(settings.dataset)
+        if folders and not tokenizer:
+            tokenizer = tokenizer_in(folders[0], is_tokens)
+        for folder in folders if tokenizer else ():
+            data.check_tokenizer(folder, tokenizer)
+        opened = data.open_mixture if data.is_mixture(settings.dataset) else data.open_tokens
+        splits = opened(settings.dataset, count_ids(settings, tokenizer), packed)
         path = Path(data.resolve(settings.dataset))
         pickled = (path if path.is_dir() else path.parent) / "meta.pkl"
         if pickled.exists() and not (tokenizer or settings.vocab_size or source):

@@ -10,9 +10,18 @@ from tensorlite import Tensor
 from tensorlite.device import random
 from tensorlite.parallel import ALONE, Team
 
-from ..data import check_length, draw_batch, draw_starts
+from ..data import (
+    Mixture,
+    Order,
+    ShardedTokens,
+    check_length,
+    draw_batch,
+    draw_documents,
+    draw_starts,
+)
 from ..evaluate import bits_per_byte, estimate_loss, loss_and_error
 from ..model import GPT
+from ..models import Packed
 from .output import harmless
 from .settings import Settings
 from .task import Batch
@@ -23,24 +32,47 @@ ENOUGH = 4  # times that text is read as usefully as new text would be (Muennigh
 class Pretraining:
     """Windows of `block_size` tokens from `train_tokens`, measured on `val_tokens`: (N,) each.
 
-    Raises ValueError where one of them is too short for a window.
+    They are arrays or `ShardedTokens`. The windows of a `Mixture` come in an order of its own.
+    With `documents` "packed", the documents in a window do not see each other.
+
+    Raises ValueError where one of them is too short for a window, or where a mixture ends before
+    the run.
     """
 
-    def __init__(self, settings: Settings, train_tokens: np.ndarray, val_tokens: np.ndarray):
+    def __init__(
+        self,
+        settings: Settings,
+        train_tokens: np.ndarray | ShardedTokens,
+        val_tokens: np.ndarray | ShardedTokens,
+    ):
         check_length(train_tokens, settings.block_size, "training")
         check_length(val_tokens, settings.block_size, "validation")
         self.settings, self.train_tokens, self.val_tokens = settings, train_tokens, val_tokens
         self.tokens_per_example = settings.block_size
+        self.packed = settings.documents == "packed"
+        self.order = None
+        if isinstance(train_tokens, Mixture):
+            n = settings.batch_size * settings.gradient_accumulation_steps
+            self.order = Order(
+                train_tokens, settings.block_size, n, settings.seed, settings.max_iters
+            )
 
     def batch(self, step: int, model: GPT, team: Team = ALONE) -> Batch:
         """Where the windows of this step start, (B,): the tokens are read when they are needed."""
+        if self.order:
+            return Batch(self.order.starts(step))
         s = self.settings
         n = s.batch_size * s.gradient_accumulation_steps
         rng = random(s.seed, "batch", step)
         return Batch(draw_starts(rng, len(self.train_tokens), n, s.block_size))
 
     def loss(self, model: GPT, examples: Batch, rng=None) -> Tensor:
-        return self.loss_of(model, *self.arrays(examples), rng) * examples.share
+        x, y = self.arrays(examples)  # (B, T), (B, T)
+        if not self.packed:
+            return self.loss_of(model, x, y, rng) * examples.share
+        (starts,) = examples.arrays
+        segments = draw_documents(self.train_tokens, starts, self.settings.block_size)  # (B, T)
+        return model.loss(x, y, rng, Packed(segments)) * examples.share
 
     def arrays(self, examples: Batch) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of some windows, and the tokens that follow each: (B, T), (B, T)."""
@@ -51,7 +83,14 @@ class Pretraining:
         return model.loss(x, y, rng)
 
     def repetition(self) -> str:
-        """A line where the text is too short for so long a run; otherwise none."""
+        """A line where the text is too short for so long a run; otherwise none.
+
+        Of a mixture, how often the run reads each source.
+        """
+        if self.order:
+            names = (source.name for source in self.train_tokens.sources)
+            passes = zip(names, self.order.passes())
+            return "passes over " + ", ".join(f"{name}: {n:.2f}" for name, n in passes)
         s, n = self.settings, len(self.train_tokens)
         seen = s.max_iters * s.batch_size * s.gradient_accumulation_steps * s.block_size
         if seen <= ENOUGH * n:
@@ -64,7 +103,9 @@ class Pretraining:
     def evaluate(self, model: GPT, team: Team = ALONE) -> dict[str, float]:
         """An estimate of the loss on the validation split."""
         s = self.settings
-        loss = estimate_loss(model, self.val_tokens, s.batch_size, s.eval_iters, s.seed, team)
+        loss = estimate_loss(
+            model, self.val_tokens, s.batch_size, s.eval_iters, s.seed, team, self.packed
+        )
         return {"val_loss": loss}
 
     def final(self, model: GPT, team: Team, tokenizer, val_text: str | None) -> dict:
@@ -82,6 +123,7 @@ class Pretraining:
                 s.batch_size,
                 team,
                 say=lambda text: team.rank == 0 and print(text, flush=True),
+                documents=self.packed,
             )
             if tokenizer:
                 with harmless("bits per byte"):

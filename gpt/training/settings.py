@@ -18,7 +18,7 @@ from tensorlite.modes import PRECISIONS
 
 from ..checkpoint import CONFIG, is_adapter
 from ..commandline import option
-from ..data import CORPORA, validation_size
+from ..data import CORPORA, PREPARED, validation_size
 from ..models.modern_config import DEFAULT_PARTS, PARTS, name_parts, read_parts
 
 
@@ -174,6 +174,7 @@ class Settings(RunSettings):
         *RunSettings.fixed,
         "tokenizer",
         "separator",
+        "documents",
         "vocab_size",
         "model",
         "parts",
@@ -186,7 +187,9 @@ class Settings(RunSettings):
     )
 
     dataset: str = option(
-        "python-docs", f"one of {', '.join(CORPORA)}; a text file or folder; nanoGPT's .bin files"
+        "python-docs",
+        f"one of {', '.join([*CORPORA, *PREPARED])}; a text file or folder; token files (.bin); or "
+        "mix.toml, which names token files and their weights",
     )
     batch_size: int = option(12, "windows of block_size tokens in a batch")
     max_iters: int = option(2000, "steps")
@@ -205,6 +208,11 @@ class Settings(RunSettings):
     )
     separator: str | None = option(
         None, "file or line: an end-of-text token follows each file, or each line, of the text"
+    )
+    documents: str = option(
+        "flat",
+        "flat: a window is read as one text; packed: attention stays within a document, where "
+        "positions begin at 0 (for --separator, or token files with an index of documents)",
     )
     vocab_size: int | None = option(None, "ids in .bin data (50304 if there is no tokenizer)")
     # the model
@@ -243,6 +251,8 @@ class Settings(RunSettings):
                 raise ValueError(f"--parts is for --model modern: a {self.model} has no choice")
         if self.separator not in (None, "file", "line"):
             raise ValueError(f"--separator is file or line, not {self.separator!r}")
+        if self.documents not in ("flat", "packed"):
+            raise ValueError(f"--documents is flat or packed, not {self.documents!r}")
 
     def multiplications(self) -> float:
         if self.eval_only:

@@ -58,7 +58,7 @@ def _turn(x, cos, sin, out=None):
 # =================================================================================================
 
 
-def qk_norm_rope_composed(qkv, value, n_head, cos=None, sin=None, eps=None):
+def qk_norm_rope_composed(qkv, n_head, cos=None, sin=None, eps=None):
     B, T, C3 = qkv.shape
     q, k, v = (qkv[..., i * C3 // 3 : (i + 1) * C3 // 3] for i in range(3))  # (B, T, C) each
     parts = []
@@ -67,28 +67,25 @@ def qk_norm_rope_composed(qkv, value, n_head, cos=None, sin=None, eps=None):
         x = x if eps is None else rms_norm(x, eps=eps)
         x = x if cos is None else rope(x, cos, sin)
         parts.append(reshape(swapaxes(x, 1, 2), (B, T, C3 // 3)))
-    return concatenate([*parts, v if value is None else v + value], axis=-1)
+    return concatenate([*parts, v], axis=-1)
 
 
 @op(composed=qk_norm_rope_composed, fresh=True)
-def qk_norm_rope(qkv, value, *, n_head, cos=None, sin=None, eps=None, needs):
-    """Normalise and turn the queries and keys in qkv (B, T, 3C), and add `value` to the values.
+def qk_norm_rope(qkv, *, n_head, cos=None, sin=None, eps=None):
+    """Normalise and turn the queries and keys in qkv (B, T, 3C), and keep the values as they are.
 
     The result is for `causal_self_attention`. Each head of q and k is divided by its root mean
     square, unless `eps`, which is added to the mean square, is None. Then it is turned as by `rope`
     by angles with the cosines and sines `cos` and `sin`, (T, hs / 2) or (B, 1, T, hs / 2), unless
-    they are None. `value` is (B, T, C) or None. Raises ValueError for shapes that do not fit.
+    they are None. Raises ValueError for shapes that do not fit.
 
     This is fastest where the memory of qkv has a column after the other, as `linear` makes it with
     order="F": then the numbers that are computed alike, those of all tokens, lie side by side.
     """
     B, T, C3 = qkv.shape
     size = C3 // 3 // n_head
-    if C3 != 3 * n_head * size or (value is not None and value.shape != (B, T, C3 // 3)):
-        raise ValueError(
-            f"qk_norm_rope: qkv is (B, T, 3C) for {n_head} heads and value (B, T, C), not "
-            f"{qkv.shape} and {None if value is None else value.shape}"
-        )
+    if C3 != 3 * n_head * size:
+        raise ValueError(f"qk_norm_rope: qkv is (B, T, 3C) for {n_head} heads, not {qkv.shape}")
     if cos is not None:
         if size % 2 or cos.shape != sin.shape or cos.shape[-1] != size // 2:
             raise ValueError(
@@ -119,28 +116,24 @@ def qk_norm_rope(qkv, value, *, n_head, cos=None, sin=None, eps=None, needs):
     in_threads(fill, row_blocks(x[:n_turned]), qkv)
     values = slice(C3 // 3 * 2, C3)
     y2[:, values] = x2[:, values]
-    if value is not None:
-        y2[:, values] += as_rows(value)
     z = None if eps is None else y[:n_turned]
 
     def vjp(g):
         # With z = x / rms, before or after turning: gx = (g - z mean(g z)) / rms, turned back
-        g2, gx2 = as_rows(g), None
-        if needs[0]:
-            gx2 = np.empty_like(g2)
-            for block in row_blocks(heads(g2)[:n_turned]):
-                gb, gxb = heads(g2)[block], heads(gx2)[block]
-                if eps is not None:
-                    along = row_dots(gb, z[block])[..., None] * (1 / size)
-                    gb = gb - z[block] * along
-                    gb *= scale[block]
-                if cos is None:
-                    gxb[...] = gb
-                else:
-                    _turn(gb, cos, -sin, out=gxb)
-            gx2[:, values] = g2[:, values]
-            gx2 = np.reshape(gx2, g.shape)
-        return gx2, g[..., values].copy() if needs[1] else None
+        g2 = as_rows(g)
+        gx2 = np.empty_like(g2)
+        for block in row_blocks(heads(g2)[:n_turned]):
+            gb, gxb = heads(g2)[block], heads(gx2)[block]
+            if eps is not None:
+                along = row_dots(gb, z[block])[..., None] * (1 / size)
+                gb = gb - z[block] * along
+                gb *= scale[block]
+            if cos is None:
+                gxb[...] = gb
+            else:
+                _turn(gb, cos, -sin, out=gxb)
+        gx2[:, values] = g2[:, values]
+        return np.reshape(gx2, g.shape)
 
     return np.reshape(y2, qkv.shape), vjp
 

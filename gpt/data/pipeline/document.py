@@ -31,7 +31,8 @@ class Document:
         """The document as a line of JSON in UTF-8; fields that are empty are left out."""
         fields = {name: value for name, value in asdict(self).items() if value}
         fields.setdefault("text", "")
-        return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+        line = json.dumps(fields, ensure_ascii=False)
+        return line.encode("utf-8", "surrogatepass") + b"\n"  # halves of surrogates come back
 
 
 def parse(line: bytes, where: str) -> Document:

@@ -9,7 +9,7 @@
     [clean]
     [filter]
     [dedup]
-    threshold = 0.8
+    paragraphs = 100
 
     [split]
     [tokenize]

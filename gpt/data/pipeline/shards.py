@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from .document import MAX_TEXT, Document, parse
 from .libraries import library
 
 SUFFIX = ".jsonl.zst"
+NAME = re.compile(r"[\w-]+")  # of a shard
 LEVEL = 3  # of compression: zstandard's own default
 MAX_LINE = 8 * MAX_TEXT  # bytes: JSON writes a control character as six
 MAX_WINDOW = 2**27  # bytes that a frame may ask the reader to keep
@@ -60,10 +62,7 @@ def read_manifest(folder: Path) -> dict:
         )
     try:
         manifest = json.loads(path.read_bytes())
-        shards = [(s["name"], s["sha256"], s["documents"], s["size"]) for s in manifest["shards"]]
-        good = all(isinstance(x, str) for s in shards for x in s[:2])
-        good = good and all(isinstance(x, int) for s in shards for x in s[2:])
-        good = good and not any("/" in s[0] or "\\" in s[0] for s in shards)
+        good = all(NAME.fullmatch(shard["name"]) for shard in manifest["shards"])
     except (ValueError, KeyError, TypeError, RecursionError):
         good = False
     if not good:
@@ -73,16 +72,16 @@ def read_manifest(folder: Path) -> dict:
 
 def shards_in(folder: str | Path) -> list[Shard]:
     """The shards of a complete folder, by name. Raises as `read_manifest`, and for lost shards."""
-    folder = Path(folder)
-    found = [
-        Shard(folder / f"{s['name']}{SUFFIX}", s["sha256"], s["documents"], s["size"])
-        for s in read_manifest(folder)["shards"]
-    ]
-    for shard in found:
-        if not shard.path.is_file():
+    folder, found = Path(folder), []
+    for stated in read_manifest(folder)["shards"]:
+        sha256, documents, size = (stated.get(name) for name in ("sha256", "documents", "size"))
+        if not (isinstance(sha256, str) and isinstance(documents, int) and isinstance(size, int)):
+            raise ValueError(f"{folder} is no folder of documents: its manifest lists other files")
+        found.append(Shard(folder / f"{stated['name']}{SUFFIX}", sha256, documents, size))
+        if not found[-1].path.is_file():
             raise FileNotFoundError(
-                f"the shard {shard.path} is gone: run the step that made {folder} again, it makes "
-                "what is missing"
+                f"the shard {found[-1].path} is gone: run the step that made {folder} again, it "
+                "makes what is missing"
             )
     return found
 

@@ -257,7 +257,8 @@ def libraries() -> dict[str, str]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode("utf-8", "surrogatepass"))  # names of files may hold any bytes
 
 
 def totals(folder: Path) -> tuple[dict, Tally]:

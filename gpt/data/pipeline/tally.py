@@ -42,7 +42,8 @@ class Tally:
 
     def _example(self, rule: str, source: str, text: str) -> None:
         excerpt = text[:EXCERPT].encode("utf-8", "replace").decode()
-        key = hashlib.sha256(f"{source}\0{excerpt}".encode()).hexdigest()[:16]
+        named = f"{source}\0{excerpt}".encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(named).hexdigest()[:16]
         self._keep(rule, [[key, source, excerpt]])
 
     def _keep(self, rule: str, examples: list[list[str]]) -> None:

@@ -46,7 +46,7 @@ LONGEST = {"source": 1000, "url": 2000, "licence": 100, "language": 20}  # chara
 class Settings:
     """What `extract` may be told. Raises ValueError for values that cannot be."""
 
-    shard_mb: int = option(16, "small files make shards of about this many MB of raw bytes")
+    shard_mb: float = option(16.0, "small files make shards of about this many MB of raw bytes")
     languages: str = option("", "the languages to keep, such as en,de; all without")
     identify: bool = option(True, "find out the language of each document")
     separator: str = option("<|endoftext|>", "what divides the documents of a plain text file")
@@ -56,8 +56,8 @@ class Settings:
     language_column: str = option("language", "the column of the language, if there is one")
 
     def __post_init__(self):
-        if self.shard_mb < 1:
-            raise ValueError(f"shard_mb is at least 1, not {self.shard_mb}")
+        if not 0 < self.shard_mb <= 2**20:
+            raise ValueError(f"shard_mb is a number above 0, not {self.shard_mb}")
         if not self.text_column:
             raise ValueError("text_column is empty: name the column that holds the text")
         if self.languages and not self.identify:
@@ -85,7 +85,7 @@ class Extract(Step):
 
     def units(self, inputs: list[str]) -> list[Unit]:
         """Files in groups of about `shard_mb`. Raises FileNotFoundError for a missing input."""
-        return units_of(inputs, self.settings.shard_mb * 2**20)
+        return units_of(inputs, int(self.settings.shard_mb * 2**20))
 
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
