@@ -20,7 +20,7 @@ from .streams import read_whole
 MAX_DEPTH = 512
 MAX_PAGE = 2**23  # bytes
 MAX_TAGS = 2**19  # of a page: each takes about 600 bytes in memory
-MAX_ATTRIBUTES = 4096  # of an element: here, too, the time grows with the square
+MAX_ATTRIBUTES = 1024  # of an element: here, too, the time grows with the square
 TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 DRAWN_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
 DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
