@@ -21,6 +21,7 @@ import pytest
 
 import gpt
 import gpt.classify
+import gpt.data.__main__
 import gpt.evaluate.__main__
 import gpt.export
 import gpt.finetune.__main__
@@ -184,6 +185,8 @@ def check_command(line: str) -> None:
         gpt.classify.parse(arguments[2:])
     elif arguments[:2] == ["-m", "gpt.evaluate"]:
         gpt.evaluate.__main__.parse(arguments[2:])
+    elif arguments[:2] == ["-m", "gpt.data"]:
+        gpt.data.__main__.parser_of(arguments[2]).parse_args(arguments[3:])
     elif arguments[:2] == ["-m", "gpt.finetune"]:
         assert arguments[2] in gpt.finetune.__main__.METHODS
         method = importlib.import_module(f"gpt.finetune.{arguments[2]}")
@@ -223,6 +226,8 @@ def test_the_commands_of_a_page(page, workplace):
         "python -m gpt.export out --format int3 --out few",
         "python -m gpt.evaluate out --task perplexity --dataset my.txt --k 3",
         "python -m something",
+        "python -m gpt.data polish corpus --out clean",
+        "python -m gpt.data clean corpus --out clean --no_such_flag 1",
         "python -m gpt.finetune nothing --init_from out --dataset my.txt",
         "python -m gpt.finetune classify --dataset sms.tsv",
         "python -m gpt.finetune classify --init_from out --dataset sms.tsv --lora -1",

@@ -40,11 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(ABOUT, end="")
         return 0
-    if name not in STEPS | OTHERS:
-        known = ", ".join(STEPS | OTHERS)
-        print(f"{PROGRAM}: error: STEP is {known}, not {name!r}", file=sys.stderr)
-        return 2
-
     def work(team: Team) -> int:
         given = parser_of(name).parse_args(argv[1:])
         if name == "stats":
@@ -61,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser_of(name: str) -> Parser:
-    """The command line of a step, of `pipeline` or of `stats`."""
+    """The command line of a step, of `pipeline` or of `stats`. Raises ValueError for another."""
+    if name not in STEPS | OTHERS:
+        raise ValueError(f"STEP is {', '.join(STEPS | OTHERS)}, not {name!r}")
     parser = Parser(
         prog=f"{PROGRAM} {name}",
         description=(STEPS | OTHERS)[name],

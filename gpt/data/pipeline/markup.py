@@ -13,7 +13,7 @@ class Html(str):
 
 
 def escaped(text: object) -> Html:
-    """Any text as HTML that shows it; what has no shape of its own is shown by its number.
+    r"""Any text as HTML that shows it; what has no shape of its own is shown by its number.
 
     >>> escaped("<b>\u202e\x00")
     '&lt;b&gt;[U+202E][U+0000]'
