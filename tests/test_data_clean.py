@@ -176,6 +176,8 @@ def test_a_folder_is_cleaned(tmp_path):
         "masked: secret": 1,
         "mended encoding": 1,
     }
+    shown = counts["examples"]["mended encoding"][0][2]
+    assert shown.endswith("schÃ¶n\u200b") and shown.startswith("Write to")
 
 
 def test_what_is_off_changes_nothing(tmp_path):

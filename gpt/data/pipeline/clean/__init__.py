@@ -6,6 +6,7 @@ changed for itself: boilerplate.py, unicode.py, personal.py and secrets.py, in t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ class Clean(Step):
             tally.changed("boilerplate", document, len(gone), gone[0] if gone else "")
         if s.mend:
             mended = mend(text)
-            tally.changed("mended encoding", document, mended != text)
+            if mended != text:
+                tally.changed("mended encoding", document, 1, first_difference(text, mended))
             text = mended
         text = tidy(document, text, tally).strip("\n")
         places = [
@@ -87,3 +89,9 @@ class Clean(Step):
             *(secret_places(text) if s.secrets else ()),
         ]
         return masked(document, text, places, tally)
+
+
+def first_difference(old: str, new: str) -> str:
+    """What stands around the first character in which two texts differ, in the old one."""
+    where = len(os.path.commonprefix([old, new]))
+    return old[max(0, where - 60) : where + 60]
