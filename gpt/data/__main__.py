@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(ABOUT, end="")
         return 0
+
     def work(team: Team) -> int:
         given = parser_of(name).parse_args(argv[1:])
         if name == "stats":

@@ -22,11 +22,7 @@ HIDDEN = re.compile(
     "\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
     "\U000e0000-\U000e0fff]"
 )
-<<<<<<< HEAD
-TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
 MANY_MARKS = regex.compile(r"(\p{M}{31,}+)")
-=======
->>>>>>> wt-clean
 EMPTY_LINES = re.compile(r"\n{4,}")
 ASCII_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 UNTIDY = (" \n", "\t\n", "\n\n\n\n")
@@ -77,9 +73,8 @@ def tidy(document: Document, text: str, tally: Tally) -> str:
         excerpt = document.text[max(0, where - 60) : where + 60]
         tally.changed("hidden characters", document, hidden, ascii(excerpt)[1:-1])
     text = WIDE_SPACE.sub(" ", text)
-<<<<<<< HEAD
-    text = EMPTY_LINES.sub("\n\n\n", TRAILING.sub("", text))
-    return compose(text)
+    text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
+    return compose(EMPTY_LINES.sub("\n\n\n", text))
 
 
 def compose(text: str) -> str:
@@ -91,8 +86,3 @@ def compose(text: str) -> str:
     parts = MANY_MARKS.split(text)  # text, marks, text, ...
     parts[::2] = (unicodedata.normalize("NFC", part) for part in parts[::2])
     return "".join(parts)
-=======
-    text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
-    text = EMPTY_LINES.sub("\n\n\n", text)
-    return unicodedata.normalize("NFC", text)
->>>>>>> wt-clean
