@@ -339,14 +339,16 @@ def recipe(tmp_path_factory):
         text = f"Page {i} has a text of its own. " + " ".join(words) + ".\n\n"
         (folder / "pages" / f"{i:02}.txt").write_text(text * (1 + i % 3))
     (folder / "pages" / "copy.txt").write_text((folder / "pages" / "05.txt").read_text())
-    BPETokenizer.train("word page text " * 9, 266, special_tokens=["<|endoftext|>"]).save(folder)
+    BPETokenizer.train("word page text " * 9, 266, special_tokens=["<|endoftext|>"]).save(
+        folder / "vocabulary"
+    )
 
     def write(out: str) -> Path:
         path = folder / f"{out}.toml"
         path.write_text(
             f'out = "{out}"\ninputs = ["pages"]\n[extract]\nshard_mb = 0.005\n[clean]\n'
             "[filter]\ngopher = false\nrepetition = false\nfineweb = false\nc4 = false\n"
-            f'[dedup]\n[split]\nval_fraction = 0.2\n[tokenize]\ntokenizer = "{folder}"\n'
+            f'[dedup]\n[split]\nval_fraction = 0.2\n[tokenize]\ntokenizer = "vocabulary"\n'
         )
         return path
 

@@ -80,6 +80,9 @@ def test_token_files_equal_a_plain_computation(bpe, tmp_path, monkeypatch):
             assert np.fromfile(out / f"{name}.bin", "<u2").tolist() == ids
             assert np.fromfile(out / f"{name}.idx", "<u8").tolist() == offsets
             assert {f"{name}.bin", f"{name}.idx"} <= manifest["shards"][number]["files"].keys()
+    texts = [[document.text for document in documents] for documents in shards]
+    found = [(entry["documents"], entry["characters"]) for entry in manifest["shards"]]
+    assert found == [(len(own), sum(map(len, own))) for own in texts]
     about = data.read_about(out)
     assert about.documents == {"train": 29, "val": 14}
     assert list(about.shards["train"]) == ["train-00000", "train-00001"]

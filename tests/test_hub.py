@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from gpt.checkpoint import download, fetch_model, hub, local_folder
-
 from tests.hub_server import BIG, COMMIT, Handler, Hub, listed, serving
 
 FILES = {

@@ -38,6 +38,7 @@ STEPS = {
     "split": "hold some documents out for validation, together with those nearly equal",
     "tokenize": "token files that train.py reads, with an index of the documents",
 }
+PATHS = {"tokenizer", "blocked_words", "blocked_domains"}  # settings that may name a file
 KINDS = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
 
@@ -88,12 +89,19 @@ def read_recipe(path: str | Path) -> tuple[list[str], Path, list[Step]]:
             raise ValueError(f"{path} says {name} = {table!r:.50}, and has inputs, out and tables")
     if not content:
         raise ValueError(f"{path} names no step: its tables are [{'], ['.join(STEPS)}]")
+    folder = path.parent
     try:
-        steps = [make_step(name, table) for name, table in content.items()]
+        steps = [make_step(name, located(table, folder)) for name, table in content.items()]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    folder = path.parent
     return [str(folder / Path(i).expanduser()) for i in inputs], folder / out, steps
+
+
+def located(table: dict, folder: Path) -> dict:
+    """The settings of a table, those that are names of files relative to `folder`."""
+    given = {key: table[key] for key in PATHS & table.keys() if isinstance(table[key], str)}
+    paths = {key: folder / Path(name).expanduser() for key, name in given.items() if name}
+    return table | {key: str(path) for key, path in paths.items() if path.exists()}
 
 
 def run_recipe(path: str | Path, team: Team = ALONE, part=(0, 1)) -> list[Path]:

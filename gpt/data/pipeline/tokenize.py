@@ -73,7 +73,7 @@ class Tokenize(Step):
     def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
         """Write train-NAME.bin and val-NAME.bin, where they have documents, and their indexes."""
         stem.with_name(ABOUT).unlink(missing_ok=True)  # written again when all shards are there
-        stated = {"files": {}, "documents": 0}
+        stated = {"files": {}, "documents": 0, "characters": 0}
         stated |= {split: {"documents": 0, "tokens": 0} for split in SPLITS}
         with ExitStack() as written:
             files = {}
@@ -90,6 +90,7 @@ class Tokenize(Step):
                 files[split][0].write(ids.data)
                 files[split][1].write((ends + counts["tokens"]).astype(OFFSETS).data)
                 counts["documents"] += len(group)
+                stated["characters"] += sum(map(len, group))
                 counts["tokens"] += len(ids)
         for split, (ids_file, index) in files.items():
             name = f"{split}-{stem.name}"
