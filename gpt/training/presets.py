@@ -160,7 +160,7 @@ presets (parameters, and the time on 2 cores); without --preset and --dataset it
   demo              1.84 M, 2 minutes: Python's own documentation, or another --dataset
   shakespeare-char  0.80 M, 2 minutes: nanoGPT's recipe for a CPU
   speedrun          2.4 M, 4 seconds: the loss of shakespeare-char or less, after 64 steps
-  modern            0.80 M, 2 minutes: a loss of 1.58, where shakespeare-char ends at 1.90
+  modern            0.80 M, 2 minutes: a loss of 1.57, where shakespeare-char ends at 1.90
   baby-gpt          10.65 M, half a day: nanoGPT's recipe for a GPU, train_shakespeare_char.py
   gpt2              124 M, years: GPT-2's size, nanoGPT's train_gpt2.py (data/openwebtext)
   finetune_shakespeare  nanoGPT's; give --init_from the folder of a model
