@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""How fast the rules of the steps "clean" and "filter" are, in MB of text a second of one core.
-=======
 """How fast the rules of the steps "clean" and "filter" are, in MB a second of a core's time.
->>>>>>> wt-clean
 
     OMP_NUM_THREADS=1 python benchmarks/data_rules.py --megabytes 4 --size 4000
 
