@@ -41,7 +41,6 @@ from gpt.data.pipeline.steps import totals
 
 MB = 1e6
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = {"tokenize": ["--tokenizer", "gpt2"]}
 WORD = re.compile(rb"(?<=[ \n])[a-z]{4,}(?=[ .,\n])")
 
 
@@ -65,20 +64,25 @@ def timed(words: list[str], ranks: int) -> tuple[float, float]:
     return time.perf_counter() - begin, usage.ru_maxrss * 1024 / MB
 
 
-def by_steps(inputs: list[str], out: Path, ranks: int) -> list[tuple[str, float, float]]:
+def by_steps(
+    inputs: list[str], out: Path, ranks: int, tokenizer: str
+) -> list[tuple[str, float, float]]:
     """(step, seconds, memory in MB) for each step, one after another."""
     rows = []
     for name in STEPS:
-        words = [name, *inputs, "--out", str(out / name), *SETTINGS.get(name, [])]
+        words = [name, *inputs, "--out", str(out / name)]
+        words += ["--tokenizer", tokenizer] if name == "tokenize" else []
         rows.append((name, *timed(words, ranks)))
         print(f"  {ranks} ranks  {name:<9} {rows[-1][1]:8.1f} s  {rows[-1][2]:6.0f} MB", flush=True)
         inputs = [str(out / name)]
     return rows
 
 
-def kill_and_resume(inputs: list[str], out: Path, kills: int, seconds: float) -> int:
+def kill_and_resume(
+    inputs: list[str], out: Path, tokenizer: str, kills: int, seconds: float
+) -> int:
     """Run the pipeline, killed so many times within `seconds`; returns how many hit it."""
-    recipe = "".join(f"[{name}]\n" for name in STEPS) + 'tokenizer = "gpt2"\n'
+    recipe = "".join(f"[{name}]\n" for name in STEPS) + f"tokenizer = {json.dumps(tokenizer)}\n"
     out.mkdir()
     file = out / "pipeline.toml"
     file.write_text(f'out = "."\ninputs = {json.dumps(inputs)}\n{recipe}')
@@ -154,6 +158,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", help="what is read")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--kills", type=int, default=3, help="how often a run is killed")
+    parser.add_argument("--tokenizer", default="gpt2", help="its name, or a saved one's folder")
     parser.add_argument("--copies", type=int, default=1, help="read so many, with noise")
     parser.add_argument("--keep", help="a folder for the results of the first run")
     given = parser.parse_args()
@@ -164,7 +169,7 @@ def main() -> None:
         runs, expected, seconds = {}, None, 0.0
         for ranks in given.ranks:
             out = scratch / f"ranks-{ranks}"
-            runs[ranks] = by_steps(inputs, out, ranks)
+            runs[ranks] = by_steps(inputs, out, ranks, given.tokenizer)
             seconds = sum(row[1] for row in runs[ranks])
             made = digests(out)
             expected = expected or made
@@ -177,7 +182,9 @@ def main() -> None:
         print(table(sizes(inputs, first), runs))
         print(f"the bytes of {len(expected)} files are the same with {given.ranks} ranks")
         if given.kills:
-            hits = kill_and_resume(inputs, scratch / "killed", given.kills, seconds)
+            hits = kill_and_resume(
+                inputs, scratch / "killed", given.tokenizer, given.kills, seconds
+            )
             if digests(scratch / "killed") != expected:
                 raise SystemExit("the run that was killed gave other bytes")
             print(f"and in a run that was killed {hits} times")
