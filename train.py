@@ -49,7 +49,7 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
     with open_run(given, team) as run:
         # 2. The text, its tokenizer, and the tokens of both splits.
         tokens = load_tokens(run)
-        run.check_data(tokens.fingerprint())
+        run.check_data(tokens.fingerprint(run.settings))
         if run.is_finished and not run.settings.eval_only:
             steps = f"{run.settings.max_iters:,}"
             more = "--max_iters goes on, with the settings that are given then"

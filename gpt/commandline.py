@@ -7,6 +7,7 @@ out, whole numbers as 1e5 or 600_000. A mistake is one line on stderr, with exit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -97,12 +98,22 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or "out of memory"
 
 
+def allow_many_files() -> None:
+    """Raise the number of files that may be open to the most allowed: a corpus is mapped whole."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run_in_team(name: str, work: Callable[[Team], int], interrupted: str = "interrupted") -> int:
     """Join the ranks that were started together, and do `work(team)`; returns the exit status.
 
     What the user can mend is one line on stderr, which begins with `name`, from one of the ranks.
     """
     print_anything()
+    allow_many_files()
     team = parallel.ALONE
     try:
         team = parallel.join()

@@ -103,10 +103,27 @@ def test_masks_stand_where_values_stood_and_the_tally_does_not_tell_them():
     assert "0000 0000 0000 0000" in shown
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111 1111 1111 1111 12/25",
+        "2026-11-27 4111 1111 1111 1111",
+        "1 4111 1111 1111 1111",
+        "4111111111111111 123",
+    ],
+)
+def test_cards_are_found_between_other_numbers(text):
+    assert [place for place in found(text) if place[0] == "card"] != []
+    assert "1111" not in masked(Document(text, "a"), text, personal_places(text), Tally())
+
+
 def test_places_that_overlap_are_masked_once():
     places = [Place(3, 6, "b"), Place(0, 5, "a"), Place(0, 2, "c"), Place(6, 7, "d")]
     assert outermost(places) == [Place(0, 5, "a"), Place(6, 7, "d")]
-    assert excerpt("a" * 200, Place(100, 101, "x")) == "a" * 40 + "x" + "a" * 40
+    assert (
+        excerpt("a" * 200, Place(100, 101, "x"), [Place(100, 101, "x")])
+        == "a" * 40 + "x" + "a" * 40
+    )
 
 
 def test_hostile_texts_are_searched_in_one_pass():

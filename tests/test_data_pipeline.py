@@ -260,8 +260,48 @@ def test_two_runs_in_one_folder(folder, tmp_path):
 
 
 def test_a_folder_is_not_read_and_written(folder):
+    for out in (folder, folder / "inside"):
+        with pytest.raises(ValueError, match="both read and written"):
+            run(step(), [str(folder)], out)
+    page = folder / "2020.jsonl"
+    page.write_text('{"text": "a"}')
     with pytest.raises(ValueError, match="both read and written"):
-        run(step(), [str(folder)], folder)
+        run(make_step("extract", {}), [str(page)], folder)
+
+
+def test_files_of_others_stay_where_they_are(folder):
+    (folder / "2019-notes.json").write_text("[1]")
+    (folder / "2019.jsonl.zst").write_text("notes")
+    run(Texts(Texts.Settings()), TEXTS[:2], folder)
+    assert {"2019-notes.json", "2019.jsonl.zst"} < content(folder).keys()
+    assert "00004.jsonl.zst" not in content(folder)
+
+
+def test_a_damaged_shard_that_is_deleted_is_made_again(folder, tmp_path):
+    before = content(folder)
+    (folder / "00001.jsonl.zst").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="delete it and run"):
+        list(read_documents(folder))
+    (folder / "00001.jsonl.zst").unlink()
+    run(Texts(Texts.Settings()), TEXTS, folder)
+    assert content(folder) == before
+
+
+def test_a_whole_run_and_a_part_are_not_in_one_folder(folder, tmp_path):
+    class Inner(Upper):
+        def documents(self, unit, tally):
+            run(step(), [str(folder)], tmp_path / "out", part=(0, 2))
+            yield from ()
+
+    with pytest.raises(ValueError, match="another run works in"):
+        run(Inner(Upper.Settings()), [str(folder)], tmp_path / "out")
+
+
+def test_parts_of_different_numbers_of_ranks_do_each_unit_once():
+    units = [Unit(f"{i:05}", "", 1, None) for i in range(16)]
+    sizes = {0: 4, 1: 2, 2: 1}
+    done = [u.name for i in sizes for hand in dealt(dealt(units, 3)[i], sizes[i]) for u in hand]
+    assert sorted(done) == [unit.name for unit in units]
 
 
 def test_the_number_of_a_part():

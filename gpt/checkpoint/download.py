@@ -191,7 +191,7 @@ def read(answer: http.client.HTTPResponse) -> bytes:
 def ask_page(url: str) -> tuple[bytes, str | None]:
     """The page at an address, and the address of the one that follows, or None."""
     data = bytearray()
-    with ask(url) as answer:
+    with ask(url, hosts=()) as answer:  # hashes come from the host that was asked
         while chunk := read(answer):
             data += chunk
             if len(data) > LONGEST_PAGE:

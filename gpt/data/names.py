@@ -20,12 +20,12 @@ def resolve(dataset: str, folder: str = "") -> str:
     relative to `folder`; a name that nothing is found for is returned as it is.
     """
     dataset = ALIASES.get(dataset, dataset)
-    if dataset in CORPORA or dataset in PREPARED:
-        return dataset
     path, nanogpt = os.path.join(folder, dataset), os.path.join(folder, "data", dataset)
+    if dataset in CORPORA or (dataset in PREPARED and not token_files(nanogpt, "train")):
+        return dataset
     if os.path.exists(path):
         return path
-    return nanogpt if token_files(nanogpt, "train") else dataset
+    return nanogpt if token_files(nanogpt, "train") else path
 
 
 def token_files(folder: str | Path, split: str) -> list[Path]:
@@ -50,7 +50,7 @@ def is_token_data(dataset: str) -> bool:
     That is a `.bin` file, a folder with token files, or a mixture of such.
     """
     path = resolve(dataset)
-    if path in CORPORA:
+    if path in CORPORA or path in PREPARED:
         return False
     if path.endswith(".bin") and os.path.isfile(path):
         return True

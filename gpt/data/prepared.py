@@ -65,7 +65,9 @@ def prepare(
             made = str(new_tokenizer(tokenizer, folder / "split")) if team.rank == 0 else None
             tokenizer = team.same(made)
         step = make_step("tokenize", {"tokenizer": tokenizer})
-        out = folder / f"tokens-{step.extra_key()[:12]}"  # by what the tokenizer is, wherever it is
+        # By what the tokenizer and the documents are: a run that is resumed finds its own.
+        keys = [step.extra_key(), *(shard.key for shard in shards_in(folder / "split"))]
+        out = folder / f"tokens-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:12]}"
         run(step, inputs, out, team)
     return out
 

@@ -53,6 +53,8 @@ def read_about(folder: Path) -> About | None:
     try:
         content = read_json(path)
         about = About(**{name: content[name] for name in About.__dataclass_fields__})
+        if content["version"] != 1 or not isinstance(about.tokenizer, str):
+            raise ValueError("it is of another version, or names no tokenizer")
         numbers = [about.vocab_size, about.end_of_text]
         for split in SPLITS:
             numbers += [about.documents[split], *about.shards[split].values()]
@@ -92,7 +94,7 @@ def shard_files(folder: Path, about: About, vocab_size: int) -> list[list[Path]]
             if not file.is_file() or file.stat().st_size != expected:
                 raise ValueError(
                     f"the shard {file} is gone or is not the {expected:,} bytes that {NAME} "
-                    "states: run python -m gpt.data tokenize again, it makes what is missing"
+                    "states: delete it and run python -m gpt.data tokenize again, which makes it"
                 )
         found.append(files)
     return found

@@ -34,18 +34,22 @@ class Tokens:
     val_text: str | None  # only where it has characters that the tokenizer does not know
     vocab_size: int
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, settings: Settings) -> str:
         """What tells one dataset from another: each file's length and first million ids.
 
-        Of a mixture, its weights and epochs too.
+        Of a mixture, what decides its order too: weights, epochs, seed, and examples of a step.
         """
         digest = hashlib.sha256()
         for tokens in (self.train, self.val):
             for part in getattr(tokens, "shards", [tokens]):
                 digest.update(f"{len(part)} ".encode())
                 digest.update(np.asarray(part[: 2**20], dtype="<u4").tobytes())
+            for part in getattr(tokens, "offsets", None) or ():
+                digest.update(f"{len(part)} ".encode())
+                digest.update(np.asarray(part[: 2**20], dtype="<u8").tobytes())
         if isinstance(self.train, data.Mixture):
-            digest.update(self.train.key().encode())
+            examples = settings.batch_size * settings.gradient_accumulation_steps
+            digest.update(f"{self.train.key()} {examples} {settings.seed}".encode())
         return digest.hexdigest()
 
 
@@ -57,7 +61,7 @@ def load_tokens(run: Run) -> Tokens:
     """
     settings, team = run.settings, run.team
     resumed = run.out if run.resumed else None
-    if settings.dataset in data.PREPARED:
+    if data.resolve(settings.dataset) in data.PREPARED:
         folder = data.prepare(settings.dataset, tokenizer_for(settings, resumed), team)
         settings = dataclasses.replace(settings, dataset=str(folder))
     if data.is_token_data(settings.dataset):

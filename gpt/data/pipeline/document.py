@@ -30,7 +30,7 @@ class Document:
     def line(self) -> bytes:
         """The document as a line of JSON in UTF-8; fields that are empty are left out."""
         fields = {name: value for name, value in asdict(self).items() if value}
-        fields.setdefault("text", "")
+        fields = {"text": "", "source": ""} | fields
         line = json.dumps(fields, ensure_ascii=False)
         return line.encode("utf-8", "surrogatepass") + b"\n"  # halves of surrogates come back
 

@@ -40,7 +40,14 @@ def write_report(folders: list[str], out: str | Path) -> None:
     """
     if not folders:
         raise ValueError("stats takes the folders of the steps, in their order, and has got none")
-    write_atomic(out, report([Path(folder) for folder in folders]).encode())
+    try:
+        page = report([Path(folder) for folder in folders])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"a manifest of {', '.join(map(str, folders))} is damaged ({error!r}): delete it and "
+            "run the step that made it again"
+        ) from None
+    write_atomic(out, page.encode())
 
 
 def report(folders: list[Path]) -> str:

@@ -117,13 +117,15 @@ def read_shard(shard: Shard) -> Iterator[Document]:
                     raise ValueError(f"{where} is cut off, or longer than {MAX_LINE} bytes")
                 yield parse(line, where)
         except zstandard.ZstdError as error:
-            raise ValueError(f"{shard.path} is damaged: {error}") from None
+            raise ValueError(
+                f"{shard.path} is damaged ({error}): delete it and run the step that made it again"
+            ) from None
         while block := file.read(2**20):  # the decompressor may leave bytes that it has no use for
             digest.update(block)
     if digest.hexdigest() != shard.sha256 or number != shard.documents:
         raise ValueError(
-            f"{shard.path} is not the shard that its manifest knows, by its hash: run the step "
-            "that made it again"
+            f"{shard.path} is not the shard that its manifest knows, by its hash: delete it and "
+            "run the step that made it again"
         )
 
 

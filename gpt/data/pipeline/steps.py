@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -140,16 +141,17 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
     Raises ValueError for inputs or settings that cannot be, and if another run works in `out`.
     """
     out, (i, n) = Path(out), part
-    if any(out.resolve() == Path(path).resolve() for path in inputs):
-        raise ValueError(f"{out} is both read and written: give another folder with --out")
+    check_apart(inputs, out)
     units = step.units(inputs)
     if not units:
         raise ValueError(f"there is nothing to do for {step.name} in {', '.join(inputs)}")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, part) if team.rank == 0 else ExitStack():
-        team.wait()
         made_of = fingerprint(step, units)
-        mine = dealt(units, team.size * n)[i * team.size + team.rank]
+        listed = sha256_of([made_of, *((unit.name, unit.key) for unit in units)])
+        if len(set(team.gather(listed))) > 1:
+            raise ValueError("the inputs change while they are listed: run again when they rest")
+        mine = dealt(dealt(units, n)[i], team.size)[team.rank]  # parts may differ in their ranks
         scans = out / ".scan" / made_of[:16]
         scans.mkdir(parents=True, exist_ok=True)
         if team.rank == 0:
@@ -161,12 +163,16 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
             step.scan(units, Work(scans, mine, team, n))
         for unit in progress(todo, step.name, team):
             tally = Tally()
+            (out / f"{unit.name}.json").unlink(missing_ok=True)  # it vouches for another file
             stated = step.write(unit, out / unit.name, tally)
             entry = {"name": unit.name, "made_of": made_of, "input": unit.key} | stated
             write_json(out / f"{unit.name}.json", entry | {"tally": tally.as_json()})
         team.wait()
-        entries = [read_entry(out, unit, made_of) for unit in units]
+        found = [read_entry(out, unit, made_of) for unit in units] if team.rank == 0 else None
+        entries = team.same(found)
         if None in entries:
+            if n == 1:
+                raise ValueError(f"shards of {out} vanished: run the same command again")
             return None
         manifest = {
             "step": step.name,
@@ -178,6 +184,7 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
         if team.rank == 0:
             step.finish(manifest, out)
             write_json(out / "manifest.json", manifest)
+            shutil.rmtree(out / ".scan", ignore_errors=True)
         team.wait()
         return manifest
 
@@ -190,8 +197,23 @@ def fingerprint(step: Step, units: list[Unit]) -> str:
     """
     alone = type(step).scan is Step.scan
     keys = [] if alone else [(unit.name, unit.key) for unit in units]
-    made_of = [step.name, step.version, asdict(step.settings), step.extra_key(), keys]
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return sha256_of([step.name, step.version, asdict(step.settings), step.extra_key(), keys])
+
+
+def sha256_of(content: list) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_apart(inputs: list[str], out: Path) -> None:
+    """Raise ValueError for a folder of results that is read, or is in a folder that is read."""
+    out = out.resolve()
+    for path in map(Path, inputs):
+        read = path.resolve()
+        if read in (out, *out.parents) or (read.is_file() and read.parent == out):
+            raise ValueError(
+                f"{out} is in {path}, or holds it, and would be both read and written: give "
+                "another folder with --out"
+            )
 
 
 def dealt(units: list[Unit], ranks: int) -> list[list[Unit]]:
@@ -220,19 +242,36 @@ def remove_leftovers(out: Path, units: list[Unit], whole: bool) -> None:
     if whole:
         names = {unit.name for unit in units}
         for path in out.iterdir():
-            known = path.name.partition(".")[0] in names
-            ours = path.name.endswith((SUFFIX, ".json")) and path.name[:1].isdigit()
-            if (ours and not known) or (path.name.startswith(".") and path.suffix == ".tmp"):
+            if path.name.startswith(".") and path.suffix == ".tmp":
                 path.unlink(missing_ok=True)
+            elif path.suffix == ".json" and path.stem not in names:
+                for name in files_of(path):
+                    (out / name).unlink(missing_ok=True)
+
+
+def files_of(path: Path) -> list[str]:
+    """The files that an entry vouches for and its own name; [] for a file that is no entry."""
+    try:
+        entry = json.loads(path.read_bytes())
+        names = [*entry["files"], path.name] if entry["name"] == path.stem else []
+        return [name for name in names if Path(name).name == name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 @contextmanager
 def locked(out: Path, part: tuple[int, int]) -> Iterator[None]:
-    """Hold a folder for this part of the work. Raises ValueError if another process does."""
-    with open(out / f".lock-{part[0]}-of-{part[1]}", "w") as file:
+    """Hold a folder for this part of the work. Raises ValueError if another process does.
+
+    Parts of one number share the folder, and a run of the whole has it alone.
+    """
+    own = out / f".lock-{part[0]}-of-{part[1]}"
+    with open(out / ".lock", "w") as common, open(own, "w") as file:
         try:
+            alone = fcntl.LOCK_EX if part == (0, 1) else fcntl.LOCK_SH
+            fcntl.flock(common, alone | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ValueError(
                 f"another run works in {out}: wait until it has ended, or give another --out"
             ) from None

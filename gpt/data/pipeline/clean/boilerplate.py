@@ -2,7 +2,7 @@
 
 In a first pass each shard gives the hashes of its lines, counted once a document; then the counts
 of all shards are added up, a part of the hashes at a time, so that memory is bounded; and what is
-kept is a table of the hashes that are frequent, 12 bytes each. The count of a site's documents is
+kept is a table of the hashes that are frequent, 16 bytes each. The count of a site's documents is
 that of a line which all of them have, the empty one.
 """
 

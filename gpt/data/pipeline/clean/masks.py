@@ -29,25 +29,29 @@ def outermost(places: Iterable[Place]) -> list[Place]:
 
 def masked(document: Document, text: str, places: Iterable[Place], tally: Tally) -> str:
     """The text with a mask in each place. `tally` counts them by kind, without telling them."""
-    parts, end, found = [], 0, {}
-    for place in outermost(places):
+    parts, end, found, places = [], 0, {}, outermost(places)
+    for place in places:
         parts += [text[end : place.start], f"<{place.kind}>"]
         end = place.end
         found.setdefault(place.kind, []).append(place)
     for kind, those in found.items():
-        tally.changed(f"masked: {kind}", document, len(those), excerpt(text, those[0]))
+        tally.changed(f"masked: {kind}", document, len(those), excerpt(text, those[0], places))
     return "".join([*parts, text[end:]]) if found else text
 
 
-def excerpt(text: str, place: Place) -> str:
-    """What stands around a place, and its shape: letters as x, digits as 0.
+def excerpt(text: str, place: Place, places: Iterable[Place]) -> str:
+    """What stands around a place, with the shapes of all `places`: letters as x, digits as 0.
 
-    >>> excerpt("write to me@example.org", Place(9, 23, "email"))
-    'write to xx@xxxxxxx.xxx'
+    >>> email, phone = Place(6, 20, "email"), Place(24, 32, "phone")
+    >>> excerpt("me at me@example.org or 555-0100", email, [email, phone])
+    'me at xx@xxxxxxx.xxx or 000-0000'
 
     A report that shows what was masked must not tell it.
     """
-    inside = text[place.start : place.end][:100]
-    shape = "".join("x" if c.isalpha() else "0" if c.isdigit() else c for c in inside)
-    before, after = text[max(0, place.start - 40) : place.start], text[place.end : place.end + 40]
-    return f"{before}{shape}{after}"
+    first, last = max(0, place.start - 40), min(place.end, place.start + 100) + 40
+    shown = list(text[first:last])
+    for p in places:
+        for i in range(max(p.start, first), min(p.end, last, len(text))):
+            c = text[i]
+            shown[i - first] = "x" if c.isalpha() else "0" if c.isdigit() else c
+    return "".join(shown)

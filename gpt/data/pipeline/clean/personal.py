@@ -94,7 +94,10 @@ def only_digits(text: str) -> str:
 
 # ---- cards and accounts --------------------------------------------------------------------------
 
-CARD = re.compile(r"(?<![\w.,+\-])\d(?:[ \-]?\d){12,18}(?![\w\-]|[.,]\d)")
+CARD_START = re.compile(r"(?<![\w.,+\-])\d")
+CARDS = [  # other digits may stand before and behind, such as a date
+    re.compile(rf"\d(?:[ \-]?\d){{{length - 1}}}(?![\w\-]|[.,]\d)") for length in range(13, 20)
+]
 ISSUERS = re.compile(  # first digits and length: Visa, Mastercard, American Express, Diners, ...
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12}"
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|65\d\d|64[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
@@ -116,10 +119,12 @@ IBAN_LENGTHS = dict(  # by country: the register of SWIFT, ISO 13616
 
 def cards(text: str, start: int, end: int) -> Iterator[Place]:
     """Numbers of payment cards in text[start:end], a run of digits."""
-    for match in CARD.finditer(text, max(0, start - 1), min(len(text), end + 2)):
-        digits = only_digits(match[0])
-        if ISSUERS.fullmatch(digits) and luhn(digits):
-            yield Place(*match.span(), "card")
+    stop = min(len(text), end + 2)
+    for first in CARD_START.finditer(text, start, stop):
+        for form in CARDS:
+            match = form.match(text, first.start(), stop)
+            if match and ISSUERS.fullmatch(digits := only_digits(match[0])) and luhn(digits):
+                yield Place(*match.span(), "card")
 
 
 def luhn(digits: str) -> bool:

@@ -65,10 +65,12 @@ def _record_document(record, source: str) -> Document:
     data = record.reader.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise TooLarge(f"it has more than {MAX_FILE:,} bytes, the most that is read")
+    if not record.is_http and len(data) != stated:
+        raise ValueError(f"it has {len(data):,} bytes, but says that it has {stated:,}")
+    if b"\r\n\r\nWARC/1." in data:
+        raise ValueError("the next record begins within it: it lies about its length")
     url = record.headers.get("WARC-Target-URI") or ""
     if not record.is_http:
-        if len(data) != stated:
-            raise ValueError(f"it has {len(data):,} bytes, but says that it has {stated:,}")
         return Document(decode(data), source, url)
     status, kind = record.http_headers.status_code, record.http_content_type
     if status != 200 or kind not in (*PAGES, "text/plain"):

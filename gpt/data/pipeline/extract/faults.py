@@ -27,7 +27,7 @@ def count(error: BaseException, source: str, tally: Tally) -> None:
     """
     # PanicException is what libraries written in Rust raise where they give up; it is no Exception.
     panic = type(error).__name__ == "PanicException"
-    if isinstance(error, ImportError) or not (isinstance(error, Exception) or panic):
+    if isinstance(error, (ImportError, MemoryError)) or not (isinstance(error, Exception) or panic):
         raise error
     rule = next((RULES[kind] for kind in RULES if isinstance(error, kind)), "damaged")
     tally.failed(rule, source, str(error) or type(error).__name__)

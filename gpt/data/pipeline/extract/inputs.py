@@ -79,7 +79,8 @@ def files_below(root: Path, base: Path) -> Iterator[File]:
 
     for folder, folders, names in os.walk(root, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        beside = sorted((name for name in names if LICENCE_FILE.fullmatch(name)), key=_rank)
+        named = (name for name in names if LICENCE_FILE.fullmatch(name))
+        beside = sorted((n for n in named if os.path.isfile(os.path.join(folder, n))), key=_rank)
         above = licences.get(os.path.dirname(folder), "")
         licences[folder] = os.path.join(folder, beside[0]) if beside else above
         for name in names:

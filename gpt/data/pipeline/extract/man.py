@@ -77,7 +77,7 @@ def arguments(text: str) -> list[str]:
     >>> arguments('LS "1" "GNU coreutils"')
     ['LS', '1', 'GNU coreutils']
     """
-    found = re.findall(r'"((?:[^"]|"")*)(?:"|$)|(\S+)', text)
+    found = re.findall(r'"((?:[^"]++|"")*+)(?:"|$)|(\S+)', text)
     return [quoted.replace('""', '"') or plain for quoted, plain in found]
 
 

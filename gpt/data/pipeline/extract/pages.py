@@ -26,7 +26,7 @@ DRAWN_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)(?:[^<>]*(/)>)?")
 DECLARED = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 LINK = re.compile(r"<(?:link|a)\b([^>]{1,1000})>", re.IGNORECASE)
 META = re.compile(r"<meta\b([^>]{1,1000})>", re.IGNORECASE)
-ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))")
+ATTRIBUTE = re.compile(r"(?<![\w:-])([\w:-]++)\s*+=\s*+(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))")
 HEAD = 2**15  # characters in which a page says of itself what it is
 # Elements that have no content, or that the next of their kind ends: they do not nest.
 FLAT = set(

@@ -13,6 +13,7 @@ from .faults import NoText, TooLarge, count
 from .streams import opened
 
 MAX_LINE = 8 * MAX_TEXT  # bytes: JSON writes a control character as six
+MAX_VALUES = 5_000_000  # in a line: JSON grows about 25-fold when it is read
 MAX_GROUP = 2**30  # bytes of the columns of a row group of Parquet, decompressed
 ROWS = 256  # of Parquet that become Python objects at a time
 
@@ -46,6 +47,8 @@ def read_json_lines(
                     raise TooLarge(f"the line has more than {MAX_LINE:,} bytes")
                 if not line.strip():
                     continue
+                if sum(map(line.count, (b",", b"[", b"{"))) > MAX_VALUES:
+                    raise TooLarge(f"the line has more than {MAX_VALUES:,} values")
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise ValueError(f"it is not an object with named columns, but {record!r:.50}")
