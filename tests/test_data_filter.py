@@ -80,6 +80,25 @@ def test_lines_are_cut_and_counted_but_not_of_pages_that_go():
     assert judged(Document(PROSE + "\nNo end of it here", "a"), c4_terminal=True)[0] == PROSE
 
 
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        (f"{'x' * 1000}\n" + "y = 1;\n" * 20, ""),
+        (f"{'x' * 1001}\n" + "y = 1;\n" * 20, "codex: long line"),
+        (f"{'x' * 100}\n{'y' * 99}", ""),  # 100 characters a line, with the line feed
+        (f"{'x' * 100}\n{'y' * 100}", "codex: lines long on average"),
+        ("a===\n" * 3, "codex: few letters and digits"),
+        ("a==\n" * 3, ""),
+        ("", "codex: few letters and digits"),
+    ],
+)
+def test_source_code_that_a_program_wrote_is_left_out(text, rule):
+    kept, tally = judged(Document(text, "index.js"))
+    assert kept == (None if rule else text)
+    assert tally["removed"] == ({rule: 1} if rule else {})
+    assert judged(Document(text, "index.js"), codex=False)[0] == text
+
+
 def test_source_code_is_judged_if_asked_for_alone():
     code = Document("int main() { return 0; }\n", "src/main.c")
     assert judged(code)[0] == code.text

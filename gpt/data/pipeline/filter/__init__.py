@@ -1,7 +1,8 @@
 """The step "filter": documents that break a published rule of quality are left out.
 
 The order is that of FineWeb's pipeline, cheap rules first: the user's lists, languages, Gopher's
-quality and repetition, C4 (which also cuts lines), FineWeb. A family is switched off by its name.
+quality and repetition, C4 (which also cuts lines), FineWeb. Source code has rules of its own, those
+of Codex. A family is switched off by its name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..document import Document
 from ..shards import read_shard
 from ..steps import Step, Unit
 from ..tally import Tally
-from . import c4, fineweb, gopher
+from . import c4, codex, fineweb, gopher
 from .blocklist import Domains, Words, read_list
 from .measures import Measures, first_broken
 
@@ -39,6 +40,7 @@ class FilterSettings:
         False, "cut lines without . ? ! or a quote at their end, as C4 did and FineWeb did not"
     )
     fineweb: bool = option(True, "FineWeb's rules: ends of lines, short lines, repeated lines")
+    codex: bool = option(True, "Codex's rules for source code: long lines, few letters and digits")
     code: bool = option(False, "judge files of source code by the rules for prose too")
     blocked_words: str = option("", "file of words, one a line: documents with one are left out")
     blocked_domains: str = option("", "file of domains, one a line: their documents are left out")
@@ -48,7 +50,7 @@ class Filter(Step):
     """The step: see the module. Raises as `read_list` for lists that cannot be read."""
 
     name = "filter"
-    version = 1
+    version = 2
     Settings = FilterSettings
 
     def __init__(self, settings: FilterSettings):
@@ -75,8 +77,12 @@ class Filter(Step):
         rule, detail = self.unwanted(document)
         if rule:
             return tally.removed(rule, document, detail)
-        if is_code(document) and not self.settings.code:
-            return document
+        if is_code(document):
+            rule = first_broken(codex.RULES, document.text) if self.settings.codex else ""
+            if rule:
+                return tally.removed(rule, document)
+            if not self.settings.code:
+                return document
         measures = Measures(document.text)
         english = document.language in ("", "en")
         spaced = document.language not in UNSPACED
