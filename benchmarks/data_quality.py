@@ -188,6 +188,20 @@ def bits_per_byte(arguments: list[str]) -> float:
     return read_metrics(Path(arguments[-1]) / "metrics.jsonl")[-1]["bits_per_byte"]
 
 
+def train_all(
+    out: Path, names: tuple[str, ...], seeds: list[int], steps: int, jobs: int
+) -> dict[str, dict[int, float]]:
+    """The results of the text of each name, by seed."""
+    runs = [(name, seed) for seed in seeds for name in names]
+    results = {name: {} for name in names}
+    with ThreadPoolExecutor(jobs) as pool:
+        arguments = (arguments_of(out, name, seed, steps) for name, seed in runs)
+        for (name, seed), bits in zip(runs, pool.map(bits_per_byte, arguments)):
+            results[name][seed] = bits
+            print(f"seed {seed}, {name}: {bits:.4f}", flush=True)
+    return results
+
+
 # ---- the table -----------------------------------------------------------------------------------
 
 
@@ -229,15 +243,9 @@ def main() -> int:
     names = STEPS if given.all_steps else (RAW, CLEANED)
     try:
         prepare([str(Path(f).resolve()) for f in given.folders], out, given.val_fraction)
-    except (OSError, ValueError) as error:
+        results = train_all(out, names, given.seeds, given.steps, given.jobs)
+    except (OSError, ValueError, RuntimeError) as error:
         parser.exit(2, f"data_quality.py: error: {error}\n")
-    runs = [(seed, name) for seed in given.seeds for name in names]
-    results = {name: {} for name in names}
-    with ThreadPoolExecutor(given.jobs) as pool:
-        arguments = (arguments_of(out, name, seed, given.steps) for seed, name in runs)
-        for (seed, name), bits in zip(runs, pool.map(bits_per_byte, arguments)):
-            results[name][seed] = bits
-            print(f"seed {seed}, {name}: {bits:.4f}", flush=True)
     texts = [text[:LONGEST] for text in held_out_texts(out / "split")]
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     print(f"held out: {len(texts):,} documents, {size / 1e6:.2f} MB")
