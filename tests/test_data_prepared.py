@@ -8,7 +8,6 @@ import pytest
 
 import tokenizer as tokenizers
 import train
-from gpt.checkpoint import download
 from gpt.data import PREPARED, prepare, read_texts
 from gpt.data.fetched import FETCHED, Corpus, hub_files
 from gpt.data.pipeline import read_documents
@@ -33,14 +32,7 @@ def jsonl(stories) -> bytes:
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     files = {"a.jsonl": jsonl(STORIES[:250]), "b.jsonl": jsonl(STORIES[240:])}  # ten twice
-    with serving(Hub("datasets", "me/stories", files)) as server:
-        for name, value in {
-            "no_proxy": "127.0.0.1",
-            "HF_ENDPOINT": server.url,
-            "TENSORLITE_CACHE": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(download, "WAIT", 0.0)
+    with serving(Hub("datasets", "me/stories", files), monkeypatch, tmp_path) as server:
         corpus = Corpus(
             "https://example.org/stories",
             "CC0-1.0",

@@ -20,7 +20,7 @@ from tokenizer import BPETokenizer
 from tokenizer.base import END_OF_TEXT, FILE_NAME
 from tokenizer.fetch import cache_folder
 
-from ..checkpoint.hub import PLAN, only_process
+from ..checkpoint.planned import PLAN, only_process
 from .fetched import FETCHED, fetch_corpus
 from .pipeline.recipe import make_step
 from .pipeline.shards import read_shard, shards_in
