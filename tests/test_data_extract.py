@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from gpt.data.pipeline import Tally
+from gpt.data.pipeline import Tally, read_documents, shards_in
+from gpt.data.pipeline.clean import Clean
 from gpt.data.pipeline.extract import Extract, Settings, system_docs_inputs
 from gpt.data.pipeline.extract.faults import count
 from gpt.data.pipeline.extract.inputs import units_of
@@ -20,6 +21,7 @@ from gpt.data.pipeline.extract.man import man_text
 from gpt.data.pipeline.extract.pages import MAX_PAGE, MAX_TAGS, page_document
 from gpt.data.pipeline.extract.plain import decode
 from gpt.data.pipeline.extract.streams import MAX_FILE
+from gpt.data.pipeline.shards import read_shard
 from gpt.data.pipeline.steps import run
 
 PROSE = "The quick brown fox jumps over the lazy dog, and nobody in the village is surprised. "
@@ -399,6 +401,31 @@ def test_the_step_writes_shards_and_a_file_that_vanishes_is_counted(tmp_path, mo
     (tmp_path / "in/b.txt").unlink()
     assert [d.source for d in step.documents(unit, tally)] == ["a.html"]
     assert tally.removed_counts == {"damaged": 1}
+
+
+def test_a_large_file_becomes_several_shards(tmp_path):
+    texts = ["a" * 400, "b" * 700, "c" * 2000, "d" * 30, "e" * 30]
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = Settings(shard_mb=1000 / 2**20, identify=False)
+    manifest = run(Extract(settings), [str(lines)], tmp_path / "out")
+    names = ["00000", "00000-0001", "00000-0002", "00000-0003"]
+    assert [shard.name for shard in shards_in(tmp_path / "out")] == names
+    by_shard = [[d.text[0] for d in read_shard(s)] for s in shards_in(tmp_path / "out")]
+    assert by_shard == [["a"], ["b"], ["c"], ["d", "e"]]
+    [entry] = manifest["shards"]
+    assert (entry["documents"], entry["characters"]) == (5, sum(map(len, texts)))
+    again = run(Clean(Clean.Settings()), [str(tmp_path / "out")], tmp_path / "clean")
+    assert [entry["name"] for entry in again["shards"]] == names
+    assert [d.text for d in read_documents(tmp_path / "clean")] == texts
+    # A smaller file leaves none of the shards behind, also if a run was killed before its entry.
+    (tmp_path / "out/00000.json").unlink()
+    lines.write_text(json.dumps({"text": "short"}) + "\n")
+    run(Extract(settings), [str(lines)], tmp_path / "out")
+    run(Clean(Clean.Settings()), [str(tmp_path / "out")], tmp_path / "clean")
+    for folder in ("out", "clean"):
+        assert [d.text for d in read_documents(tmp_path / folder)] == ["short"]
+        assert len(list((tmp_path / folder).glob("*.zst"))) == 1
 
 
 def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from gpt.data.pipeline import (
     read_documents,
     run,
     shards_in,
-    write_shard,
+    write_shards,
 )
 from gpt.data.pipeline.document import parse
 from gpt.data.pipeline.recipe import make_step, read_recipe
@@ -197,7 +197,7 @@ def test_a_lost_shard_is_named(folder, tmp_path):
 
 
 def test_a_shard_that_another_took_the_place_of_is_refused(folder, tmp_path):
-    write_shard(folder / "00001.jsonl.zst", [Document("other", "x"), Document("texts", "x")])
+    write_shards(folder / "00001", [Document("other", "x"), Document("texts", "x")])
     with pytest.raises(ValueError, match="not the shard that its manifest knows"):
         run(step(), [str(folder)], tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -10,7 +10,7 @@ import tokenizer as tokenizers
 from gpt import data
 from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.recipe import make_step
-from gpt.data.pipeline.shards import write_shard
+from gpt.data.pipeline.shards import write_shards
 from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tokenize import groups
 
@@ -37,7 +37,7 @@ def write_documents(folder: Path, *shards: list[Document]) -> list[str]:
     """A complete folder of documents; returns it as the inputs of a step."""
     folder.mkdir(exist_ok=True)
     stated = [
-        {"name": f"{i:05}", **write_shard(folder / f"{i:05}.jsonl.zst", documents)}
+        {"name": f"{i:05}", **write_shards(folder / f"{i:05}", documents)}
         for i, documents in enumerate(shards)
     ]
     (folder / "manifest.json").write_text(json.dumps({"shards": stated}))

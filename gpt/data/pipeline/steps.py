@@ -24,7 +24,7 @@ from tensorlite.parallel import ALONE, Team
 from tokenizer.files import write_atomic
 
 from .document import Document
-from .shards import SUFFIX, read_manifest, shards_in, write_shard
+from .shards import read_manifest, shards_in, write_shards
 from .tally import Tally
 
 LIBRARIES = "numpy zstandard regex resiliparse fastwarc mwparserfromhell ftfy py3langid pyarrow"
@@ -53,7 +53,7 @@ class Step:
     """
 
     name = ""
-    version = 1
+    version = 2
     Settings: type
 
     def __init__(self, settings):
@@ -81,9 +81,7 @@ class Step:
 
         That is "files", from names to hashes, and whatever else the next step has to know.
         """
-        path = stem.with_name(stem.name + SUFFIX)
-        stated = write_shard(path, self.documents(unit, tally))
-        return stated | {"files": {path.name: stated["sha256"]}}
+        return write_shards(stem, self.documents(unit, tally))
 
     def finish(self, manifest: dict, out: Path) -> None:
         """Called with the complete manifest before it is written: nothing to do here."""
@@ -163,7 +161,7 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
             step.scan(units, Work(scans, mine, team, n))
         for unit in progress(todo, step.name, team):
             tally = Tally()
-            (out / f"{unit.name}.json").unlink(missing_ok=True)  # it vouches for another file
+            remove_made(out / f"{unit.name}.json")  # of something else, and perhaps more files
             stated = step.write(unit, out / unit.name, tally)
             entry = {"name": unit.name, "made_of": made_of, "input": unit.key} | stated
             write_json(out / f"{unit.name}.json", entry | {"tally": tally.as_json()})
@@ -245,8 +243,13 @@ def remove_leftovers(out: Path, units: list[Unit], whole: bool) -> None:
             if path.name.startswith(".") and path.suffix == ".tmp":
                 path.unlink(missing_ok=True)
             elif path.suffix == ".json" and path.stem not in names:
-                for name in files_of(path):
-                    (out / name).unlink(missing_ok=True)
+                remove_made(path)
+
+
+def remove_made(entry: Path) -> None:
+    """Remove an entry and the files that it vouches for; nothing for a file that is no entry."""
+    for name in reversed(files_of(entry)):  # the entry first
+        entry.with_name(name).unlink(missing_ok=True)
 
 
 def files_of(path: Path) -> list[str]:

@@ -44,7 +44,6 @@ class Tokenize(Step):
     """
 
     name = "tokenize"
-    version = 1
     Settings = Settings
 
     def __init__(self, settings: Settings):

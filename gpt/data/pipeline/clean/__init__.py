@@ -40,7 +40,6 @@ class Clean(Step):
     """The step: see the module. Raises ValueError for settings that cannot be."""
 
     name = "clean"
-    version = 1
     Settings = CleanSettings
 
     def __init__(self, settings: CleanSettings):

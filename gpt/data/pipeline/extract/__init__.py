@@ -22,6 +22,7 @@ from pathlib import Path
 from gpt.commandline import option
 
 from ..document import MAX_TEXT, Document
+from ..shards import SUFFIX, write_shards
 from ..steps import Step, Unit
 from ..tally import Tally
 from .archives import read_archive
@@ -46,7 +47,7 @@ LONGEST = {"source": 1000, "url": 2000, "licence": 100, "language": 20}  # chara
 class Settings:
     """What `extract` may be told. Raises ValueError for values that cannot be."""
 
-    shard_mb: float = option(16.0, "small files make shards of about this many MB of raw bytes")
+    shard_mb: float = option(16.0, "a shard holds the text of about this many MB of files")
     languages: str = option("", "the languages to keep, such as en,de; all without")
     identify: bool = option(True, "find out the language of each document")
     separator: str = option("<|endoftext|>", "what divides the documents of a plain text file")
@@ -86,6 +87,13 @@ class Extract(Step):
     def units(self, inputs: list[str]) -> list[Unit]:
         """Files in groups of about `shard_mb`. Raises FileNotFoundError for a missing input."""
         return units_of(inputs, int(self.settings.shard_mb * 2**20))
+
+    def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
+        """A large file becomes several shards, so that the steps that follow can divide it."""
+        most = int(self.settings.shard_mb * 2**20)
+        for path in stem.parent.glob(f"{stem.name}-[0-9][0-9][0-9][0-9]{SUFFIX}"):
+            path.unlink()  # a run that was killed wrote it, perhaps of what was here before
+        return write_shards(stem, self.documents(unit, tally), most)
 
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
