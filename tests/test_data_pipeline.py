@@ -160,6 +160,18 @@ def test_parts_give_the_same_bytes_as_the_whole(folder, tmp_path):
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_a_part_that_waits_for_others_ends_well(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gpt.data.__main__.make_step", lambda name, settings: step())
+    command = ["clean", str(folder), "--out", str(tmp_path / "out"), "--workers", "1", "--shard"]
+    said = []
+    for part_of_two in ("0/2", "1/2", "0/2"):
+        assert main([*command, part_of_two]) == 0
+        said.append(capsys.readouterr().out)
+    assert "of the pass 'longest', 2 of 5 tasks of other parts are missing" in said[0]
+    assert said[1].startswith("this part is done: the last of the other parts completes")
+    assert "8 documents" in said[2] and (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_the_tally_counts_and_keeps_examples(folder, tmp_path):
     run(step(), [str(folder)], tmp_path / "out")
     manifest, tally = totals(tmp_path / "out")
@@ -421,6 +433,23 @@ def test_any_number_of_ranks_gives_the_same_bytes(ranks, recipe, whole):
     done = mpirun(ranks, "-m", "gpt.data", "pipeline", path)
     assert done.returncode == 0, done.stderr
     assert made(path.with_suffix("")) == whole
+
+
+def test_parts_that_run_at_the_same_time_until_the_folder_is_complete(recipe, whole):
+    """As docs/data.md says it for Slurm, Ray and Spark: each part ends with the status 0."""
+    corpus = recipe("whole").with_suffix("")
+    out = corpus.with_name("parts") / "dedup"
+    command = [sys.executable, "-m", "gpt.data", "dedup", str(corpus / "filter"), "--workers", "1"]
+    command += ["--out", str(out), "--shard"]
+    for _ in range(3):  # the passes of dedup
+        parts = [
+            subprocess.Popen([*command, f"{i}/2"], cwd=ROOT, env=ENVIRONMENT) for i in range(2)
+        ]
+        assert [part.wait() for part in parts] == [0, 0]
+        if (out / "manifest.json").exists():
+            break
+    expected = {name: x for name, x in whole.items() if name.startswith("dedup/")}
+    assert made(out.parent) == expected
 
 
 @pytest.mark.parametrize("step", ["extract", "dedup", "tokenize"])

@@ -12,7 +12,7 @@ from tensorlite.parallel import Team
 from ..commandline import Parser, run_in_team
 from .pipeline.recipe import STEPS, make_step, read_recipe, run_recipe, step_class
 from .pipeline.report import write_report
-from .pipeline.steps import run, totals
+from .pipeline.steps import Unfinished, run, totals
 
 PROGRAM = "gpt.data"
 OTHERS = {
@@ -117,22 +117,30 @@ def count_workers(asked: int | None, team: Team) -> int:
 
 
 def do(name: str, given: argparse.Namespace, team: Team) -> int:
-    """Do a step or a pipeline, and say on rank 0 what came of it."""
-    if name == "pipeline":
-        steps = len(read_recipe(given.file)[2])
-        folders = run_recipe(given.file, team, given.shard)
-        complete = len(folders) == steps
-    else:
-        common = ("inputs", "out", "workers", "shard")
-        settings = {key: value for key, value in vars(given).items() if key not in common}
-        step = make_step(name, settings)
-        complete = run(step, given.inputs, given.out, team, given.shard) is not None
-        folders = [Path(given.out)] if complete else []
+    """Do a step or a pipeline, and say on rank 0 what came of it.
+
+    A part (`--shard`) that waits for others has done its work, so that the status is 0 too.
+    """
+    complete, folders = False, []
+    waits = "this part is done: the last of the other parts completes the folder"
+    try:
+        if name == "pipeline":
+            steps = len(read_recipe(given.file)[2])
+            folders = run_recipe(given.file, team, given.shard)
+            complete = len(folders) == steps
+        else:
+            common = ("inputs", "out", "workers", "shard")
+            settings = {key: value for key, value in vars(given).items() if key not in common}
+            step = make_step(name, settings)
+            complete = run(step, given.inputs, given.out, team, given.shard) is not None
+            folders = [Path(given.out)] if complete else []
+    except Unfinished as reason:
+        waits = str(reason)
     if team.rank == 0:
         for folder in folders:
             print(summary(folder))
         if not complete:
-            print("this part is done: the last of the other parts completes the folder")
+            print(waits)
     return 0
 
 

@@ -87,6 +87,10 @@ class Step:
         """Called with the complete manifest before it is written: nothing to do here."""
 
 
+class Unfinished(RuntimeError):
+    """Raised where a part (`--shard`) has done what it can, and needs what others have not yet."""
+
+
 @dataclass(frozen=True)
 class Work:
     """The passes over all units that a step makes before it writes: see `Step.scan`.
@@ -105,7 +109,7 @@ class Work:
         """Call `function(unit, path)`, which writes the file `path`, for the units of this rank.
 
         Returns the paths of all units, in their order, once all ranks have written theirs. Raises
-        RuntimeError if other parts (`--shard`) have not.
+        `Unfinished`, on all ranks, if other parts have not.
         """
         paths = {unit.name: self.folder / f"{phase}-{unit.name}.npy" for unit in units}
         mine = {unit.name for unit in self.mine}
@@ -113,11 +117,12 @@ class Work:
         for unit in progress(todo, phase, self.team):
             function(unit, paths[unit.name])
         self.team.wait()
-        missing = [name for name, path in paths.items() if not path.is_file()]
+        missing = self.team.same(sum(not path.is_file() for path in paths.values()))
         if missing:
-            raise RuntimeError(
-                f"{len(missing)} of {len(units)} shards have not been through the pass {phase!r} "
-                "yet: run the same command for each part again when all parts have ended"
+            raise Unfinished(
+                f"this part has done what it can: of the pass {phase!r}, {missing} of {len(units)} "
+                "tasks of other parts are missing. When all parts have ended, run the same command "
+                "for each part again"
             )
         return list(paths.values())
 
@@ -136,7 +141,8 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
     The ranks of `team` divide the units. `part` (i, n) takes the i-th of n parts of them only, and
     returns None while the units of other parts are missing. All ranks must call this.
 
-    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`.
+    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`; and
+    `Unfinished` where a part has to wait for passes of others.
     """
     out, (i, n) = Path(out), part
     check_apart(inputs, out)
