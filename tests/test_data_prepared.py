@@ -8,10 +8,14 @@ import pytest
 
 import tokenizer as tokenizers
 import train
+from gpt import data
 from gpt.data import PREPARED, prepare, read_texts
 from gpt.data.fetched import FETCHED, Corpus, hub_files
 from gpt.data.pipeline import read_documents
 from gpt.data.prepared import sample
+from gpt.training.dataset import load_tokens
+from gpt.training.run import Run
+from gpt.training.settings import Settings
 from tests.hub_server import Hub, serving
 
 WORDS = "the a dog cat house tree red small runs sees finds under over and then Lily Tom".split()
@@ -96,6 +100,20 @@ def test_a_run_on_a_corpus_by_its_name(server, tmp_path, capsys):
     assert train.main(["--init_from", "resume", "--out_dir", str(out), "--max_iters", "3"]) == 0
     after = sorted(p.name for p in (tmp_path / "corpora/tinystories").iterdir())
     assert before == after  # the run's own tokenizer is the same one: no other tokens are made
+
+
+def test_a_mixture_of_a_corpus_and_a_text(server, tmp_path):
+    (tmp_path / "my.txt").write_text(" ".join(STORIES[:9]))
+    table = '[[source]]\ndataset = "{}"\nweight = 1\n'.format
+    (tmp_path / "mix.toml").write_text(table("my.txt") + table("tinystories"))
+    settings = Settings(dataset=str(tmp_path / "mix.toml"), tokenizer="bpe:300")
+    tokens = load_tokens(Run(settings, {}))
+    folder = quiet("tinystories", "bpe:300")
+    alone, _ = data.open_tokens(str(folder), 300)
+    assert np.array_equal(tokens.train.parts[1][:], alone[:])
+    expected, _ = data.split(" ".join(STORIES[:9]))
+    ids = tokens.train.parts[0][:].tolist()
+    assert ids == tokenizers.load(folder).encode_ordinary(expected)
 
 
 def test_the_names_are_shown_by_the_command_line(capsys):
