@@ -159,7 +159,7 @@ def remainder(number: str) -> int:
 
 # ---- addresses of machines -----------------------------------------------------------------------
 
-IPV4 = re.compile(r"(?!^\S+\.[ \xa0])\d{1,3}(?:\.\d{1,3}){3}(?![\w\-]|\.\d)", re.MULTILINE)
+IPV4 = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w\-]|\.\d)")
 VERSION_BEFORE = re.compile(
     r"(?:\b(?:v|ver|version|versions|release|build|rev|revision|firmware|section|chapter|assembly)"
     r"[.:=]?[ ]?\"?|[A-Za-z]/|[<>=~^]=[ ]?|[~^]|[\w.\-])\Z",
@@ -177,7 +177,13 @@ def addresses(text: str) -> Iterator[Place]:
     section if a line begins with them and a point follows.
     """
     for match in IPV4.finditer(text):
-        if VERSION_BEFORE.search(text[max(0, match.start() - 12) : match.start()]):
+        before = text[max(0, match.start() - 12) : match.start()]
+        begins_line = not before or before.endswith("\n")
+        if (
+            VERSION_BEFORE.search(before)
+            or begins_line
+            and text[match.end() : match.end() + 1] == "."
+        ):
             continue
         try:
             address = IPv4Address(match[0])
