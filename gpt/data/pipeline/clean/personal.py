@@ -178,12 +178,8 @@ def addresses(text: str) -> Iterator[Place]:
     """
     for match in IPV4.finditer(text):
         before = text[max(0, match.start() - 12) : match.start()]
-        begins_line = not before or before.endswith("\n")
-        if (
-            VERSION_BEFORE.search(before)
-            or begins_line
-            and text[match.end() : match.end() + 1] == "."
-        ):
+        section = before[-1:] in ("", "\n") and text[match.end() : match.end() + 1] == "."
+        if section or VERSION_BEFORE.search(before):
             continue
         try:
             address = IPv4Address(match[0])
