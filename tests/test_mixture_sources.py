@@ -68,7 +68,8 @@ def test_texts_alone_get_a_new_tokenizer(folder, tokenizer):
 def test_one_text_is_what_it_is_alone(folder):
     mixed = load(write_mix(folder, "one.txt"), tokenizer="bpe:300")
     alone = load(str(folder / "one.txt"), tokenizer="bpe:300")
-    assert mixed.tokenizer == alone.tokenizer and mixed.vocab_size == alone.vocab_size
+    assert mixed.tokenizer.vocabulary == alone.tokenizer.vocabulary
+    assert mixed.vocab_size == alone.vocab_size == 300
     assert np.array_equal(mixed.train[:], alone.train)
     assert np.array_equal(mixed.val[:], alone.val)
 
@@ -79,7 +80,7 @@ def test_a_text_takes_the_tokenizer_of_token_files(folder, names):
     part = tokens.train.parts[names.index("one.txt")]
     expected, _ = data.split(data.read_text(str(folder / "one.txt")))
     assert part[:].tolist() == TOKENIZER.encode_ordinary(expected)
-    assert tokens.vocab_size == 257 and tokens.tokenizer == TOKENIZER
+    assert tokens.vocab_size == 257 and tokens.tokenizer.vocabulary == TOKENIZER.vocabulary
 
 
 def test_ids_of_an_unknown_tokenizer_are_not_mixed_with_those_of_a_new_one(folder):
@@ -88,7 +89,7 @@ def test_ids_of_an_unknown_tokenizer_are_not_mixed_with_those_of_a_new_one(folde
         load(path)
     TOKENIZER.save(folder / "saved")
     tokens = load(path, tokenizer=str(folder / "saved"))
-    assert len(tokens.train.parts[0]) == 899 and tokens.tokenizer == TOKENIZER
+    assert len(tokens.train.parts[0]) == 899 and tokens.tokenizer.vocabulary == TOKENIZER.vocabulary
     with pytest.raises(ValueError, match="is not beside them, and tinystories needs it"):
         load(write_mix(folder, "ids.bin", "tinystories"))
 
@@ -103,6 +104,7 @@ def test_documents_of_texts_and_of_token_files_are_packed(folder):
         load(write_mix(folder, "web"), separator="file")
 
 
+@pytest.mark.filterwarnings("ignore:.*encoded as unknown")
 def test_characters_that_the_tokenizer_does_not_know(folder):
     tokenizers.CharTokenizer.train("abc is another text, and short\n").save(folder / "saved")
     tokens = load(write_mix(folder, "texts", "one.txt"), tokenizer=str(folder / "saved"))
