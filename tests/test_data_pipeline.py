@@ -438,17 +438,17 @@ def test_any_number_of_ranks_gives_the_same_bytes(ranks, recipe, whole):
 def test_parts_that_run_at_the_same_time_until_the_folder_is_complete(recipe, whole):
     """As docs/data.md says it for Slurm, Ray and Spark: each part ends with the status 0."""
     corpus = recipe("whole").with_suffix("")
-    out = corpus.with_name("parts") / "dedup"
-    command = [sys.executable, "-m", "gpt.data", "dedup", str(corpus / "filter"), "--workers", "1"]
+    out = corpus.with_name("parts") / "clean"
+    command = [sys.executable, "-m", "gpt.data", "clean", str(corpus / "extract"), "--workers", "1"]
     command += ["--out", str(out), "--shard"]
-    for _ in range(3):  # the passes of dedup
+    for _ in range(2):  # the passes of clean
         parts = [
             subprocess.Popen([*command, f"{i}/2"], cwd=ROOT, env=ENVIRONMENT) for i in range(2)
         ]
         assert [part.wait() for part in parts] == [0, 0]
         if (out / "manifest.json").exists():
             break
-    expected = {name: x for name, x in whole.items() if name.startswith("dedup/")}
+    expected = {name: x for name, x in whole.items() if name.startswith("clean/")}
     assert made(out.parent) == expected
 
 

@@ -151,7 +151,7 @@ def test_refused(tmp_path, capsys):
     about = tmp_path / "code" / "tokens.json"
     changed = json.loads(about.read_text())
     about.write_text(json.dumps(changed | {"tokenizer": "another"}))
-    assert "were made with another tokenizer" in fault()
+    assert "web and code were made with different tokenizers" in fault()
     text = tmp_path / "text.txt"
     text.write_text(corpus())
     fault = refused(train.main, capsys, "--dataset", text, *TINY, "--documents=packed")
