@@ -12,7 +12,7 @@ from gpt import data
 from gpt.data import PREPARED, prepare, read_texts
 from gpt.data.fetched import FETCHED, Corpus, hub_files
 from gpt.data.pipeline import read_documents
-from gpt.data.prepared import sample
+from gpt.data.pipeline.tokenize import sample
 from gpt.training.dataset import load_tokens
 from gpt.training.run import Run
 from gpt.training.settings import Settings
@@ -96,10 +96,12 @@ def test_a_run_on_a_corpus_by_its_name(server, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "tinystories is under the licence CC0-1.0" in said
     assert json.loads((out / "run.json").read_text())["settings"]["dataset"] == "tinystories"
+    made = contents(next((tmp_path / "corpora/tinystories").glob("tokens-*")))
     before = sorted(p.name for p in (tmp_path / "corpora/tinystories").iterdir())
     assert train.main(["--init_from", "resume", "--out_dir", str(out), "--max_iters", "3"]) == 0
     after = sorted(p.name for p in (tmp_path / "corpora/tinystories").iterdir())
     assert before == after  # the run's own tokenizer is the same one: no other tokens are made
+    assert contents(next((tmp_path / "corpora/tinystories").glob("tokens-*"))) == made
 
 
 def test_a_mixture_of_a_corpus_and_a_text(server, tmp_path):

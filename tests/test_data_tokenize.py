@@ -150,6 +150,21 @@ def test_another_tokenizer_in_the_same_folder_makes_it_anew(bpe, tmp_path):
     data.check_tokenizer(out, other)
 
 
+def test_a_new_tokenizer_is_of_the_documents_that_are_not_held_out(tmp_path):
+    documents = [Document("low lower lowest " * 9, "a"), Document("xyzxyz" * 99, "b", split="val")]
+    inputs, out = write_documents(tmp_path / "split", documents), tmp_path / "tokens"
+    made = []
+    for _ in range(2):  # the second time, nothing is left to do
+        run(make_step("tokenize", {"tokenizer": "bpe:262"}), inputs, out)
+        made.append({path.name: path.stat().st_mtime_ns for path in out.glob("*.bin")})
+    assert made[0] == made[1]
+    special = ["<|endoftext|>"]
+    expected = tokenizers.BPETokenizer.train("low lower lowest " * 9, 262, special_tokens=special)
+    data.check_tokenizer(out, expected)
+    held_out = np.fromfile(out / "val-00000.bin", "<u2").tolist()
+    assert expected.decode(held_out) == documents[1].text + "<|endoftext|>"
+
+
 def test_documents_of_no_split_are_counted(bpe, tmp_path):
     documents = [*some_documents(6), Document("secret", "test-file", split="test")]
     inputs = write_documents(tmp_path / "split", documents)
@@ -170,8 +185,8 @@ def test_groups_are_of_one_split_and_bounded(monkeypatch):
 @pytest.mark.parametrize(
     "name, fault",
     [
-        ("bpe:300", "--tokenizer bpe:300 would make a new one: python -m tokenizer train"),
-        ("char", "--tokenizer char would make a new one"),
+        ("bpe:many", "--tokenizer bpe:N takes a number of ids, not 'many'"),
+        ("char", "--tokenizer char has an id for each character of a text"),
         ("nowhere", "--tokenizer is a tokenizer's name or path: "),
     ],
 )
