@@ -8,6 +8,7 @@ import pytest
 
 import tokenizer as tokenizers
 from gpt import data
+from gpt.data.__main__ import summary
 from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.recipe import make_step
 from gpt.data.pipeline.shards import write_shards
@@ -162,6 +163,8 @@ def test_a_new_tokenizer_is_of_the_documents_that_are_not_held_out(tmp_path):
     expected = tokenizers.BPETokenizer.train("low lower lowest " * 9, 262, special_tokens=special)
     data.check_tokenizer(out, expected)
     held_out = np.fromfile(out / "val-00000.bin", "<u2").tolist()
+    sizes = [len(expected.encode_ordinary(document.text)) + 1 for document in documents]
+    assert f"{sizes[0]} tokens to train on and {sizes[1]} to validate" in summary(out)
     assert expected.decode(held_out) == documents[1].text + "<|endoftext|>"
 
 
@@ -172,6 +175,12 @@ def test_documents_of_no_split_are_counted(bpe, tmp_path):
     tally = manifest["shards"][0]["tally"]
     assert tally["removed"] == {"split: neither train nor val": 1}
     assert data.read_about(tmp_path / "tokens").documents == {"train": 4, "val": 2}
+
+
+def test_documents_are_not_taken_for_text(tmp_path):
+    (folder,) = write_documents(tmp_path / "split", some_documents(6))
+    with pytest.raises(ValueError, match="is a folder of documents: python -m gpt.data tokenize"):
+        data.read_texts(folder)
 
 
 def test_groups_are_of_one_split_and_bounded(monkeypatch):

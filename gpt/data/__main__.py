@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from tensorlite import parallel
@@ -13,6 +14,7 @@ from ..commandline import Parser, run_in_team
 from .pipeline.recipe import STEPS, make_step, read_recipe, run_recipe, step_class
 from .pipeline.report import write_report
 from .pipeline.steps import Unfinished, run, totals
+from .token_folder import SPLITS
 
 PROGRAM = "gpt.data"
 OTHERS = {
@@ -42,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     def work(team: Team) -> int:
+        if team.rank == 0:
+            warnings.showwarning = lambda text, *_: print(f"{PROGRAM}: {text}", file=sys.stderr)
+        else:
+            warnings.simplefilter("ignore")  # rank 0 has the same ones
         given = parser_of(name).parse_args(argv[1:])
         if name == "stats":
             if team.rank == 0:
@@ -150,6 +156,9 @@ def summary(folder: Path) -> str:
     documents = sum(shard.get("documents", 0) for shard in manifest["shards"])
     characters = sum(shard.get("characters", 0) for shard in manifest["shards"])
     line = f"{folder}: {documents:,} documents, {characters:,} characters"
+    if manifest["step"] == "tokenize":
+        tokens = [sum(shard[split]["tokens"] for shard in manifest["shards"]) for split in SPLITS]
+        line += ", {:,} tokens to train on and {:,} to validate".format(*tokens)
     removed = ", ".join(f"{rule} {n:,}" for rule, n in tally.removed_counts.most_common(5))
     return f"{line}; removed: {removed}" if removed else line
 

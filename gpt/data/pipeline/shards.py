@@ -62,8 +62,9 @@ def read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path}: the step that makes {folder} has not ended, or it is no folder "
-            "of documents. Run that step again, it goes on where it was"
+            f"there is no {path}: the step that makes {folder} has not ended, and goes on where it "
+            "was if it is run again; or it is no folder of documents, which python -m gpt.data "
+            "extract makes of files"
         )
     try:
         manifest = json.loads(path.read_bytes())
