@@ -25,7 +25,7 @@ from gpt.generate import generate
 from gpt.training.command import command, run_command
 from gpt.training.dataset import load_tokens
 from gpt.training.loop import train
-from gpt.training.metrics import of_sources
+from gpt.training.metrics import sources_in_words
 from gpt.training.optimizer import make_optimizer
 from gpt.training.output import harmless
 from gpt.training.prepare import make_model
@@ -81,7 +81,7 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             print(why)
         if run.settings.eval_only:
             found = task.evaluate(model, team)
-            print(f"validation loss {found['val_loss']:.4f}{of_sources(found, 'val_loss')}")
+            print(f"validation loss {found['val_loss']:.4f}{sources_in_words(found, 'val_loss')}")
             return 0
 
         # 6. The loop (gpt/training/loop.py): a batch, its gradients, an update, again.

@@ -81,10 +81,10 @@ def read_metrics(path: str | Path) -> list[dict]:
     return lines
 
 
-def of_sources(measured: dict, name: str) -> str:
+def sources_in_words(measured: dict, name: str) -> str:
     """What a figure is for each source of a mixture, in words; nothing without a mixture.
 
-    >>> of_sources({"val_loss": 3.21, "val_loss/web": 3.3, "val_loss/code": 2.9}, "val_loss")
+    >>> sources_in_words({"val_loss": 3.21, "val_loss/web": 3.3, "val_loss/code": 2.9}, "val_loss")
     ' (web 3.3000, code 2.9000)'
     """
     begin = f"{name}/"

@@ -95,7 +95,7 @@ class Pretraining:
         """
         if self.order:
             passes = zip(self.names, self.order.passes())
-            return "passes over " + ", ".join(f"{name}: {n:.2f}" for name, n in passes)
+            return "passes over " + ", ".join(f"{name}: {n:.3g}" for name, n in passes)
         s, n = self.settings, len(self.train_tokens)
         seen = s.max_iters * s.batch_size * s.gradient_accumulation_steps * s.block_size
         if seen <= ENOUGH * n:
