@@ -181,6 +181,8 @@ def test_documents_are_not_taken_for_text(tmp_path):
     (folder,) = write_documents(tmp_path / "split", some_documents(6))
     with pytest.raises(ValueError, match="is a folder of documents: python -m gpt.data tokenize"):
         data.read_texts(folder)
+    with pytest.raises(ValueError, match="split is a folder of documents"):
+        data.read_texts(str(tmp_path))
 
 
 def test_groups_are_of_one_split_and_bounded(monkeypatch):

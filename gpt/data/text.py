@@ -42,11 +42,12 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
-    if os.path.isfile(os.path.join(path, "manifest.json")) and any(Path(path).glob(f"*{SUFFIX}")):
-        raise ValueError(
-            f"{path} is a folder of documents: python -m gpt.data tokenize makes token files of "
-            "it, and --dataset takes the folder of these"
-        )
+    for shard in Path(path).rglob(f"*{SUFFIX}"):
+        if (shard.parent / "manifest.json").is_file():
+            raise ValueError(
+                f"{shard.parent} is a folder of documents: python -m gpt.data tokenize makes token "
+                "files of it, and --dataset takes the folder of these"
+            )
     files = texts.text_files(path, encoding) if os.path.isdir(path) else [path]
     parts = [texts.read_text(file, encoding) for file in files]
     if not any(part.strip("\n") for part in parts):
