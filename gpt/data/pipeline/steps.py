@@ -7,6 +7,7 @@ and a run that was killed goes on with the shards that are missing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -130,13 +131,29 @@ class Work:
         return path
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Where a disk is full, an OSError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{error.strerror}: the disk, or what you may write to it, is full. Make room and give "
+            "the same command again: it goes on where it was"
+        ) from error
+
+
+@explained()
 def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1)) -> dict | None:
     """Do a step: from its inputs to the folder `out`, whose manifest is returned.
 
     The ranks of `team` divide the units. `part` (i, n) takes the i-th of n parts of them only, and
     returns None while the units of other parts are missing. All ranks must call this.
 
-    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`.
+    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`;
+    OSError where the disk is full.
     """
     out, (i, n) = Path(out), part
     check_apart(inputs, out)
