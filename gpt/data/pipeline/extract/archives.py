@@ -145,18 +145,30 @@ def _block(record, left: int) -> bytes:
 
 def _record_document(record, block: bytes, source: str) -> Document:
     """The document of a record. Raises NotText for one that is none by what the server said."""
-    url = record.headers.get("WARC-Target-URI") or ""
-    if record.is_http and len(block) <= MAX_FILE:
-        record.set_bytes_content(block)
-        record.parse_http(auto_decode="all")
-        block = record.reader.read(MAX_FILE + 1)
     if len(block) > MAX_FILE:
         raise TooLarge(f"it has more than {MAX_FILE:,} bytes, the most that is read")
+    url = record.headers.get("WARC-Target-URI") or ""
     if not record.is_http:
         return Document(decode(block), source, url)
-    status, kind = record.http_headers.status_code, record.http_content_type
+    answer = _answer(block)
+    status, kind = answer.http_headers.status_code, answer.http_content_type
     if status != 200 or kind not in (*PAGES, "text/plain"):
         raise NotText(f"the server answered {status} with {kind or 'no content type'}")
+    content = answer.reader.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise TooLarge(f"its content has more than {MAX_FILE:,} bytes, the most that is read")
     if kind == "text/plain":
-        return Document(decode(block, record.http_charset or ""), source, url)
-    return page_document(block, source, url, record.http_charset or "")
+        return Document(decode(content, answer.http_charset or ""), source, url)
+    return page_document(content, source, url, answer.http_charset or "")
+
+
+def _answer(block: bytes):
+    """What a server answered, as a record of its own: its reader undoes compression and chunks.
+
+    It is not the record of the archive, since FastWARC cannot go on after one that it cannot read.
+    """
+    answer = library("fastwarc.warc", "reading web archives").WarcRecord()
+    answer.is_http = True
+    answer.set_bytes_content(block)
+    answer.parse_http(auto_decode="all")
+    return answer
