@@ -103,8 +103,9 @@ class Extract(Step):
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
             try:
-                reader = reader_of(file.path, self.settings)
-                for document in reader(file.path, file.source, tally):
+                path = Path(file.path)
+                reader = reader_of(path, self.settings)
+                for document in reader(path, file.source, tally):
                     if self.complete(document, file, tally):
                         yield document
             except BaseException as error:
