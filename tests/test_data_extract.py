@@ -233,6 +233,14 @@ def test_books(tmp_path):
     assert tally.removed_counts == {"damaged": 3, "too large": 1}
 
 
+def test_a_book_that_grows_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt.data.pipeline.extract.streams.ALLOWANCE", 2**20)
+    book(tmp_path / "a.epub", {f"c{i}": b"<p>" + b" " * 2**19 + b"fox" for i in range(20)})
+    documents, tally = extracted(tmp_path)
+    assert not documents and tally.removed_counts == {"too large": 1}
+    assert "its chapters grow" in tally.examples["too large"][0][2]
+
+
 def test_json_lines(tmp_path):
     lines = [
         {"text": PROSE, "url": "https://example.org", "license": "MIT", "id": 7},
