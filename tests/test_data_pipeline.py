@@ -120,6 +120,15 @@ def test_other_settings_do_it_again(folder, tmp_path):
     assert Upper.calls == 4 * len(TEXTS)
 
 
+def test_another_version_of_a_library_does_it_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Upper, "libraries", "regex none-of-this-name")
+    first = run(step(), [str(folder)], tmp_path / "out")["libraries"]
+    assert first.keys() == {"regex", "zstandard"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2.3")
+    second = run(step(), [str(folder)], tmp_path / "out")["libraries"]
+    assert second["regex"] == "1.2.3" and Upper.calls == 4 * len(TEXTS)
+
+
 def test_another_input_alone_is_done_again(folder, tmp_path):
     texts = Texts(Texts.Settings())
     before = content(folder)

@@ -82,7 +82,8 @@ def test_a_new_tokenizer_is_of_what_is_not_held_out(server):
     folder = quiet("tinystories", "bpe:300")
     texts = list(sample(folder.parent / "split"))
     assert len(set(texts)) == len(texts) and set(texts) <= set(STORIES)
-    split = read_documents(folder.parent / "split")
+    split = list(read_documents(folder.parent / "split"))
+    assert {document.licence for document in split} == {"CC0-1.0"}
     held_out = [document.text for document in split if document.split == "val"]
     assert held_out and not set(held_out) & set(texts) and len(held_out) + len(texts) == 400
 

@@ -56,7 +56,9 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     with only_process(folder, say) if team.rank == 0 else nullcontext():
         inputs = team.same(inputs_of(name, say) if team.rank == 0 else None)
-        settings = FETCHED[name].settings if name in FETCHED else {}
+        settings = {}
+        if name in FETCHED:
+            settings = {"licence": FETCHED[name].licence} | FETCHED[name].settings
         for step in ("extract", "clean", "dedup", "split"):
             run(make_step(step, settings if step == "extract" else {}), inputs, folder / step, team)
             inputs = [str(folder / step)]

@@ -51,6 +51,7 @@ class Tokenize(Step):
     """
 
     name = "tokenize"
+    libraries = "regex"
     Settings = Settings
 
     def __init__(self, settings: Settings):

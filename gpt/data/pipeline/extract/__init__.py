@@ -4,7 +4,8 @@
     .warc .wet             archives.py   pages and texts of web archives
     .xml                   wikipedia.py  a dump of a wiki; other XML is read as plain text
     .epub                  books.py      the chapters of a book
-    .jsonl .parquet        tables.py     columns of records
+    .jsonl                 tables.py     columns of records
+    .parquet               parquet.py    the same
     man pages              man.py        by their name and first lines
     everything else        plain.py      plain text, Markdown, source code
 
@@ -33,9 +34,10 @@ from .language import identified, known_languages
 from .licences import name_of
 from .man import MAN_NAME, MAN_START, read_man
 from .pages import read_page
+from .parquet import read_parquet
 from .plain import decode, read_plain
 from .streams import COMPRESSED, opened
-from .tables import read_json_lines, read_parquet
+from .tables import read_json_lines
 from .wikipedia import read_dump
 
 Reader = Callable[[Path, str, Tally], Iterator[Document]]
@@ -55,6 +57,7 @@ class Settings:
     url_column: str = option("url", "the column of the address of a page, if there is one")
     licence_column: str = option("license", "the column of the licence, if there is one")
     language_column: str = option("language", "the column of the language, if there is one")
+    licence: str = option("", "the licence of documents for which none is found")
 
     def __post_init__(self):
         if not 0 < self.shard_mb <= 2**20:
@@ -82,6 +85,8 @@ class Extract(Step):
     """Files and folders become documents; their text is what a reader of them would read."""
 
     name = "extract"
+    version = 3
+    libraries = "fastwarc mwparserfromhell py3langid pyarrow resiliparse"
     Settings = Settings
 
     def units(self, inputs: list[str]) -> list[Unit]:
@@ -116,7 +121,7 @@ class Extract(Step):
             error = TooLarge(f"it has {len(document.text):,} characters; at most {MAX_TEXT:,} go")
             count(error, document.source, tally)
             return False
-        document.licence = document.licence or licence_in(file.licence)
+        document.licence = document.licence or licence_in(file.licence) or self.settings.licence
         if self.settings.identify:
             document.language = document.language or identified(document.text)
         for field, longest in LONGEST.items():

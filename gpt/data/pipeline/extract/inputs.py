@@ -12,6 +12,8 @@ from pathlib import Path
 from ..steps import Unit
 from .licences import LICENCE_FILE
 
+SYSTEM_DOCS = Path("/usr/share")
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -108,5 +110,5 @@ def system_docs_inputs() -> list[Path]:
     The latter includes Python's own where the package with its pages is installed. An empty list
     where there are none, as on Windows.
     """
-    folders = [Path("/usr/share", name) for name in ("doc", "info", "man")]
+    folders = [SYSTEM_DOCS / name for name in ("doc", "info", "man")]
     return [folder for folder in folders if folder.is_dir()]

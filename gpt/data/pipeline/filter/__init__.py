@@ -48,7 +48,7 @@ class Filter(Step):
     """The step: see the module. Raises as `read_list` for lists that cannot be read."""
 
     name = "filter"
-    version = 1
+    libraries = "regex"
     Settings = FilterSettings
 
     def __init__(self, settings: FilterSettings):
