@@ -23,10 +23,12 @@ import sys
 
 from gpt.generate import generate
 from gpt.training.command import command, run_command
+from gpt.training.dataset import load_tokens
 from gpt.training.loop import train
+from gpt.training.metrics import sources_in_words
 from gpt.training.optimizer import make_optimizer
 from gpt.training.output import harmless
-from gpt.training.prepare import load_tokens, make_model
+from gpt.training.prepare import make_model
 from gpt.training.presets import parse
 from gpt.training.pretrain import Pretraining
 from gpt.training.run import Run, open_run
@@ -78,7 +80,8 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
         if why:
             print(why)
         if run.settings.eval_only:
-            print(f"validation loss {task.evaluate(model, team)['val_loss']:.4f}")
+            found = task.evaluate(model, team)
+            print(f"validation loss {found['val_loss']:.4f}{sources_in_words(found, 'val_loss')}")
             return 0
 
         # 6. The loop (gpt/training/loop.py): a batch, its gradients, an update, again.
@@ -88,7 +91,7 @@ def pretrain(given: dict, team: Team = ALONE, why: str = "") -> int:
             return 0
 
         # 7. What came out: the loss on the whole validation split, a picture, a sample.
-        run.finish(model, task.final(model, team, tokens.tokenizer, tokens.val_text))
+        run.finish(model, task.final(model, team, tokens.tokenizer, tokens.val_texts))
         if team.rank > 0:
             return 0
         run.draw()

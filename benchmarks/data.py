@@ -1,6 +1,6 @@
 """A real run of the pipeline of documents: from a machine's pages to token files.
 
-    python benchmarks/data.py FOLDER [FOLDER ...] [--ranks 1 2 4] [--kills 3] [--copies 1]
+    python benchmarks/data.py FOLDER... [--ranks 1 2 4] [--kills 3] [--copies 1] [--every 1]
 
 The folders hold pages of documentation, manual pages and source. On Debian, these packages give
 more than 300 MB; `dpkg -x PACKAGE.deb FOLDER` unpacks each without installing it:
@@ -15,9 +15,12 @@ program ends with an error otherwise.
 
 The first table has, for each step, what it read and wrote in megabytes of text (`extract` reads
 files), and for each number of ranks its seconds, its megabytes read a second, and the memory of the
-process that took most. With --copies, the files are read so many times, and in each copy one word
-of 20 is replaced by another of the same file: that is how the growth of time and memory with the
-amount of text is measured.
+process that took most. With --copies, the files are read so many times, and in each copy but the
+first one word of 20 is replaced by another of the same file; with --every 8, each eighth file is
+read. That is how the growth of time and memory with the amount of text is measured:
+
+    python benchmarks/data.py FOLDER... --ranks 2 --kills 0 --every 8
+    python benchmarks/data.py FOLDER... --ranks 2 --kills 0 --copies 13
 """
 
 from __future__ import annotations
@@ -123,22 +126,29 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def copied(folders: list[str], to: Path, copies: int) -> list[str]:
-    """Folders with so many copies of the files, in each of which one word of 20 is another."""
+def copied(folders: list[str], to: Path, copies: int, every: int) -> list[str]:
+    """Copies of each `every`-th file: the first as it is, in others one word of 20 is another."""
     for folder in map(Path, folders):
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+        paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+        for path in paths[::every]:
             content = path.read_bytes()
-            words = WORD.findall(content)
+            places = [found.span() for found in WORD.finditer(content)]
             for copy in range(copies):
-                draw = random.Random(f"{copy} {path}")
-
-                def other(found, draw=draw, words=words):
-                    return draw.choice(words) if draw.random() < 0.05 else found[0]
-
                 target = to / f"copy-{copy}" / folder.name / path.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(WORD.sub(other, content))
+                draw = random.Random(f"{copy} {path}")
+                target.write_bytes(changed(content, places, draw) if copy else content)
     return [str(to)]
+
+
+def changed(content: bytes, places: list[tuple[int, int]], draw: random.Random) -> bytes:
+    """The content with one of 20 of the words at these places replaced by another of them."""
+    pieces, end = [], 0
+    for i in sorted(draw.sample(range(len(places)), len(places) // 20)):
+        begin, other = places[i][0], draw.choice(places)
+        pieces += content[end:begin], content[slice(*other)]
+        end = places[i][1]
+    return b"".join([*pieces, content[end:]])
 
 
 def sizes(inputs: list[str], out: Path) -> dict[str, tuple[float, float]]:
@@ -160,12 +170,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3, help="how often a run is killed")
     parser.add_argument("--tokenizer", default="gpt2", help="its name, or a saved one's folder")
     parser.add_argument("--copies", type=int, default=1, help="read so many, with noise")
+    parser.add_argument("--every", type=int, default=1, help="read each so-many-th file only")
     parser.add_argument("--keep", help="a folder for the results of the first run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         scratch, inputs = Path(scratch), [str(Path(f).resolve()) for f in given.folders]
-        if given.copies > 1:
-            inputs = copied(inputs, scratch / "copies", given.copies)
+        if (given.copies, given.every) != (1, 1):
+            inputs = copied(inputs, scratch / "copies", given.copies, given.every)
         runs, expected, seconds = {}, None, 0.0
         for ranks in given.ranks:
             out = scratch / f"ranks-{ranks}"
@@ -194,7 +205,7 @@ def main() -> None:
 
 def table(read_and_wrote: dict, runs: dict) -> str:
     """A Markdown table: a row for each step, and for each number of ranks its time and memory."""
-    names = "".join(f" {n} ranks, s | MB/s | memory, MB |" for n in runs)
+    names = "".join(f" ranks: {n}, s | MB/s | memory, MB |" for n in runs)
     lines = [f"| step | read, MB | wrote, MB |{names}", "|---" * (3 + 3 * len(runs)) + "|"]
     for i, (name, (read, wrote)) in enumerate(read_and_wrote.items()):
         cells = ""
@@ -202,6 +213,12 @@ def table(read_and_wrote: dict, runs: dict) -> str:
             _, taken, memory = rows[i]
             cells += f" {taken:.1f} | {read / taken:.1f} | {memory:.0f} |"
         lines.append(f"| `{name}` | {read:.1f} | {wrote:.1f} |{cells}")
+    read, wrote = read_and_wrote["extract"][0], read_and_wrote["tokenize"][1]
+    cells = ""
+    for rows in runs.values():
+        taken, memory = sum(row[1] for row in rows), max(row[2] for row in rows)
+        cells += f" {taken:.1f} | {read / taken:.1f} | {memory:.0f} |"
+    lines.append(f"| all | {read:.1f} | {wrote:.1f} |{cells}")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from gpt.data.pipeline.dedup.exact import text_hash
 from gpt.data.pipeline.dedup.minhash import MinHash, found_probability
 from gpt.data.pipeline.dedup.repeats import repeats
 from gpt.data.pipeline.document import Document
-from gpt.data.pipeline.shards import read_shard, shards_in, write_shard
+from gpt.data.pipeline.shards import read_shard, shards_in, write_shards
 from gpt.data.pipeline.steps import run
 from tensorlite import parallel
 
@@ -66,7 +66,7 @@ def make_folder(folder: Path, count: int) -> None:
     documents, entries = make_documents(np.random.default_rng(1), count), []
     for k in range(-(-count // IN_SHARD)):
         some = (d for d, _ in zip(documents, range(min(IN_SHARD, count - k * IN_SHARD))))
-        stated = write_shard(folder / f"{k:05d}.jsonl.zst", some)
+        stated = write_shards(folder / f"{k:05d}", some)
         entries.append({"name": f"{k:05d}"} | stated)
     (folder / "manifest.json").write_text(json.dumps({"shards": entries}))
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from gpt.checkpoint import download
+
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 BIG = bytes(range(256)) * 4096  # a megabyte
 LARGE = (".safetensors", ".parquet", ".jsonl")  # files of which git keeps only the hash
@@ -90,8 +92,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(server):
-    """The server in the block, in a thread."""
+def serving(server, monkeypatch, cache):
+    """The server in the block, in a thread; fetching asks it alone, and keeps files in `cache`."""
+    for name, value in {
+        "no_proxy": "127.0.0.1,localhost",
+        "HF_ENDPOINT": server.url,
+        "WIKIMEDIA_ENDPOINT": server.url,
+        "TENSORLITE_CACHE": str(cache),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(download, "WAIT", 0.0)
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

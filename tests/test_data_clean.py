@@ -10,7 +10,7 @@ from gpt.data.pipeline.clean import Clean, CleanSettings, boilerplate
 from gpt.data.pipeline.clean.boilerplate import Counts, count_lines, cut, frequent, look_up, site_of
 from gpt.data.pipeline.clean.unicode import compose, mend, tidy
 from gpt.data.pipeline.document import Document
-from gpt.data.pipeline.shards import read_documents, write_shard
+from gpt.data.pipeline.shards import read_documents, write_shards
 from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tally import Tally
 
@@ -147,7 +147,7 @@ def make_folder(folder, shards: list[list[Document]]) -> None:
     folder.mkdir()
     entries = []
     for i, documents in enumerate(shards):
-        stated = write_shard(folder / f"{i:05d}.jsonl.zst", documents)
+        stated = write_shards(folder / f"{i:05d}", documents)
         entries.append({"name": f"{i:05d}"} | stated)
     (folder / "manifest.json").write_text(json.dumps({"shards": entries}))
 

@@ -25,7 +25,7 @@ from gpt.data.pipeline.dedup.minhash import (
 )
 from gpt.data.pipeline.dedup.paragraphs import cut_paragraphs, paragraph_hashes
 from gpt.data.pipeline.document import Document
-from gpt.data.pipeline.shards import read_documents, write_shard
+from gpt.data.pipeline.shards import read_documents, write_shards
 from gpt.data.pipeline.split import Settings as SplitSettings
 from gpt.data.pipeline.split import Split
 from gpt.data.pipeline.steps import run, totals
@@ -40,7 +40,7 @@ def folder_of(path: Path, shards: list[list[str]]) -> str:
     entries = []
     for k, texts in enumerate(shards):
         documents = [Document(text, f"{k}/{place}") for place, text in enumerate(texts)]
-        stated = write_shard(path / f"{k:05d}.jsonl.zst", documents)
+        stated = write_shards(path / f"{k:05d}", documents)
         entries.append({"name": f"{k:05d}"} | stated)
     (path / "manifest.json").write_text(json.dumps({"shards": entries}))
     return str(path)

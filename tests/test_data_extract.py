@@ -6,13 +6,12 @@ import json
 import lzma
 import zipfile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from gpt.data.pipeline import Tally
-from gpt.data.pipeline.extract import Extract, Settings, system_docs_inputs
+from gpt.data.pipeline import Tally, read_documents, shards_in
+from gpt.data.pipeline.clean import Clean
+from gpt.data.pipeline.extract import Extract, Settings, inputs, system_docs_inputs
 from gpt.data.pipeline.extract.faults import count
 from gpt.data.pipeline.extract.inputs import units_of
 from gpt.data.pipeline.extract.licences import name_of
@@ -20,6 +19,7 @@ from gpt.data.pipeline.extract.man import man_text
 from gpt.data.pipeline.extract.pages import MAX_PAGE, MAX_TAGS, page_document
 from gpt.data.pipeline.extract.plain import decode
 from gpt.data.pipeline.extract.streams import MAX_FILE
+from gpt.data.pipeline.shards import read_shard
 from gpt.data.pipeline.steps import run
 
 PROSE = "The quick brown fox jumps over the lazy dog, and nobody in the village is surprised. "
@@ -73,10 +73,11 @@ def test_a_declared_encoding_may_be_wrong(encoding, declared):
 
 
 def test_bytes_that_no_encoding_explains_are_counted_and_the_rest_is_kept(tmp_path):
-    write(tmp_path, a_txt="žluťoučký kůň ".encode() * 50 + b"\xff\xfe\xfd end" + PROSE.encode())
+    text = "žluťoučký kůň ".encode() * 50
+    write(tmp_path, a_txt=text + b"\x81\xff end" + PROSE.encode(), b_txt="\ufffd" + PROSE)
     documents, tally = extracted(tmp_path)
-    assert documents["a.txt"].text.endswith("end" + PROSE)
-    assert "\0" not in documents["a.txt"].text
+    assert documents["a.txt"].text == text.decode() + "\ufffd\ufffd end" + PROSE
+    assert tally.changed_counts == {"unknown bytes": 2} and not tally.removed_counts
 
 
 COMPRESSORS = {
@@ -134,58 +135,6 @@ def test_pages_that_take_a_parser_down_are_counted(tmp_path):
     assert tally.removed_counts == {"too large": 6, "not text": 1, "no text": 1}
 
 
-def warc(kind, body, more="", length=None):
-    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: https://example.org/x\r\n{more}"
-    length = len(body) if length is None else length
-    return f"{head}Content-Length: {length}\r\n\r\n".encode() + body + b"\r\n\r\n"
-
-
-def response(body, kind="text/html", status="200 OK"):
-    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n".encode() + body
-
-
-HTTP = "Content-Type: application/http; msgtype=response\r\n"
-
-
-def test_web_archives(tmp_path):
-    page = PAGE.replace("fox", "Füchslein").encode("latin-1")
-    records = [
-        warc("warcinfo", b"software: x"),
-        warc("response", response(page, "text/html; charset=iso-8859-1"), HTTP),
-        warc("response", response(b"gone", status="404 Not Found"), HTTP),
-        warc("response", response(b"\x89PNG\0", "image/png"), HTTP),
-        warc("response", response(PROSE.encode(), "text/plain"), HTTP),
-    ]
-    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
-    (tmp_path / "b.wet").write_bytes(warc("conversion", PROSE.encode()))
-    documents, tally = extracted(tmp_path)
-    assert sorted(documents) == ["a.warc.gz#1", "a.warc.gz#4", "b.wet#1"]
-    assert "quick brown Füchslein" in documents["a.warc.gz#1"].text
-    assert documents["b.wet#1"].url == "https://example.org/x"
-    assert tally.removed_counts == {"not text": 2}
-
-
-def test_a_record_that_lies_about_its_length_costs_no_other(tmp_path):
-    text = "Content-Type: text/plain\r\n"
-    for name, length in (("long", 10**6), ("short", 5)):
-        records = [
-            warc("conversion", b"first. " + PROSE.encode(), text),
-            warc("conversion", b"liar. " + PROSE.encode(), text, length),
-            warc("conversion", b"last. " + PROSE.encode(), text),
-        ]
-        (tmp_path / f"{name}.wet.gz").write_bytes(b"".join(map(gzip.compress, records)))
-    write(tmp_path, cut_wet=warc("conversion", PROSE.encode(), text, 10**6))
-    write(tmp_path, empty_warc="", noise_warc="this is no archive\n" * 100)
-    documents, tally = extracted(tmp_path)
-    firsts = {source: document.text.split()[0] for source, document in documents.items()}
-    assert list(firsts.values()) == ["first.", "last.", "first.", "liar.", "last."]
-    assert documents["short.wet.gz#2"].text == "liar."  # what it says that it has
-    assert tally.removed_counts == {"damaged": 4}
-    sources = {source: why for _, source, why in tally.examples["damaged"]}
-    assert sorted(sources) == ["cut.wet#1", "long.wet.gz#2", "noise.warc", "short.wet.gz#2"]
-    assert "says that it has 1,000,000" in sources["long.wet.gz#2"]
-
-
 DUMP = """<mediawiki xml:lang="en"><siteinfo><sitename>W</sitename>
 <base>https://simple.wikipedia.org/wiki/Main_Page</base></siteinfo>%s</mediawiki>"""
 ARTICLE = """<page><title>%s</title><ns>%d</ns>%s<revision><id>5</id><model>wikitext</model>
@@ -227,6 +176,30 @@ def test_entities_are_refused(tmp_path):
     assert "declares the entity 'a'" in tally.examples["damaged"][0][2]
 
 
+@pytest.mark.parametrize(
+    "start, again, why",
+    [
+        ("<!-- ", "fox " * 2**10, "tag or comment"),
+        ("<page title='", "fox " * 2**10, "tag or comment"),
+        ("<page ", "a%d='' " * 100, "tag or comment"),
+        ("<![CDATA[", "fox " * 2**10, ""),
+        ("", "<page>" * 2**10, "nested more than 100 deep"),
+        ("", "<a%d/>" * 100, "names of elements"),
+        ("", "<x b%d=''/>" * 100, "names of elements"),
+    ],
+)
+def test_dumps_that_fill_the_memory_of_a_parser(tmp_path, start, again, why):
+    numbers = iter(range(10**9))
+    body = start
+    while len(body) < 2**22:
+        body += again % tuple(next(numbers) for _ in range(again.count("%d")))
+    write(tmp_path, a_xml=DUMP % (ARTICLE % ("A", 0, "", PROSE) + body))
+    documents, tally = extracted(tmp_path)
+    assert list(documents) == ["a.xml#A"]
+    assert tally.removed_counts == {"too large" if why else "damaged": 1}
+    assert why in tally.examples["too large" if why else "damaged"][0][2]
+
+
 def book(path, chapters, opf_more=""):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(
@@ -260,6 +233,14 @@ def test_books(tmp_path):
     assert tally.removed_counts == {"damaged": 3, "too large": 1}
 
 
+def test_a_book_that_grows_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt.data.pipeline.extract.streams.ALLOWANCE", 2**20)
+    book(tmp_path / "a.epub", {f"c{i}": b"<p>" + b" " * 2**19 + b"fox" for i in range(20)})
+    documents, tally = extracted(tmp_path)
+    assert not documents and tally.removed_counts == {"too large": 1}
+    assert "its chapters grow" in tally.examples["too large"][0][2]
+
+
 def test_json_lines(tmp_path):
     lines = [
         {"text": PROSE, "url": "https://example.org", "license": "MIT", "id": 7},
@@ -280,19 +261,6 @@ def test_json_lines(tmp_path):
     half.line()  # can be written
     assert last.text == "last " + PROSE
     assert tally.removed_counts == {"no text": 3, "damaged": 4}
-
-
-def test_parquet(tmp_path):
-    texts = [f"{i}. {PROSE}" for i in range(1000)] + [None]
-    table = pa.table({"content": texts, "url": [f"u{i}" for i in range(1001)], "n": range(1001)})
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
-    write(tmp_path, b_parquet="PAR1 no table")
-    documents, tally = extracted(tmp_path, text_column="content", identify=False)
-    assert len(documents) == 1000 and documents["a.parquet#1000"].url == "u999"
-    assert tally.removed_counts == {"no text": 1, "damaged": 1}
-    documents, tally = extracted(tmp_path)
-    assert not documents and tally.removed_counts == {"damaged": 2}
-    assert any("no column 'text', but content, url, n" in e[2] for e in tally.examples["damaged"])
 
 
 def test_plain_text_is_divided_by_the_separator(tmp_path):
@@ -348,6 +316,12 @@ def test_licences_are_found_beside_and_above(tmp_path):
     assert licences == {"a/b/x.txt": "MIT", "c/y.txt": "", "c/d/z.txt": "GPL-2+"}
 
 
+def test_the_licence_of_documents_for_which_none_is_found(tmp_path):
+    write(tmp_path, a_py="# SPDX-License-Identifier: ISC\nx = 1\n", b_txt=PROSE)
+    licences = [d.licence for d in extracted(tmp_path, licence="CC-BY-SA-3.0")[0].values()]
+    assert licences == ["ISC", "CC-BY-SA-3.0"]
+
+
 def test_names_of_licences():
     assert name_of("https://creativecommons.org/publicdomain/zero/1.0/") == "CC0-1.0"
     assert name_of("GNU GENERAL PUBLIC LICENSE\n   Version 3, 29 June 2007") == "GPL-3.0"
@@ -401,6 +375,31 @@ def test_the_step_writes_shards_and_a_file_that_vanishes_is_counted(tmp_path, mo
     assert tally.removed_counts == {"damaged": 1}
 
 
+def test_a_large_file_becomes_several_shards(tmp_path):
+    texts = ["a" * 400, "b" * 700, "c" * 2000, "d" * 30, "e" * 30]
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = Settings(shard_mb=1000 / 2**20, identify=False)
+    manifest = run(Extract(settings), [str(lines)], tmp_path / "out")
+    names = ["00000", "00000-0001", "00000-0002", "00000-0003"]
+    assert [shard.name for shard in shards_in(tmp_path / "out")] == names
+    by_shard = [[d.text[0] for d in read_shard(s)] for s in shards_in(tmp_path / "out")]
+    assert by_shard == [["a"], ["b"], ["c"], ["d", "e"]]
+    [entry] = manifest["shards"]
+    assert (entry["documents"], entry["characters"]) == (5, sum(map(len, texts)))
+    again = run(Clean(Clean.Settings()), [str(tmp_path / "out")], tmp_path / "clean")
+    assert [entry["name"] for entry in again["shards"]] == names
+    assert [d.text for d in read_documents(tmp_path / "clean")] == texts
+    # A smaller file leaves none of the shards behind, also if a run was killed before its entry.
+    (tmp_path / "out/00000.json").unlink()
+    lines.write_text(json.dumps({"text": "short"}) + "\n")
+    run(Extract(settings), [str(lines)], tmp_path / "out")
+    run(Clean(Clean.Settings()), [str(tmp_path / "out")], tmp_path / "clean")
+    for folder in ("out", "clean"):
+        assert [d.text for d in read_documents(tmp_path / folder)] == ["short"]
+        assert len(list((tmp_path / folder).glob("*.zst"))) == 1
+
+
 def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):
     write(tmp_path, a_html=PAGE)
 
@@ -420,5 +419,8 @@ def test_what_a_library_written_in_rust_raises_is_counted_and_an_interrupt_is_no
         count(KeyboardInterrupt(), "a.html", tally)
 
 
-def test_system_docs_are_folders_that_are_there():
-    assert all(folder.is_dir() for folder in system_docs_inputs())
+def test_system_docs_are_folders_that_are_there(tmp_path, monkeypatch):
+    (tmp_path / "man").mkdir()
+    (tmp_path / "info").write_text("a file")
+    monkeypatch.setattr(inputs, "SYSTEM_DOCS", tmp_path)
+    assert system_docs_inputs() == [tmp_path / "man"]

@@ -1,4 +1,7 @@
-"""Corpora fetched by name, from a server on the loopback address; the network is never used."""
+"""Corpora fetched by name, from a server on the loopback address; the network is never used.
+
+They are fetched as models are, and test_hub.py tests that.
+"""
 
 import hashlib
 import json
@@ -13,7 +16,6 @@ from tests.hub_server import BIG, COMMIT, Hub, serving
 
 FILES = {"data/b.jsonl": b'{"text": "b"}\n', "data/a.parquet": BIG, "README.md": b"# stories"}
 BIG_URL = f"/datasets/me/stories/resolve/{COMMIT}/data/a.parquet"
-TREE = f"/api/datasets/me/stories/tree/{COMMIT}/data"
 SHA1 = hashlib.sha1(BIG).hexdigest()
 
 
@@ -23,16 +25,7 @@ def wanted(most=100):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    with serving(Hub("datasets", "me/stories", FILES)) as server:
-        for name, value in {
-            "no_proxy": "127.0.0.1,localhost",
-            "HF_ENDPOINT": server.url,
-            "WIKIMEDIA_ENDPOINT": server.url,
-            "TENSORLITE_CACHE": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(download, "WAIT", 0.0)
+    with serving(Hub("datasets", "me/stories", FILES), monkeypatch, tmp_path) as server:
         corpus = Corpus("https://example.org/stories", "CC0-1.0", 1, wanted)
         monkeypatch.setitem(FETCHED, "stories", corpus)
         yield server
@@ -69,17 +62,6 @@ def test_the_first_files_by_name(server):
         hub_files("me/stories", "data", r"\d+\.parquet")
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_is_cut_goes_on(server, ranges):
-    server.cut, server.ranges = [1000, 0, 5000], ranges
-    assert_whole(fetch())
-    begins = [begin for path, begin, _ in server.asked if path == BIG_URL]
-    if ranges:
-        assert begins == [None, "bytes=1000-", "bytes=1000-", "bytes=6000-"]
-    else:
-        assert begins[0] is None and len(begins) == 4
-
-
 def test_what_has_come_is_kept_and_the_message_says_how_to_go_on(server):
     server.cut = [300_000] + [0] * download.TRIES
     with pytest.raises(ConnectionError, match="ended after 300000 of 1048576 bytes") as caught:
@@ -101,27 +83,6 @@ def test_without_a_network_files_can_be_put_by_hand(server):
     folder = hub.cache_folder() / "corpora/stories/raw"
     (folder / "mine.jsonl").write_text('{"text": "a"}\n')
     assert fetch() == folder
-
-
-def test_a_wrong_hash_or_size(server):
-    server.instead[BIG_URL] = (200, BIG[:-1] + b"?")
-    with pytest.raises(ValueError, match="is not the file that is listed: its sha256 hash is"):
-        fetch()
-    server.instead[BIG_URL] = (200, BIG + b"?")
-    with pytest.raises(ValueError, match="has 1048577 bytes, where 1048576 are listed"):
-        fetch()
-    server.instead.clear()
-    assert_whole(fetch())
-
-
-def test_a_file_that_changes_between_two_tries_is_found_by_its_hash(server):
-    server.cut = [1000] + [0] * download.TRIES
-    with pytest.raises(ConnectionError):
-        fetch()
-    server.cut, server.files["data/a.parquet"] = [], bytes(len(BIG))
-    with pytest.raises(ValueError, match="is not the file that is listed"):
-        fetch()
-    assert not (hub.cache_folder() / "corpora/stories/raw/a.parquet").exists()
 
 
 def test_a_file_that_the_host_has_no_more(server):

@@ -9,7 +9,7 @@ from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.filter import Filter, FilterSettings, gopher
 from gpt.data.pipeline.filter.blocklist import Domains, Words, host_of, read_list
 from gpt.data.pipeline.filter.measures import Measures
-from gpt.data.pipeline.shards import read_documents, write_shard
+from gpt.data.pipeline.shards import read_documents, write_shards
 from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tally import Tally
 
@@ -181,7 +181,7 @@ def test_texts_without_end_are_judged():
 def test_a_folder_is_filtered(tmp_path):
     (tmp_path / "in").mkdir()
     documents = [Document(PROSE, "a", "http://a.org"), Document("x", "b"), Document(PROSE, "c")]
-    stated = write_shard(tmp_path / "in" / "00000.jsonl.zst", documents)
+    stated = write_shards(tmp_path / "in" / "00000", documents)
     entries = {"shards": [{"name": "00000"} | stated]}
     (tmp_path / "in" / "manifest.json").write_text(json.dumps(entries))
     (tmp_path / "list").write_text("a.org\n")

@@ -1,6 +1,7 @@
 """Mixtures: shuffling by key, counts by weights, and the windows of each step."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,15 +219,33 @@ GOOD += "weights = [[10, 0.1], [20, 0.5]]\nepochs = 2\n"
 
 def test_a_mixture_is_read(sources):
     path = write(sources, GOOD)
-    assert data.is_mixture(path) and data.is_token_data(path)
+    assert data.is_mixture(path) and not data.is_token_data(path)
     web, code = data.read_sources(path)
     assert (web.name, web.dataset, web.epochs) == ("web", str(sources / "web"), None)
     assert web.weight(np.array([0, 99])).tolist() == [0.7, 0.7]
     assert code.weight(np.array([0, 10, 20, 99])).tolist() == [0.1, 0.1, 0.5, 0.5]
     assert code.weight(np.array([15]))[0] == pytest.approx(0.3)
-    train, val = data.open_mixture(path, 50)
-    assert len(train) == 500 and len(val) == 80 and train.first.tolist() == [0, 300]
+    assert data.validation_size(path) == 80
+    train = Mixture([web, code], [data.open_tokens(s.dataset, 50)[0] for s in (web, code)])
+    assert len(train) == 500 and train.first.tolist() == [0, 300]
     assert np.array_equal(train[298:302], [48, 49, 0, 1])
+
+
+def test_a_source_is_what_dataset_takes(sources, monkeypatch):
+    monkeypatch.chdir(sources)
+    (sources / "my.txt").write_text("text")
+    (sources / "tinystories").write_text("a file of that name")
+    tables = [
+        f'[[source]]\ndataset = "{name}"\nweight = 1\n'
+        for name in ("web/train.bin", "my.txt", "python-docs", "tinystories", "./tinystories", "~")
+    ]
+    monkeypatch.setenv("HOME", str(sources / "code"))
+    found = [source.dataset for source in data.read_sources(write(sources, "".join(tables)))]
+    assert found[2:4] == ["python-docs", "tinystories"]
+    paths = [sources / "web/train.bin", sources / "my.txt", sources / "tinystories"]
+    assert [found[i] for i in (0, 1)] == [str(path) for path in paths[:2]]
+    assert (Path(found[4]), found[5]) == (paths[2], str(sources / "code"))
+    assert all(data.resolve(dataset) == dataset for dataset in found)
 
 
 @pytest.mark.parametrize(
@@ -247,9 +266,8 @@ def test_a_mixture_is_read(sources):
         (GOOD.replace("[20, 0.5]", "[9, 0.5]"), r"steps of the weights of code rise, .*\[10, 9\]"),
         (GOOD.replace("[20, 0.5]", "[1.5, 0.5]"), "a weight of code is a number"),
         (GOOD.replace("epochs = 2", "epochs = 0"), "epochs of code is a number above 0, not 0"),
-        (GOOD.replace('"code"', '"cod"'), "the source cod is no token file and no folder of such"),
-        (GOOD.replace('"code"', '"mix.toml"'), "the source mix.toml is no token file"),
-        (GOOD.replace('"code"', '"python-docs"'), "the source python-docs is no token file"),
+        (GOOD.replace('"code"', '"cod"'), r"cod is no file or folder \(.*cod\), and none"),
+        (GOOD.replace('"code"', '"mix.toml"'), "the source mix.toml is a mixture: name its"),
         pytest.param("# " + "x" * 2**20, "more than 1,048,576 bytes", id="long"),
         pytest.param("x = " + "[" * 5000, "mix.toml: ", id="deep"),
     ],

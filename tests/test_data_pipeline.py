@@ -21,7 +21,7 @@ from gpt.data.pipeline import (
     read_documents,
     run,
     shards_in,
-    write_shard,
+    write_shards,
 )
 from gpt.data.pipeline.document import parse
 from gpt.data.pipeline.recipe import make_step, read_recipe
@@ -120,6 +120,15 @@ def test_other_settings_do_it_again(folder, tmp_path):
     assert Upper.calls == 4 * len(TEXTS)
 
 
+def test_another_version_of_a_library_does_it_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Upper, "libraries", "regex none-of-this-name")
+    first = run(step(), [str(folder)], tmp_path / "out")["libraries"]
+    assert first.keys() == {"regex", "zstandard"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2.3")
+    second = run(step(), [str(folder)], tmp_path / "out")["libraries"]
+    assert second["regex"] == "1.2.3" and Upper.calls == 4 * len(TEXTS)
+
+
 def test_another_input_alone_is_done_again(folder, tmp_path):
     texts = Texts(Texts.Settings())
     before = content(folder)
@@ -160,6 +169,18 @@ def test_parts_give_the_same_bytes_as_the_whole(folder, tmp_path):
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_a_part_that_waits_for_others_ends_well(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gpt.data.__main__.make_step", lambda name, settings: step())
+    command = ["clean", str(folder), "--out", str(tmp_path / "out"), "--workers", "1", "--shard"]
+    said = []
+    for part_of_two in ("0/2", "1/2", "0/2"):
+        assert main([*command, part_of_two]) == 0
+        said.append(capsys.readouterr().out)
+    assert "of the pass 'longest', 2 of 5 tasks of other parts are missing" in said[0]
+    assert said[1].startswith("this part is done: the last of the other parts completes")
+    assert "8 documents" in said[2] and (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_the_tally_counts_and_keeps_examples(folder, tmp_path):
     run(step(), [str(folder)], tmp_path / "out")
     manifest, tally = totals(tmp_path / "out")
@@ -197,7 +218,7 @@ def test_a_lost_shard_is_named(folder, tmp_path):
 
 
 def test_a_shard_that_another_took_the_place_of_is_refused(folder, tmp_path):
-    write_shard(folder / "00001.jsonl.zst", [Document("other", "x"), Document("texts", "x")])
+    write_shards(folder / "00001", [Document("other", "x"), Document("texts", "x")])
     with pytest.raises(ValueError, match="not the shard that its manifest knows"):
         run(step(), [str(folder)], tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -421,6 +442,23 @@ def test_any_number_of_ranks_gives_the_same_bytes(ranks, recipe, whole):
     done = mpirun(ranks, "-m", "gpt.data", "pipeline", path)
     assert done.returncode == 0, done.stderr
     assert made(path.with_suffix("")) == whole
+
+
+def test_parts_that_run_at_the_same_time_until_the_folder_is_complete(recipe, whole):
+    """As docs/data.md says it for Slurm, Ray and Spark: each part ends with the status 0."""
+    corpus = recipe("whole").with_suffix("")
+    out = corpus.with_name("parts") / "clean"
+    command = [sys.executable, "-m", "gpt.data", "clean", str(corpus / "extract"), "--workers", "1"]
+    command += ["--out", str(out), "--shard"]
+    for _ in range(2):  # the passes of clean
+        parts = [
+            subprocess.Popen([*command, f"{i}/2"], cwd=ROOT, env=ENVIRONMENT) for i in range(2)
+        ]
+        assert [part.wait() for part in parts] == [0, 0]
+        if (out / "manifest.json").exists():
+            break
+    expected = {name: x for name, x in whole.items() if name.startswith("clean/")}
+    assert made(out.parent) == expected
 
 
 @pytest.mark.parametrize("step", ["extract", "dedup", "tokenize"])

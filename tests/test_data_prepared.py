@@ -8,11 +8,14 @@ import pytest
 
 import tokenizer as tokenizers
 import train
-from gpt.checkpoint import download
+from gpt import data
 from gpt.data import PREPARED, prepare, read_texts
 from gpt.data.fetched import FETCHED, Corpus, hub_files
 from gpt.data.pipeline import read_documents
-from gpt.data.prepared import sample
+from gpt.data.pipeline.tokenize import sample
+from gpt.training.dataset import load_tokens
+from gpt.training.run import Run
+from gpt.training.settings import Settings
 from tests.hub_server import Hub, serving
 
 WORDS = "the a dog cat house tree red small runs sees finds under over and then Lily Tom".split()
@@ -33,14 +36,7 @@ def jsonl(stories) -> bytes:
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     files = {"a.jsonl": jsonl(STORIES[:250]), "b.jsonl": jsonl(STORIES[240:])}  # ten twice
-    with serving(Hub("datasets", "me/stories", files)) as server:
-        for name, value in {
-            "no_proxy": "127.0.0.1",
-            "HF_ENDPOINT": server.url,
-            "TENSORLITE_CACHE": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(download, "WAIT", 0.0)
+    with serving(Hub("datasets", "me/stories", files), monkeypatch, tmp_path) as server:
         corpus = Corpus(
             "https://example.org/stories",
             "CC0-1.0",
@@ -86,7 +82,8 @@ def test_a_new_tokenizer_is_of_what_is_not_held_out(server):
     folder = quiet("tinystories", "bpe:300")
     texts = list(sample(folder.parent / "split"))
     assert len(set(texts)) == len(texts) and set(texts) <= set(STORIES)
-    split = read_documents(folder.parent / "split")
+    split = list(read_documents(folder.parent / "split"))
+    assert {document.licence for document in split} == {"CC0-1.0"}
     held_out = [document.text for document in split if document.split == "val"]
     assert held_out and not set(held_out) & set(texts) and len(held_out) + len(texts) == 400
 
@@ -100,10 +97,26 @@ def test_a_run_on_a_corpus_by_its_name(server, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "tinystories is under the licence CC0-1.0" in said
     assert json.loads((out / "run.json").read_text())["settings"]["dataset"] == "tinystories"
+    made = contents(next((tmp_path / "corpora/tinystories").glob("tokens-*")))
     before = sorted(p.name for p in (tmp_path / "corpora/tinystories").iterdir())
     assert train.main(["--init_from", "resume", "--out_dir", str(out), "--max_iters", "3"]) == 0
     after = sorted(p.name for p in (tmp_path / "corpora/tinystories").iterdir())
     assert before == after  # the run's own tokenizer is the same one: no other tokens are made
+    assert contents(next((tmp_path / "corpora/tinystories").glob("tokens-*"))) == made
+
+
+def test_a_mixture_of_a_corpus_and_a_text(server, tmp_path):
+    (tmp_path / "my.txt").write_text(" ".join(STORIES[:9]))
+    table = '[[source]]\ndataset = "{}"\nweight = 1\n'.format
+    (tmp_path / "mix.toml").write_text(table("my.txt") + table("tinystories"))
+    settings = Settings(dataset=str(tmp_path / "mix.toml"), tokenizer="bpe:300")
+    tokens = load_tokens(Run(settings, {}))
+    folder = quiet("tinystories", "bpe:300")
+    alone, _ = data.open_tokens(str(folder), 300)
+    assert np.array_equal(tokens.train.parts[1][:], alone[:])
+    expected, _ = data.split(" ".join(STORIES[:9]))
+    ids = tokens.train.parts[0][:].tolist()
+    assert ids == tokenizers.load(folder).encode_ordinary(expected)
 
 
 def test_the_names_are_shown_by_the_command_line(capsys):

@@ -177,7 +177,7 @@ def test_shards_that_are_gone_or_others(folder):
 
 def test_a_split_without_shards(tmp_path):
     write_shards(tmp_path / "corpus", train=some_documents(3), val=[])
-    with pytest.raises(ValueError, match="has no val shards: each document belongs to train or"):
+    with pytest.raises(ValueError, match="for validation: run .* larger --val_fraction"):
         data.open_tokens(str(tmp_path / "corpus"), 257)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 import tokenizer as tokenizers
 from gpt import data
+from gpt.data.__main__ import summary
 from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.recipe import make_step
-from gpt.data.pipeline.shards import write_shard
+from gpt.data.pipeline.shards import write_shards
 from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tokenize import groups
 
@@ -37,7 +38,7 @@ def write_documents(folder: Path, *shards: list[Document]) -> list[str]:
     """A complete folder of documents; returns it as the inputs of a step."""
     folder.mkdir(exist_ok=True)
     stated = [
-        {"name": f"{i:05}", **write_shard(folder / f"{i:05}.jsonl.zst", documents)}
+        {"name": f"{i:05}", **write_shards(folder / f"{i:05}", documents)}
         for i, documents in enumerate(shards)
     ]
     (folder / "manifest.json").write_text(json.dumps({"shards": stated}))
@@ -150,6 +151,23 @@ def test_another_tokenizer_in_the_same_folder_makes_it_anew(bpe, tmp_path):
     data.check_tokenizer(out, other)
 
 
+def test_a_new_tokenizer_is_of_the_documents_that_are_not_held_out(tmp_path):
+    documents = [Document("low lower lowest " * 9, "a"), Document("xyzxyz" * 99, "b", split="val")]
+    inputs, out = write_documents(tmp_path / "split", documents), tmp_path / "tokens"
+    made = []
+    for _ in range(2):  # the second time, nothing is left to do
+        run(make_step("tokenize", {"tokenizer": "bpe:262"}), inputs, out)
+        made.append({path.name: path.stat().st_mtime_ns for path in out.glob("*.bin")})
+    assert made[0] == made[1]
+    special = ["<|endoftext|>"]
+    expected = tokenizers.BPETokenizer.train("low lower lowest " * 9, 262, special_tokens=special)
+    data.check_tokenizer(out, expected)
+    held_out = np.fromfile(out / "val-00000.bin", "<u2").tolist()
+    sizes = [len(expected.encode_ordinary(document.text)) + 1 for document in documents]
+    assert f"{sizes[0]} tokens to train on and {sizes[1]} to validate" in summary(out)
+    assert expected.decode(held_out) == documents[1].text + "<|endoftext|>"
+
+
 def test_documents_of_no_split_are_counted(bpe, tmp_path):
     documents = [*some_documents(6), Document("secret", "test-file", split="test")]
     inputs = write_documents(tmp_path / "split", documents)
@@ -157,6 +175,14 @@ def test_documents_of_no_split_are_counted(bpe, tmp_path):
     tally = manifest["shards"][0]["tally"]
     assert tally["removed"] == {"split: neither train nor val": 1}
     assert data.read_about(tmp_path / "tokens").documents == {"train": 4, "val": 2}
+
+
+def test_documents_are_not_taken_for_text(tmp_path):
+    (folder,) = write_documents(tmp_path / "split", some_documents(6))
+    with pytest.raises(ValueError, match="is a folder of documents: python -m gpt.data tokenize"):
+        data.read_texts(folder)
+    with pytest.raises(ValueError, match="split is a folder of documents"):
+        data.read_texts(str(tmp_path))
 
 
 def test_groups_are_of_one_split_and_bounded(monkeypatch):
@@ -170,8 +196,8 @@ def test_groups_are_of_one_split_and_bounded(monkeypatch):
 @pytest.mark.parametrize(
     "name, fault",
     [
-        ("bpe:300", "--tokenizer bpe:300 would make a new one: python -m tokenizer train"),
-        ("char", "--tokenizer char would make a new one"),
+        ("bpe:many", "--tokenizer bpe:N takes a number of ids, not 'many'"),
+        ("char", "--tokenizer char has an id for each character of a text"),
         ("nowhere", "--tokenizer is a tokenizer's name or path: "),
     ],
 )

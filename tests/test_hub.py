@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt.checkpoint import download, fetch_model, hub, local_folder
+from gpt.checkpoint import download, fetch_model, hub, local_folder, planned
 from tests.hub_server import BIG, COMMIT, Handler, Hub, listed, serving
 
 FILES = {
@@ -29,15 +29,7 @@ FETCHED = {"config.json", "tokenizer.json", "model.safetensors"}
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    with serving(Hub("models", "me/tiny", FILES)) as server:
-        for name, value in {
-            "no_proxy": "127.0.0.1",
-            "HF_ENDPOINT": server.url,
-            "TENSORLITE_CACHE": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(download, "WAIT", 0.0)
+    with serving(Hub("models", "me/tiny", FILES), monkeypatch, tmp_path) as server:
         yield server
 
 
@@ -58,7 +50,7 @@ def test_a_model_is_fetched_once_and_then_used_without_a_network(server, tmp_pat
     said = []
     folder = fetch_model("hf:me/tiny", said.append)
     assert folder == tmp_path / "models" / "me" / "tiny"
-    assert said == [f"fetching me/tiny (1.0 MB) into {folder}"]
+    assert said == [f"fetching hf:me/tiny (1.0 MB) into {folder}"]
     assert_whole(folder)
     paths = Counter(path for path, _, _ in server.asked)
     assert set(paths.values()) == {1} and len(paths) == 5  # the commit, the list, three files
@@ -112,7 +104,7 @@ def test_as_many_tries_as_bring_something(server):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_progress_counts_what_is_there(server, tmp_path, ranges):
     server.cut, server.ranges = [1000, 7000], ranges
-    told, file = [], hub.checked("model.safetensors", len(BIG), hashlib.sha256(BIG).hexdigest())
+    told, file = [], planned.checked("model.safetensors", len(BIG), hashlib.sha256(BIG).hexdigest())
     download.download(server.url + WEIGHTS, tmp_path / "a", file, told.append)
     assert (tmp_path / "a").read_bytes() == BIG
     assert sum(told) == len(BIG) and (min(told) < 0) == (not ranges)
@@ -291,7 +283,6 @@ def test_other_names_are_refused(server, name):
 def test_redirects_are_followed_and_the_token_goes_to_no_other_host(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     other = server.url.replace("127.0.0.1", "localhost")  # another host by its name
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     here, there = WEIGHTS.replace("resolve", "moved"), "/cdn/weights"
     server.instead[WEIGHTS] = (307, b"", {"Location": here})  # relative: the same host
     server.instead[here] = (302, b"", {"Location": other + there})
@@ -344,7 +335,7 @@ def test_a_token_that_is_none_is_not_printed(server, monkeypatch):
 
 def test_too_little_space(server, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(planned.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="needs 1 MB more .* 1 MB are free.*TENSORLITE_CACHE"):
         fetch()
     assert not any("resolve" in path for path, _, _ in server.asked)
@@ -378,7 +369,7 @@ def test_two_processes_fetch_one_after_the_other(server):
         said.append(text)
         waits.set()
 
-    with hub.only_process(folder, print):
+    with planned.only_process(folder, print):
         thread = threading.Thread(target=fetch_model, args=("hf:me/tiny", say))
         thread.start()
         assert waits.wait(10)

@@ -97,16 +97,20 @@ def test_shards_are_trained_on_as_one_file_is(documents, tmp_path, capsys):
 
 def test_workers_share_a_mixture(two_cores, tmp_path):
     write_mixture(tmp_path)
+    (tmp_path / "text.txt").write_text(corpus())
+    with open(tmp_path / "mix.toml", "a") as file:
+        file.write('[[source]]\ndataset = "text.txt"\nweight = 0.3\n')
     losses = []
     for workers in 1, 2:
         out = tmp_path / f"out-{workers}"
-        more = ["--max_iters=12", "--eval_interval=6", "--documents=packed"]
+        more = ["--max_iters=12", "--eval_interval=6", "--documents=packed", "--separator=line"]
         argv = ["--dataset=mix.toml", *SLOW, *more, f"--workers={workers}"]
         process = start(out, *argv, stdin=subprocess.DEVNULL)
         _, err = process.communicate()
         assert process.returncode == 0, err
         lines = outcome(out)[0]
-        losses.append([line[k] for k in ("train_loss", "val_loss") for line in lines if k in line])
+        names = ("train_loss", "val_loss", "val_loss/code", "val_loss/text.txt", "val_loss_full")
+        losses.append([line[k] for k in names for line in lines if k in line])
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
@@ -147,7 +151,7 @@ def test_refused(tmp_path, capsys):
     about = tmp_path / "code" / "tokens.json"
     changed = json.loads(about.read_text())
     about.write_text(json.dumps(changed | {"tokenizer": "another"}))
-    assert "were made with another tokenizer" in fault()
+    assert "web and code were made with different tokenizers" in fault()
     text = tmp_path / "text.txt"
     text.write_text(corpus())
     fault = refused(train.main, capsys, "--dataset", text, *TINY, "--documents=packed")

@@ -29,8 +29,9 @@ import train
 from gpt import GPT, GPTConfig, data, evaluate
 from gpt.training import loop, metrics, presets
 from gpt.training import run as runs
+from gpt.training.dataset import read_data
 from gpt.training.optimizer import learning_rate, make_optimizer
-from gpt.training.prepare import first_model, read_data
+from gpt.training.prepare import first_model
 from gpt.training.presets import PRESET_HELP, PRESETS, parse
 from gpt.training.pretrain import Pretraining
 from gpt.training.settings import Settings
@@ -563,7 +564,8 @@ def test_each_file_or_line_ends_with_the_end_of_text(tmp_path, capsys):
     }
     for separator, expected in texts.items():
         given = Settings(dataset=str(folder), tokenizer="bpe:300", separator=separator)
-        tokenizer, train_ids, val_ids, _ = read_data(given, None)
+        tokenizer, found = read_data(given, None, [given.dataset])
+        train_ids, val_ids, _ = found[given.dataset]
         assert tokenizer.vocab_size == 300 and tokenizer.eos_token_id == 299
         ids = np.concatenate([train_ids, val_ids])
         assert len(train_ids) == int(0.9 * len(ids))

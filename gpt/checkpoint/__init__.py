@@ -1,9 +1,9 @@
 """What is saved of a model and of a run, so that nothing is lost and everybody can read it.
 
 `files` writes files that appear whole or not at all, `tensors` reads weights in one file or
-several, `hub` fetches them, `layout` checks the folders of others, `gpt2`, `llama` and `classifier`
-know the names and settings in them, `adapter` those of an adapter, and `run` keeps the state of a
-run. None of them knows a model: they handle files, arrays and names.
+several, `planned` and `hub` fetch them, `layout` checks the folders of others, `gpt2`, `llama` and
+`classifier` know the names and settings in them, `adapter` those of an adapter, and `run` keeps the
+state of a run. None of them knows a model: they handle files, arrays and names.
 """
 
 from .adapter import (

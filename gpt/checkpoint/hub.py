@@ -1,33 +1,27 @@
 """Models of the Hugging Face Hub by name, hf:OWNER/NAME, which are fetched once, checked and kept.
 
-The Hub's API lists the files of a commit with their sizes and hashes. What is to be fetched is
-written into the folder first, as fetched.json, and then each file. So a download that was cut off
-goes on with files of the same commit, and a model that is all there needs no network. Only weights
-in safetensors and the texts beside them are fetched, never pickled files or code.
+The Hub's API lists the files of a commit with their sizes and hashes, which is the plan that
+planned.py fetches. So a download that was cut off goes on with files of the same commit, and a
+model that is all there needs no network. Only weights in safetensors and the texts beside them are
+fetched, never pickled files or code.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
-
-from tqdm import tqdm
 
 from tokenizer.fetch import cache_folder
 
 from .download import ask_json, download, endpoint, part_of
-from .files import CONFIG, INDEX, MODEL, read_json, sync_directory, write_json
+from .files import CONFIG, INDEX, MODEL, read_json, write_json
+from .planned import PLAN, checked, fetch_planned, is_hex, lacking
 from .tensors import read_index
 
 NAME = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 WEIGHTS = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
-PLAN = "fetched.json"
 TEXTS = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 TEXTS += ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 TEXTS += ("tokenizer.model", "chat_template.jinja")
@@ -68,37 +62,20 @@ def fetch_model(name: str, say: Callable[[str], object] = print) -> Path:
         whole = not lacking(folder, plan["files"])
     if whole:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with only_process(folder, say):
-            plan = read_plan(folder)  # which another process may have written meanwhile
-            if plan is None:
-                plan = make_plan(model, revision, folder)
-                write_json(folder / PLAN, plan)
-            files = {n: f | {"url": address_of(plan, n)} for n, f in plan["files"].items()}
-            fetch_files(plan["model"], files, folder, say)
-    except ConnectionError as error:
-        where = f"{endpoint()}/{model}/tree/{plan['commit'] if plan else quote(revision, safe='')}"
-        raise ConnectionError(
-            f"could not fetch {name}: {error}. Once there is a connection, the same command goes "
-            f"on where this one stopped; or put the files of {where} into {folder} by hand"
-        ) from error
+
+    def files() -> dict[str, dict]:
+        plan = read_plan(folder)  # which another process may have written meanwhile
+        if plan is None:
+            plan = make_plan(model, revision, folder)
+            write_json(folder / PLAN, plan)
+        return {n: f | {"url": address_of(plan, n)} for n, f in plan["files"].items()}
+
+    def where() -> str:
+        plan = read_plan(folder)
+        return f"{endpoint()}/{model}/tree/{plan['commit'] if plan else quote(revision, safe='')}"
+
+    fetch_planned(name, folder, files, where, say)
     return folder
-
-
-@contextlib.contextmanager
-def only_process(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
-    """In the block, no other process is in such a block for this folder; it waits until then."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process, which fetches files into {folder}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 # ---- what to fetch -------------------------------------------------------------------------------
@@ -177,70 +154,6 @@ def list_files(url: str | None, wanted: Callable[[str], bool]) -> dict[str, dict
 def is_wanted(path: str) -> bool:
     """Whether a file could be part of a model that is read. It has no folder in its name."""
     return path in (*TEXTS, INDEX) or bool(WEIGHTS.fullmatch(path))
-
-
-def checked(
-    name: str, size: int, sha256: str | None = None, sha1: str | None = None, git: str | None = None
-) -> dict:
-    """What is known of a file: its size and one hash. Raises ValueError for what cannot be true."""
-    hashes = {"sha256": (sha256, 64), "sha1": (sha1, 40), "git": (git, 40)}
-    known = {kind: digest for kind, (digest, n) in hashes.items() if is_hex(digest, n)}
-    given = sum(digest is not None for digest, _ in hashes.values())
-    if not (type(size) is int and size >= 0 and len(known) == given == 1):
-        raise ValueError(f"{name!r}: {size!r} bytes, hash {sha256 or sha1 or git!r}")
-    return {"size": size} | known
-
-
-def is_hex(text: object, length: int) -> bool:
-    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{length}}}", text))
-
-
-def lacking(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
-    """Those of the files that are not in the folder with their size."""
-
-    def size(path: Path) -> int | None:
-        return path.stat().st_size if path.is_file() else None
-
-    return {n: file for n, file in files.items() if size(folder / n) != file["size"]}
-
-
-# ---- fetching ------------------------------------------------------------------------------------
-
-
-def fetch_files(
-    title: str,
-    files: dict[str, dict],
-    folder: Path,
-    say: Callable[[str], object],
-    hosts: tuple[str, ...] | None = None,
-) -> None:
-    """Fetch those of the files {name: {"url", "size", a hash}} that the folder lacks.
-
-    `hosts` are those that redirects may lead to: see `SafeRedirects`.
-    """
-    total = sum(file["size"] for file in files.values())
-    lost = lacking(folder, files)
-    parts = (part_of(folder / name) for name in lost)
-    begun = sum(part.stat().st_size for part in parts if part.exists())
-    needed, free = sum(f["size"] for f in lost.values()) - begun, shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"{title} needs {needed / 1e6:,.0f} MB more in {folder}, and {free / 1e6:,.0f} MB are "
-            "free there. Set TENSORLITE_CACHE to a folder on a larger disk"
-        )
-    say(f"fetching {title} ({total / 1e6:,.1f} MB) into {folder}")
-    bar = tqdm(
-        total=total,
-        initial=total - needed,
-        desc=title,
-        unit="B",
-        unit_scale=True,
-        disable=None,  # no bar where stderr is a file
-    )
-    with bar:
-        for name, file in lost.items():
-            download(file["url"], folder / name, file, bar.update, hosts)
-    sync_directory(folder)
 
 
 def address_of(plan: dict, name: str) -> str:

@@ -2,8 +2,8 @@
 
 Text goes read_text -> split -> a tokenizer; token files go open_tokens. Either way training sees
 two flat arrays of ids, (N,), and draws windows from them with draw_starts and draw_batch. Several
-files are read as if they were one array (token_shards.py), and open_mixture mixes them by weights:
-read permutation.py and apportion.py, then mixture.py.
+files are read as if they were one array (token_shards.py), and a Mixture is read by weights: see
+permutation.py and apportion.py, then mixture.py.
 
 What a model is fine-tuned on goes read_records -> split_records, and its texts, of different
 lengths, become batches with epoch_batches and inputs_and_targets.
@@ -20,8 +20,8 @@ from .batches import (
 )
 from .corpora import CORPORA
 from .examples import IGNORE, epoch_batches, inputs_and_targets, pad_rows
-from .mixture import Mixture, Order, described_folders, open_mixture, read_sources
-from .names import is_mixture, is_token_data, resolve, validation_size
+from .mixture import Mixture, Order, read_sources, validation_size
+from .names import is_mixture, is_token_data, resolve
 from .packing import pack, packed_inputs_and_targets
 from .prepared import PREPARED, prepare
 from .records import column, read_records, texts_in

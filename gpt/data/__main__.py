@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from tensorlite import parallel
@@ -12,7 +13,8 @@ from tensorlite.parallel import Team
 from ..commandline import Parser, run_in_team
 from .pipeline.recipe import STEPS, make_step, read_recipe, run_recipe, step_class
 from .pipeline.report import write_report
-from .pipeline.steps import run, totals
+from .pipeline.steps import Unfinished, run, totals
+from .token_folder import SPLITS
 
 PROGRAM = "gpt.data"
 OTHERS = {
@@ -42,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     def work(team: Team) -> int:
+        if team.rank == 0:
+            warnings.showwarning = lambda text, *_: print(f"{PROGRAM}: {text}", file=sys.stderr)
+        else:
+            warnings.simplefilter("ignore")  # rank 0 has the same ones
         given = parser_of(name).parse_args(argv[1:])
         if name == "stats":
             if team.rank == 0:
@@ -117,22 +123,30 @@ def count_workers(asked: int | None, team: Team) -> int:
 
 
 def do(name: str, given: argparse.Namespace, team: Team) -> int:
-    """Do a step or a pipeline, and say on rank 0 what came of it."""
-    if name == "pipeline":
-        steps = len(read_recipe(given.file)[2])
-        folders = run_recipe(given.file, team, given.shard)
-        complete = len(folders) == steps
-    else:
-        common = ("inputs", "out", "workers", "shard")
-        settings = {key: value for key, value in vars(given).items() if key not in common}
-        step = make_step(name, settings)
-        complete = run(step, given.inputs, given.out, team, given.shard) is not None
-        folders = [Path(given.out)] if complete else []
+    """Do a step or a pipeline, and say on rank 0 what came of it.
+
+    A part (`--shard`) that waits for others has done its work, so that the status is 0 too.
+    """
+    complete, folders = False, []
+    waits = "this part is done: the last of the other parts completes the folder"
+    try:
+        if name == "pipeline":
+            steps = len(read_recipe(given.file)[2])
+            folders = run_recipe(given.file, team, given.shard)
+            complete = len(folders) == steps
+        else:
+            common = ("inputs", "out", "workers", "shard")
+            settings = {key: value for key, value in vars(given).items() if key not in common}
+            step = make_step(name, settings)
+            complete = run(step, given.inputs, given.out, team, given.shard) is not None
+            folders = [Path(given.out)] if complete else []
+    except Unfinished as reason:
+        waits = str(reason)
     if team.rank == 0:
         for folder in folders:
             print(summary(folder))
         if not complete:
-            print("this part is done: the last of the other parts completes the folder")
+            print(waits)
     return 0
 
 
@@ -142,6 +156,9 @@ def summary(folder: Path) -> str:
     documents = sum(shard.get("documents", 0) for shard in manifest["shards"])
     characters = sum(shard.get("characters", 0) for shard in manifest["shards"])
     line = f"{folder}: {documents:,} documents, {characters:,} characters"
+    if manifest["step"] == "tokenize":
+        tokens = [sum(shard[split]["tokens"] for shard in manifest["shards"]) for split in SPLITS]
+        line += ", {:,} tokens to train on and {:,} to validate".format(*tokens)
     removed = ", ".join(f"{rule} {n:,}" for rule, n in tally.removed_counts.most_common(5))
     return f"{line}; removed: {removed}" if removed else line
 

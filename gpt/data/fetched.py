@@ -6,9 +6,8 @@
     gutenberg         about 2,600 books of Project Gutenberg
     fineweb-sample    pages of the web: the first file of FineWeb's sample of ten billion tokens
 
-Their hosts state the size and the hash of each file. What is to be fetched is written into the
-folder first, as fetched.json, and then each file: a download that was cut off goes on with the same
-files, and what has come is checked against what was stated.
+Their hosts state the size and the hash of each file, which is the plan that
+gpt/checkpoint/planned.py fetches.
 """
 
 from __future__ import annotations
@@ -24,15 +23,8 @@ from tokenizer.fetch import cache_folder
 
 from ..checkpoint import read_json, write_json
 from ..checkpoint.download import ask_json, ask_page, endpoint, is_safe
-from ..checkpoint.hub import (
-    PLAN,
-    checked,
-    commit_of,
-    fetch_files,
-    lacking,
-    list_files,
-    only_process,
-)
+from ..checkpoint.hub import commit_of, list_files
+from ..checkpoint.planned import PLAN, checked, fetch_planned, lacking
 
 FILE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 TRIED_DUMPS = 5  # the newest ones: the last may not be complete yet
@@ -186,20 +178,19 @@ def fetch_corpus(name: str, say: Callable[[str], object] = print) -> Path:
     corpus, folder = FETCHED[name], cache_folder() / "corpora" / name / "raw"
     if is_whole(folder):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+
+    def files() -> dict[str, dict]:
+        files = read_plan(folder)  # which another process may have written meanwhile
+        if files is None:
+            files = corpus.files()
+            write_json(folder / PLAN, {"corpus": name, "files": files})
+        return files
+
+    def where() -> str:
+        return f"{corpus.home} (about {corpus.megabytes:,} MB)"
+
     try:
-        with only_process(folder, say):
-            files = read_plan(folder)  # which another process may have written meanwhile
-            if files is None:
-                files = corpus.files()
-                write_json(folder / PLAN, {"corpus": name, "files": files})
-            fetch_files(name, files, folder, say, corpus.hosts)
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"could not fetch {name}: {error}. Once there is a connection, the same command goes "
-            f"on where this one stopped; or put the files of {corpus.home} (about "
-            f"{corpus.megabytes:,} MB) into {folder} by hand"
-        ) from error
+        fetch_planned(name, folder, files, where, say, corpus.hosts)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"could not fetch {name}: {error}. Delete {folder} to begin again with what "

@@ -1,11 +1,11 @@
 """Several datasets, mixed by weights that may change with the step: `train.py --dataset mix.toml`.
 
     [[source]]
-    dataset = "web"                         token files, relative to this file
+    dataset = "web/tokens"                  what --dataset takes; paths are relative to this file
     weight = 0.7                            its share of the examples; shares need not add up to 1
 
     [[source]]
-    dataset = "code"
+    dataset = "tinystories"
     weights = [[0, 0.1], [1000, 0.5]]       by step: straight lines between, constant outside
     epochs = 2                              at most so many passes over it; left out: no limit
 
@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +28,12 @@ import numpy as np
 
 from .apportion import Apportionment
 from .batches import check_length
-from .names import is_mixture, is_token_data, resolve
+from .corpora import CORPORA
+from .names import is_mixture, is_token_data, resolve, token_files
 from .permutation import permute
+from .prepared import PREPARED
 from .token_folder import read_about
 from .token_shards import ShardedTokens, joined
-from .tokens import open_tokens
 
 MAX_BYTES = 2**20  # of a mix.toml
 
@@ -39,7 +42,7 @@ MAX_BYTES = 2**20  # of a mix.toml
 class Source:
     """A dataset of a mixture: its weight at some steps ((step, weight), ...), and its most passes.
 
-    `name` is as the file says it, `dataset` as `open_tokens` takes it.
+    `name` is as the file says it, `dataset` as `resolve` gives it: a path, or a built-in name.
     """
 
     name: str
@@ -55,7 +58,8 @@ class Source:
 def read_sources(dataset: str) -> list[Source]:
     """The sources that a mix.toml names, in its order.
 
-    Raises ValueError for a file that is not TOML, and for what it says that cannot be.
+    Raises ValueError for a file that is not TOML, for what it says that cannot be, and for token
+    files of different tokenizers.
     """
     path = Path(resolve(dataset))
     try:
@@ -65,16 +69,33 @@ def read_sources(dataset: str) -> list[Source]:
         sources, others = content.pop("source", None), ", ".join(content)
         if others or not isinstance(sources, list) or not sources:
             raise ValueError(f"it holds [[source]] tables and nothing else; found: {others or '-'}")
-        return [_source(source, path.parent) for source in sources]
+        sources, made_with = [_source(source, path.parent) for source in sources], {}
+        for source in sources:
+            is_tokens = is_token_data(source.dataset)
+            if is_tokens and (about := read_about(Path(source.dataset))):
+                made_with.setdefault(about.tokenizer, source.name)
+        if len(made_with) > 1:
+            raise ValueError(
+                f"{' and '.join(made_with.values())} were made with different tokenizers, whose "
+                "ids do not mix: tokenize one of them again"
+            )
+        return sources
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors
         raise ValueError(f"the mixture {path}: {error}") from None
 
 
-def described_folders(dataset: str) -> list[Path]:
-    """The folders with a tokens.json that a dataset of token files is made of, a mixture too."""
-    names = [source.dataset for source in read_sources(dataset)] if is_mixture(dataset) else []
-    paths = map(Path, names or [resolve(dataset)])
-    return [path for path in paths if read_about(path)]
+def validation_size(dataset: str) -> int:
+    """About how many tokens the validation split has at most, judged by the sizes of files.
+
+    0 for a built-in corpus, and for a dataset that does not exist. Raises as `read_sources` does.
+    """
+    if is_mixture(dataset):
+        return sum(validation_size(source.dataset) for source in read_sources(dataset))
+    path = resolve(dataset)
+    if val := token_files(path, "val"):
+        return sum(map(os.path.getsize, val)) // 2
+    files = [path] if os.path.isfile(path) else filter(os.path.isfile, Path(path).rglob("*"))
+    return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
 
 
 def _source(table: dict, folder: Path) -> Source:
@@ -102,12 +123,14 @@ def _source(table: dict, folder: Path) -> Source:
     epochs = table.get("epochs")
     if epochs is not None and not (_is_number(epochs) and epochs > 0):
         raise ValueError(f"epochs of {name} is a number above 0, not {epochs!r}")
-    dataset = resolve(name, str(folder))
-    if is_mixture(dataset) or not is_token_data(dataset):
+    dataset = resolve(os.path.expanduser(name), str(folder))
+    if dataset not in CORPORA and dataset not in PREPARED and not os.path.exists(dataset):
         raise ValueError(
-            f"the source {name} is no token file and no folder of such ({dataset}): "
-            "python -m gpt.data tokenize makes them of documents"
+            f"the source {name} is no file or folder ({dataset}), and none of the corpora "
+            f"{', '.join([*CORPORA, *PREPARED])}"
         )
+    if is_mixture(dataset):
+        raise ValueError(f"the source {name} is a mixture: name its sources here instead")
     return Source(name, dataset, tuple(map(tuple, weights)), epochs)
 
 
@@ -122,48 +145,21 @@ def _is_point(x) -> bool:
 
 
 class Mixture(ShardedTokens):
-    """The training tokens of all sources, one source after the other.
+    """The tokens of a split of all sources, one source after the other.
 
-    `first` (S,) is where each source begins, `lengths` (S,) how many tokens it has.
+    `parts` (S,) are the tokens of each source, `first` (S,) is where each begins.
     """
 
-    def __init__(self, sources: list[Source], tokens: list[ShardedTokens]):
-        together = joined(tokens)
+    def __init__(self, sources: list[Source], parts: Sequence[np.ndarray | ShardedTokens]):
+        self.sources = sources
+        self.parts = [p if isinstance(p, ShardedTokens) else ShardedTokens([p]) for p in parts]
+        together = joined(self.parts)
         super().__init__(together.shards, together.offsets)
-        self.sources, self.lengths = sources, [len(part) for part in tokens]
-        self.first = np.cumsum([0, *self.lengths[:-1]])
+        self.first = np.cumsum([0, *map(len, self.parts[:-1])])
 
     def key(self) -> str:
         """What decides the order of the examples, beside tokens and settings: a text."""
         return json.dumps([[source.weights, source.epochs] for source in self.sources])
-
-
-def open_mixture(
-    dataset: str, vocab_size: int, documents: bool = False
-) -> tuple[Mixture, ShardedTokens]:
-    """The training and the validation tokens of a mix.toml, see `open_tokens`.
-
-    The validation split is that of all sources, one after the other, whatever their weights.
-
-    Raises ValueError as `read_sources` and `open_tokens` do, and for sources of different
-    tokenizers.
-    """
-    sources = read_sources(dataset)
-    made_with = {}
-    for source in sources:
-        if about := read_about(Path(source.dataset)):
-            made_with.setdefault(about.tokenizer, source.name)
-    if len(made_with) > 1:
-        raise ValueError(
-            f"{' and '.join(made_with.values())} were made with different tokenizers, whose ids "
-            "do not mix: tokenize one of them again"
-        )
-    splits = [open_tokens(source.dataset, vocab_size, documents) for source in sources]
-    train, val = (
-        [part if isinstance(part, ShardedTokens) else ShardedTokens([part]) for part in parts]
-        for parts in zip(*splits)
-    )
-    return Mixture(sources, train), joined(val)
 
 
 class Order:
@@ -174,10 +170,10 @@ class Order:
     """
 
     def __init__(self, mixture: Mixture, block_size: int, examples: int, seed: int, steps: int):
-        for source, length in zip(mixture.sources, mixture.lengths):
-            check_length(range(length), block_size, f"{source.name} training")
+        for source, part in zip(mixture.sources, mixture.parts):
+            check_length(part, block_size, f"{source.name} training")
         self.mixture, self.block_size, self.seed = mixture, block_size, seed
-        self.windows = [(length - 1) // block_size for length in mixture.lengths]
+        self.windows = [(len(part) - 1) // block_size for part in mixture.parts]
         limits = [
             None if source.epochs is None else int(source.epochs * n)
             for source, n in zip(mixture.sources, self.windows)
@@ -207,3 +203,8 @@ class Order:
     def passes(self) -> list[float]:
         """How often the run reads each source."""
         return (self.plan.taken(self.last + 1) / self.windows).tolist()
+
+    def shares(self) -> list[float]:
+        """The part of each source in all that the run reads; these add up to 1."""
+        taken = self.plan.taken(self.last + 1)
+        return (taken / taken.sum()).tolist()

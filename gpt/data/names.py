@@ -45,25 +45,8 @@ def is_mixture(dataset: str) -> bool:
 
 
 def is_token_data(dataset: str) -> bool:
-    """True for what `open_tokens` and `open_mixture` read.
-
-    That is a `.bin` file, a folder with token files, or a mixture of such.
-    """
+    """True for what `open_tokens` reads: a `.bin` file, or a folder with token files."""
     path = resolve(dataset)
     if path in CORPORA or path in PREPARED:
         return False
-    if path.endswith(".bin") and os.path.isfile(path):
-        return True
-    return is_mixture(dataset) or bool(token_files(path, "train"))
-
-
-def validation_size(dataset: str) -> int:
-    """About how many tokens the validation split has at most, judged by the sizes of files.
-
-    0 for a built-in corpus, which is small, and for a dataset that does not exist.
-    """
-    path = resolve(dataset)
-    if val := token_files(path, "val"):
-        return sum(map(os.path.getsize, val)) // 2
-    files = [path] if os.path.isfile(path) else filter(os.path.isfile, Path(path).rglob("*"))
-    return sum(map(os.path.getsize, files)) // (20 if path.endswith(".bin") else 10)
+    return (path.endswith(".bin") and os.path.isfile(path)) or bool(token_files(path, "train"))

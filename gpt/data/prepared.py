@@ -11,25 +11,24 @@ What is done already is not done again, and what was stopped goes on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 from tensorlite.parallel import ALONE, Team
-from tokenizer import BPETokenizer
-from tokenizer.base import END_OF_TEXT, FILE_NAME
+from tokenizer.base import FILE_NAME
 from tokenizer.fetch import cache_folder
 
-from ..checkpoint.hub import PLAN, only_process
+from ..checkpoint.planned import PLAN, only_process
 from .fetched import FETCHED, fetch_corpus
 from .pipeline.recipe import make_step
-from .pipeline.shards import read_shard, shards_in
+from .pipeline.shards import shards_in
 from .pipeline.steps import run
+from .pipeline.tokenize import new_tokenizer
 
 SYSTEM_DOCS = "system-docs"  # manual pages and documentation, as this machine has them
 PREPARED = (*FETCHED, SYSTEM_DOCS)
 TOKENIZER = "bpe:8192"  # small, for small models; trained on the corpus, so it needs no network
-SAMPLE = 2**25  # characters of the corpus that a new tokenizer is trained on
 
 
 def prepare(
@@ -57,18 +56,24 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     with only_process(folder, say) if team.rank == 0 else nullcontext():
         inputs = team.same(inputs_of(name, say) if team.rank == 0 else None)
-        settings = FETCHED[name].settings if name in FETCHED else {}
+        settings = {}
+        if name in FETCHED:
+            settings = {"licence": FETCHED[name].licence} | FETCHED[name].settings
         for step in ("extract", "clean", "dedup", "split"):
             run(make_step(step, settings if step == "extract" else {}), inputs, folder / step, team)
             inputs = [str(folder / step)]
         if tokenizer.startswith("bpe:"):
-            made = str(new_tokenizer(tokenizer, folder / "split")) if team.rank == 0 else None
+            made = str(saved_tokenizer(tokenizer, folder / "split")) if team.rank == 0 else None
             tokenizer = team.same(made)
         step = make_step("tokenize", {"tokenizer": tokenizer})
         # By what the tokenizer and the documents are: a run that is resumed finds its own.
         keys = [step.extra_key(), *(shard.key for shard in shards_in(folder / "split"))]
         out = folder / f"tokens-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:12]}"
-        run(step, inputs, out, team)
+        if team.rank == 0:  # by one path, whichever of several equal ones is named
+            out.mkdir(exist_ok=True)
+            step.tokenizer.save(out)
+        team.wait()
+        run(make_step("tokenize", {"tokenizer": str(out)}), inputs, out, team)
     return out
 
 
@@ -87,7 +92,7 @@ def inputs_of(name: str, say: Callable[[str], object] = print) -> list[str]:
     return [str(path) for path in paths]
 
 
-def new_tokenizer(name: str, folder: Path) -> Path:
+def saved_tokenizer(name: str, folder: Path) -> Path:
     """The folder of the tokenizer bpe:N for these documents, trained if need be."""
     if not name[4:].isdigit():
         raise ValueError(f"--tokenizer bpe:N takes a number of ids, not {name[4:]!r}")
@@ -96,19 +101,5 @@ def new_tokenizer(name: str, folder: Path) -> Path:
     path = folder.parent / f"bpe-{name[4:]}-{digest[:8]}"
     if not (path / FILE_NAME).exists():
         path.mkdir(exist_ok=True)
-        made = BPETokenizer.train(sample(folder), int(name[4:]), special_tokens=[END_OF_TEXT])
-        made.save(path)
+        new_tokenizer(int(name[4:]), folder).save(path)
     return path
-
-
-def sample(folder: Path) -> Iterator[str]:
-    """Texts of the documents that are not held out: the first ones of each shard, SAMPLE or so."""
-    shards = shards_in(folder)
-    for shard in shards:
-        left = SAMPLE // len(shards)
-        for document in read_shard(shard):
-            if document.split != "val":
-                yield document.text[: max(left, 0)]
-                left -= len(document.text)
-            if left <= 0:
-                break

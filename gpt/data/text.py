@@ -5,11 +5,13 @@ built-in corpora) and refuses what cannot be read before the training begins.
 """
 
 import os
+from pathlib import Path
 
 from tokenizer import texts
 
 from .corpora import CORPORA
 from .names import resolve
+from .pipeline.shards import SUFFIX
 from .prepared import PREPARED
 
 
@@ -24,8 +26,8 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
     Which files of a folder, and in which order: see `texts.text_files`. Text is kept as it is, line
     ends too; only a byte order mark at the start of a file is dropped.
 
-    Raises FileNotFoundError when there is no such dataset, and ValueError when it is empty or not
-    in this encoding.
+    Raises FileNotFoundError when there is no such dataset, and ValueError when it is empty, not in
+    this encoding, or a folder of documents (gpt/data/pipeline), which are compressed.
     """
     path = resolve(dataset)
     if path in CORPORA:
@@ -40,6 +42,12 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
+    for shard in Path(path).rglob(f"*{SUFFIX}"):
+        if (shard.parent / "manifest.json").is_file():
+            raise ValueError(
+                f"{shard.parent} is a folder of documents: python -m gpt.data tokenize makes token "
+                "files of it, and --dataset takes the folder of these"
+            )
     files = texts.text_files(path, encoding) if os.path.isdir(path) else [path]
     parts = [texts.read_text(file, encoding) for file in files]
     if not any(part.strip("\n") for part in parts):

@@ -85,9 +85,10 @@ def shard_files(folder: Path, about: About, vocab_size: int) -> list[list[Path]]
     for split in SPLITS:
         files = [folder / f"{name}.bin" for name in sorted(about.shards[split])]
         if not files:
+            lacks, size = ("training", "smaller") if split == "train" else ("validation", "larger")
             raise ValueError(
-                f"{folder} has no {split} shards: each document belongs to train or val, as "
-                "python -m gpt.data split says, and neither may be empty"
+                f"{folder} has no documents for {lacks}: run python -m gpt.data split with a "
+                f"{size} --val_fraction, then tokenize again"
             )
         for file in files:
             expected = size * about.shards[split][file.stem]

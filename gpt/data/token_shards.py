@@ -8,7 +8,7 @@ import numpy as np
 
 
 class ShardedTokens:
-    """The ids of `shards`, arrays (N,) of one type, one after the other.
+    """The ids of `shards`, arrays (N,), one after the other.
 
     It can be asked for its length, a slice, and the ids at an array of places, as an array can;
     shards that are mapped files stay on the disk. `offsets` says where the documents of each shard
@@ -22,7 +22,7 @@ class ShardedTokens:
     def __init__(self, shards: Sequence[np.ndarray], offsets: Sequence[np.ndarray] | None = None):
         self.shards, self.offsets = list(shards), offsets and list(offsets)
         self.ends = np.cumsum([len(shard) for shard in self.shards])  # (shards,)
-        self.dtype = self.shards[0].dtype
+        self.dtype = np.result_type(*{shard.dtype for shard in self.shards})
         if offsets:
             self.numbers = np.cumsum([0, *(len(o) - 1 for o in offsets)])  # of their documents
 

@@ -81,9 +81,8 @@ def card(run, model, step: int, results: dict, done: bool) -> str:
     if not figures:
         del head["model-index"]
     yaml = "".join(f"{key}: {json.dumps(value)}\n" for key, value in head.items())
-    errors = {key: results.get(f"{key}_error") for key, _ in figures}
     rows = [
-        f"| {key.replace('_', ' ')} | {value:.4f} | {error_of(errors[key])} |"
+        f"| {key.replace('_', ' ')} | {value:.4f} | {error_of(key, results)} |"
         for key, value in figures
     ]
     table = "\n".join(["| figure | value | standard error |", "|---|---|---|", *rows])
@@ -164,10 +163,14 @@ def training(run, model, step: int) -> str:
 
 def shown(key: str, value) -> bool:
     """Whether an entry of a line of metrics.jsonl is a figure for the card."""
-    figure = key.startswith(("val_", "test_")) or key == "bits_per_byte"
+    name, _, _ = key.partition("/")  # of a mixture: NAME/SOURCE
+    figure = name.startswith(("val_", "test_")) or name == "bits_per_byte"
     number = isinstance(value, (int, float)) and math.isfinite(value)
-    return figure and number and not key.endswith("_error")
+    return figure and number and not name.endswith("_error")
 
 
-def error_of(error: float | None) -> str:
+def error_of(key: str, results: dict) -> str:
+    """The standard error of a figure, in words."""
+    name, slash, source = key.partition("/")
+    error = results.get(f"{name}_error{slash}{source}")
     return "not measured" if error is None else f"{error:.4f}"

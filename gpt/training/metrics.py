@@ -81,6 +81,18 @@ def read_metrics(path: str | Path) -> list[dict]:
     return lines
 
 
+def sources_in_words(measured: dict, name: str) -> str:
+    """What a figure is for each source of a mixture, in words; nothing without a mixture.
+
+    >>> sources_in_words({"val_loss": 3.21, "val_loss/web": 3.3, "val_loss/code": 2.9}, "val_loss")
+    ' (web 3.3000, code 2.9000)'
+    """
+    begin = f"{name}/"
+    each = {key.removeprefix(begin): x for key, x in measured.items() if key.startswith(begin)}
+    parts = ", ".join(f"{source} {x:.4f}" for source, x in each.items())
+    return f" ({parts})" if parts else ""
+
+
 def finished(directory: str | Path) -> bool:
     """Whether the run in a folder has got to its end."""
     lines = read_metrics(Path(directory) / "metrics.jsonl")

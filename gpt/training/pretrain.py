@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -32,8 +34,9 @@ ENOUGH = 4  # times that text is read as usefully as new text would be (Muennigh
 class Pretraining:
     """Windows of `block_size` tokens from `train_tokens`, measured on `val_tokens`: (N,) each.
 
-    They are arrays or `ShardedTokens`. The windows of a `Mixture` come in an order of its own.
-    With `documents` "packed", the documents in a window do not see each other.
+    They are arrays or `ShardedTokens`. The windows of a `Mixture` come in an order of its own, and
+    each of its sources is measured. With `documents` "packed", the documents in a window do not see
+    each other.
 
     Raises ValueError where one of them is too short for a window, or where a mixture ends before
     the run.
@@ -46,16 +49,19 @@ class Pretraining:
         val_tokens: np.ndarray | ShardedTokens,
     ):
         check_length(train_tokens, settings.block_size, "training")
-        check_length(val_tokens, settings.block_size, "validation")
-        self.settings, self.train_tokens, self.val_tokens = settings, train_tokens, val_tokens
+        self.settings, self.train_tokens = settings, train_tokens
         self.tokens_per_example = settings.block_size
         self.packed = settings.documents == "packed"
-        self.order = None
+        self.order, self.names, self.val_parts, self.shares = None, [], [val_tokens], [1.0]
         if isinstance(train_tokens, Mixture):
             n = settings.batch_size * settings.gradient_accumulation_steps
             self.order = Order(
                 train_tokens, settings.block_size, n, settings.seed, settings.max_iters
             )
+            self.names = [source.name for source in train_tokens.sources]
+            self.val_parts, self.shares = val_tokens.parts, self.order.shares()
+        for name, tokens in zip(self.names or [""], self.val_parts):
+            check_length(tokens, settings.block_size, f"{name} validation".lstrip())
 
     def batch(self, step: int, model: GPT, team: Team = ALONE) -> Batch:
         """Where the windows of this step start, (B,): the tokens are read when they are needed."""
@@ -88,9 +94,8 @@ class Pretraining:
         Of a mixture, how often the run reads each source.
         """
         if self.order:
-            names = (source.name for source in self.train_tokens.sources)
-            passes = zip(names, self.order.passes())
-            return "passes over " + ", ".join(f"{name}: {n:.2f}" for name, n in passes)
+            passes = zip(self.names, self.order.passes())
+            return "passes over " + ", ".join(f"{name}: {n:.3g}" for name, n in passes)
         s, n = self.settings, len(self.train_tokens)
         seen = s.max_iters * s.batch_size * s.gradient_accumulation_steps * s.block_size
         if seen <= ENOUGH * n:
@@ -101,32 +106,51 @@ class Pretraining:
         )
 
     def evaluate(self, model: GPT, team: Team = ALONE) -> dict[str, float]:
-        """An estimate of the loss on the validation split."""
+        """An estimate of the loss on the validation split; see `of_sources`."""
         s = self.settings
-        loss = estimate_loss(
-            model, self.val_tokens, s.batch_size, s.eval_iters, s.seed, team, self.packed
-        )
-        return {"val_loss": loss}
+        losses = [
+            estimate_loss(model, tokens, s.batch_size, s.eval_iters, s.seed, team, self.packed)
+            for tokens in self.val_parts
+        ]
+        return self.of_sources("val_loss", losses)
 
-    def final(self, model: GPT, team: Team, tokenizer, val_text: str | None) -> dict:
+    def final(self, model: GPT, team: Team, tokenizer, val_texts: Sequence[str | None]) -> dict:
         """The loss on the whole validation split, measured once, at the end of the run.
 
         All are None with --skip_final_eval. `val_loss_full_error` is a standard error, None for a
-        split of a single batch. `bits_per_byte` needs a tokenizer, and the
-        text of the split where that has characters which the tokenizer does not know.
+        split of a single batch. `bits_per_byte` needs a tokenizer, and the text of the split where
+        that has characters which the tokenizer does not know: `val_texts` has that of each source.
+        Of a mixture, each source is measured too: see `of_sources`.
         """
-        s, loss, error, bits = self.settings, None, None, None
-        if not s.skip_final_eval:
-            loss, error = loss_and_error(
-                model,
-                self.val_tokens,
-                s.batch_size,
-                team,
-                say=lambda text: team.rank == 0 and print(text, flush=True),
-                documents=self.packed,
-            )
-            if tokenizer:
-                with harmless("bits per byte"):
-                    bits = bits_per_byte(loss, self.val_tokens, s.block_size, tokenizer, val_text)
-        error = None if error is None or math.isnan(error) else error
-        return {"val_loss_full": loss, "val_loss_full_error": error, "bits_per_byte": bits}
+        s = self.settings
+        if s.skip_final_eval:
+            return {"val_loss_full": None, "val_loss_full_error": None, "bits_per_byte": None}
+        say = partial(print, flush=True) if team.rank == 0 else None
+        measured = [
+            loss_and_error(model, tokens, s.batch_size, team, say, self.packed)
+            for tokens in self.val_parts
+        ]
+        losses, deviations = zip(*measured)
+        errors = self.of_sources("val_loss_full_error", deviations)
+        errors["val_loss_full_error"] = math.hypot(*np.multiply(self.shares, deviations))
+        bits = {"bits_per_byte": None}
+        if tokenizer:
+            with harmless("bits per byte"):
+                each = [
+                    bits_per_byte(loss, tokens, s.block_size, tokenizer, text)
+                    for loss, tokens, text in zip(losses, self.val_parts, val_texts)
+                ]
+                bits = self.of_sources("bits_per_byte", each)
+                if len(each) > 1:  # the bits of all tokens, and their bytes
+                    nats = np.multiply(self.shares, losses)
+                    bits["bits_per_byte"] = float(nats.sum() / (nats / each).sum())
+        errors = {name: None if math.isnan(error) else error for name, error in errors.items()}
+        return self.of_sources("val_loss_full", losses) | errors | bits
+
+    def of_sources(self, name: str, values: Sequence[float]) -> dict[str, float]:
+        """The mean of a figure of all sources, and "NAME/SOURCE" for each source of a mixture.
+
+        A source weighs as much in the mean as in what the whole run reads.
+        """
+        each = {f"{name}/{source}": value for source, value in zip(self.names, values)}
+        return {name: float(np.dot(self.shares, values))} | each

@@ -9,6 +9,7 @@ import time
 from tqdm import tqdm
 
 from ..evaluate import duration
+from .metrics import sources_in_words
 from .run import Run
 
 EVERY = 5  # seconds between lines where there is no terminal
@@ -42,10 +43,16 @@ class Progress:
             self.bar.write(text, file=sys.stdout)
 
     def evaluated(self, step: int, measured: dict[str, float]) -> None:
-        """Show what was measured, without errors: val_loss is shown as "validation loss"."""
-        shown = {name: value for name, value in measured.items() if not name.endswith("_error")}
+        """Show what was measured, without errors: val_loss is shown as "validation loss".
+
+        Of a mixture, each source stands behind the mean: see `sources_in_words`.
+        """
+        shown = [name for name in measured if not (name.endswith("_error") or "/" in name)]
         names = [name.replace("val_", "validation ").replace("_", " ") for name in shown]
-        parts = [f"{name} {value:.4f}" for name, value in zip(names, shown.values())]
+        parts = [
+            f"{words} {measured[name]:.4f}{sources_in_words(measured, name)}"
+            for name, words in zip(shown, names)
+        ]
         self.say(f"step {step:6,}  {', '.join(parts)}")
 
     def stepped(self, step: int, loss: float | None) -> None:

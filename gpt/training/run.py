@@ -34,7 +34,7 @@ from tensorlite.parallel import ALONE, Team
 from .. import checkpoint
 from .card import write_card
 from .folder import choose_run, only_process, prepare_folder, read_run, resumed_settings
-from .metrics import Clock, Metrics, finished, plot_losses, read_metrics
+from .metrics import Clock, Metrics, finished, plot_losses, read_metrics, sources_in_words
 from .output import harmless
 from .settings import RunSettings, Settings
 from .task import Task
@@ -252,5 +252,7 @@ class Run:
         final = read_metrics(self.out / "metrics.jsonl")[-1]
         if final.get("val_loss_full") is not None:
             bits = final.get("bits_per_byte")
-            more = "" if bits is None else f", {bits:.3f} bits per byte"
-            print(f"\nvalidation loss {final['val_loss_full']:.4f} on the whole split{more}")
+            more = sources_in_words(final, "val_loss_full") + " on the whole split"
+            if bits is not None:
+                more += f", {bits:.3f} bits per byte{sources_in_words(final, 'bits_per_byte')}"
+            print(f"\nvalidation loss {final['val_loss_full']:.4f}{more}")

@@ -189,7 +189,7 @@ class Settings(RunSettings):
     dataset: str = option(
         "python-docs",
         f"one of {', '.join([*CORPORA, *PREPARED])}; a text file or folder; token files (.bin); or "
-        "mix.toml, which names token files and their weights",
+        "mix.toml, which names several of these and their weights",
     )
     batch_size: int = option(12, "windows of block_size tokens in a batch")
     max_iters: int = option(2000, "steps")

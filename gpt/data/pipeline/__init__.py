@@ -8,6 +8,6 @@ processes, and goes on where a run was stopped.
 """
 
 from .document import Document
-from .shards import read_documents, shards_in, write_shard
+from .shards import read_documents, shards_in, write_shards
 from .steps import Step, Unit, run
 from .tally import Tally

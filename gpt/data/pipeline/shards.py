@@ -1,8 +1,11 @@
 """Folders of documents: compressed JSON lines in shards, and the manifest that vouches for them.
 
     corpus/clean/00000.jsonl.zst    documents, one a line, compressed with zstandard
-    corpus/clean/00000.json         the shard's entry: what it was made of, its hash, its counts
+    corpus/clean/00000.json         an entry: what was read, and the hashes and counts of the shards
     corpus/clean/manifest.json      all entries: written last, so that a folder with it is complete
+
+What one task of a step read is one shard, or several where a large file was read: those that follow
+the first are named 00000-0001 and so on.
 
 A folder is read only if it is complete, and each shard must have the hash that the manifest states.
 """
@@ -16,6 +19,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from math import inf
 from pathlib import Path
 
 from tokenizer.files import atomic_file
@@ -57,12 +62,15 @@ def read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path}: the step that makes {folder} has not ended, or it is no folder "
-            "of documents. Run that step again, it goes on where it was"
+            f"there is no {path}: the step that makes {folder} has not ended, and goes on where it "
+            "was if it is run again; or it is no folder of documents, which python -m gpt.data "
+            "extract makes of files"
         )
     try:
         manifest = json.loads(path.read_bytes())
-        good = all(NAME.fullmatch(shard["name"]) for shard in manifest["shards"])
+        entries = manifest["shards"]
+        shards = [shard for entry in entries for shard in entry.get("parts", ())]
+        good = all(NAME.fullmatch(stated["name"]) for stated in [*entries, *shards])
     except (ValueError, KeyError, TypeError, RecursionError):
         good = False
     if not good:
@@ -73,10 +81,16 @@ def read_manifest(folder: Path) -> dict:
 def shards_in(folder: str | Path) -> list[Shard]:
     """The shards of a complete folder, by name. Raises as `read_manifest`, and for lost shards."""
     folder, found = Path(folder), []
-    for stated in read_manifest(folder)["shards"]:
+    entries = read_manifest(folder)["shards"]
+    if not all("parts" in entry for entry in entries):
+        raise ValueError(f"{folder} is no folder of documents: its manifest lists other files")
+    for stated in (shard for entry in entries for shard in entry["parts"]):
         sha256, documents, size = (stated.get(name) for name in ("sha256", "documents", "size"))
         if not (isinstance(sha256, str) and isinstance(documents, int) and isinstance(size, int)):
-            raise ValueError(f"{folder} is no folder of documents: its manifest lists other files")
+            raise ValueError(
+                f"{folder / 'manifest.json'} is damaged: delete it and run the step that made it "
+                "again"
+            )
         found.append(Shard(folder / f"{stated['name']}{SUFFIX}", sha256, documents, size))
         if not found[-1].path.is_file():
             raise FileNotFoundError(
@@ -154,8 +168,37 @@ def hashed_file(path: Path) -> Iterator:
         yield Hashed()
 
 
+def write_shards(stem: Path, documents: Iterable[Document], most: float = inf) -> dict:
+    """Write shards of at most `most` characters, or of one longer document: at least one shard.
+
+    Returns what the entry says of them. `stem` is the path of the first without its suffix.
+    """
+    size = full = 0
+
+    def full_before(document: Document) -> int:
+        """How many shards are full before this document."""
+        nonlocal size, full
+        size += len(document.text)
+        if size > most and size > len(document.text):
+            size, full = len(document.text), full + 1
+        return full
+
+    parts = []
+    for number, part in groupby(documents, full_before):
+        name = f"{stem.name}-{number:04d}" if number else stem.name
+        parts.append(write_shard(stem.with_name(name + SUFFIX), part))
+    parts = parts or [write_shard(stem.with_name(stem.name + SUFFIX), [])]
+    return {
+        "documents": sum(part["documents"] for part in parts),
+        "characters": sum(part["characters"] for part in parts),
+        "size": sum(part["size"] for part in parts),
+        "files": {f"{part['name']}{SUFFIX}": part["sha256"] for part in parts},
+        "parts": parts,
+    }
+
+
 def write_shard(path: Path, documents: Iterable[Document]) -> dict:
-    """Write a shard, which appears whole or not at all; returns what its entry says of it."""
+    """Write a shard, which appears whole or not at all; returns what is stated of it."""
     zstandard = library("zstandard", "the compression of shards")
     count = characters = 0
     with hashed_file(path) as file:
@@ -166,6 +209,7 @@ def write_shard(path: Path, documents: Iterable[Document]) -> dict:
                 count += 1
                 characters += len(document.text)
     return {
+        "name": path.name.removesuffix(SUFFIX),
         "sha256": file.digest.hexdigest(),
         "size": file.size,
         "documents": count,

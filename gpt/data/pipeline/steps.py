@@ -7,6 +7,7 @@ and a run that was killed goes on with the shards that are missing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -24,10 +25,8 @@ from tensorlite.parallel import ALONE, Team
 from tokenizer.files import write_atomic
 
 from .document import Document
-from .shards import SUFFIX, read_manifest, shards_in, write_shard
+from .shards import read_manifest, shards_in, write_shards
 from .tally import Tally
-
-LIBRARIES = "numpy zstandard regex resiliparse fastwarc mwparserfromhell ftfy py3langid pyarrow"
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,13 @@ class Step:
     """One step: subclasses say what becomes of a unit's documents.
 
     `Settings` is a dataclass whose fields are made by `gpt.commandline.option`. `version` is raised
-    when the step gives other results for the same input and settings.
+    when the step gives other results for the same input and settings. `libraries` are those whose
+    versions may change the results.
     """
 
     name = ""
-    version = 1
+    version = 2
+    libraries = ""
     Settings: type
 
     def __init__(self, settings):
@@ -81,12 +82,14 @@ class Step:
 
         That is "files", from names to hashes, and whatever else the next step has to know.
         """
-        path = stem.with_name(stem.name + SUFFIX)
-        stated = write_shard(path, self.documents(unit, tally))
-        return stated | {"files": {path.name: stated["sha256"]}}
+        return write_shards(stem, self.documents(unit, tally))
 
     def finish(self, manifest: dict, out: Path) -> None:
         """Called with the complete manifest before it is written: nothing to do here."""
+
+
+class Unfinished(RuntimeError):
+    """Raised where a part (`--shard`) has done what it can, and needs what others have not yet."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Work:
         """Call `function(unit, path)`, which writes the file `path`, for the units of this rank.
 
         Returns the paths of all units, in their order, once all ranks have written theirs. Raises
-        RuntimeError if other parts (`--shard`) have not.
+        `Unfinished`, on all ranks, if other parts have not.
         """
         paths = {unit.name: self.folder / f"{phase}-{unit.name}.npy" for unit in units}
         mine = {unit.name for unit in self.mine}
@@ -115,11 +118,12 @@ class Work:
         for unit in progress(todo, phase, self.team):
             function(unit, paths[unit.name])
         self.team.wait()
-        missing = [name for name, path in paths.items() if not path.is_file()]
+        missing = self.team.same(sum(not path.is_file() for path in paths.values()))
         if missing:
-            raise RuntimeError(
-                f"{len(missing)} of {len(units)} shards have not been through the pass {phase!r} "
-                "yet: run the same command for each part again when all parts have ended"
+            raise Unfinished(
+                f"this part has done what it can: of the pass {phase!r}, {missing} of {len(units)} "
+                "tasks of other parts are missing. When all parts have ended, run the same command "
+                "for each part again"
             )
         return list(paths.values())
 
@@ -132,13 +136,29 @@ class Work:
         return path
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Where a disk is full, an OSError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{error.strerror}: the disk, or what you may write to it, is full. Make room and give "
+            "the same command again: it goes on where it was"
+        ) from error
+
+
+@explained()
 def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1)) -> dict | None:
     """Do a step: from its inputs to the folder `out`, whose manifest is returned.
 
     The ranks of `team` divide the units. `part` (i, n) takes the i-th of n parts of them only, and
     returns None while the units of other parts are missing. All ranks must call this.
 
-    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`.
+    Raises ValueError for inputs or settings that cannot be, and if another run works in `out`;
+    OSError where the disk is full; and `Unfinished` where a part waits for passes of others.
     """
     out, (i, n) = Path(out), part
     check_apart(inputs, out)
@@ -150,7 +170,10 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
         made_of = fingerprint(step, units)
         listed = sha256_of([made_of, *((unit.name, unit.key) for unit in units)])
         if len(set(team.gather(listed))) > 1:
-            raise ValueError("the inputs change while they are listed: run again when they rest")
+            raise ValueError(
+                "the ranks list other inputs or have other versions of libraries: run again when "
+                "the inputs rest, with the same libraries on all machines"
+            )
         mine = dealt(dealt(units, n)[i], team.size)[team.rank]  # parts may differ in their ranks
         scans = out / ".scan" / made_of[:16]
         scans.mkdir(parents=True, exist_ok=True)
@@ -163,7 +186,7 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
             step.scan(units, Work(scans, mine, team, n))
         for unit in progress(todo, step.name, team):
             tally = Tally()
-            (out / f"{unit.name}.json").unlink(missing_ok=True)  # it vouches for another file
+            remove_made(out / f"{unit.name}.json")  # of something else, and perhaps more files
             stated = step.write(unit, out / unit.name, tally)
             entry = {"name": unit.name, "made_of": made_of, "input": unit.key} | stated
             write_json(out / f"{unit.name}.json", entry | {"tally": tally.as_json()})
@@ -178,7 +201,7 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
             "step": step.name,
             "version": step.version,
             "settings": asdict(step.settings),
-            "libraries": libraries(),
+            "libraries": versions(step),
             "shards": entries,
         }
         if team.rank == 0:
@@ -190,14 +213,15 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
 
 
 def fingerprint(step: Step, units: list[Unit]) -> str:
-    """A hash of the step, its settings and all its inputs: what its results are made of.
+    """A hash of the step, its libraries, settings and inputs: what its results are made of.
 
     A step that makes no pass over all units depends on each unit alone: their keys are compared
     one by one, so that one new input does not redo the others.
     """
     alone = type(step).scan is Step.scan
     keys = [] if alone else [(unit.name, unit.key) for unit in units]
-    return sha256_of([step.name, step.version, asdict(step.settings), step.extra_key(), keys])
+    made_by = [step.name, step.version, versions(step), asdict(step.settings)]
+    return sha256_of([*made_by, step.extra_key(), keys])
 
 
 def sha256_of(content: list) -> str:
@@ -245,8 +269,13 @@ def remove_leftovers(out: Path, units: list[Unit], whole: bool) -> None:
             if path.name.startswith(".") and path.suffix == ".tmp":
                 path.unlink(missing_ok=True)
             elif path.suffix == ".json" and path.stem not in names:
-                for name in files_of(path):
-                    (out / name).unlink(missing_ok=True)
+                remove_made(path)
+
+
+def remove_made(entry: Path) -> None:
+    """Remove an entry and the files that it vouches for; nothing for a file that is no entry."""
+    for name in reversed(files_of(entry)):  # the entry first
+        entry.with_name(name).unlink(missing_ok=True)
 
 
 def files_of(path: Path) -> list[str]:
@@ -284,10 +313,10 @@ def progress(tasks: list, what: str, team: Team):
     return tqdm(tasks, desc=what, unit="shard", leave=False, disable=disable)
 
 
-def libraries() -> dict[str, str]:
-    """The versions of the libraries that results may depend on, as far as they are installed."""
+def versions(step: Step) -> dict[str, str]:
+    """The versions of the libraries that a step uses, as far as they are installed."""
     found = {}
-    for name in LIBRARIES.split():
+    for name in ["zstandard", *step.libraries.split()]:  # all of them write shards
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -17,16 +17,19 @@ from pathlib import Path
 import numpy as np
 
 import tokenizer as tokenizers
+from tokenizer import BPETokenizer
+from tokenizer.base import END_OF_TEXT
 
 from ...commandline import option
 from ..token_folder import NAME as ABOUT
 from ..token_folder import OFFSETS, SPLITS, About, vocabulary_hash
 from .document import Document
-from .shards import hashed_file, read_shard
+from .shards import hashed_file, read_shard, shards_in
 from .steps import Step, Unit
 from .tally import Tally
 
 GROUP = 2**20  # characters of documents that are encoded together
+SAMPLE = 2**25  # characters of the corpus that a new tokenizer is trained on
 
 
 @dataclass
@@ -34,26 +37,34 @@ class Settings:
     """The settings of the step `tokenize`."""
 
     tokenizer: str = option(
-        "gpt2", "gpt2, another published vocabulary, or the file or folder of a saved tokenizer"
+        "gpt2",
+        "gpt2 or another published vocabulary, which is fetched; the file or folder of a saved "
+        "tokenizer; or bpe:N, which is trained to N ids on a sample of the documents",
     )
 
 
 class Tokenize(Step):
     """Documents whose `split` is "val" go to the validation shards, those of "train" or none to the
     training shards. Raises ValueError for a tokenizer that there is not, or that ends no text.
+
+    A new tokenizer is trained by each rank when the step begins, on the same text to the same one.
     """
 
     name = "tokenize"
-    version = 1
+    libraries = "regex"
     Settings = Settings
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
-        name = settings.tokenizer
-        if name == "char" or name.startswith("bpe:"):
+        name, self.tokenizer = settings.tokenizer, None
+        if name.startswith("bpe:"):
+            if not name[4:].isdigit():
+                raise ValueError(f"--tokenizer bpe:N takes a number of ids, not {name[4:]!r}")
+            return  # `units` trains it, which knows the documents
+        if name == "char":
             raise ValueError(
-                f"--tokenizer {name} would make a new one: python -m tokenizer train makes and "
-                "saves it, name its folder here"
+                "--tokenizer char has an id for each character of a text, and documents are too "
+                "many to look for them all: give bpe:N, gpt2, or a saved tokenizer"
             )
         try:
             self.tokenizer = tokenizers.find(name)
@@ -64,6 +75,12 @@ class Tokenize(Step):
                 f"{self.tokenizer!r} has no end-of-text token, which has to follow each document: "
                 "python -m tokenizer train --special makes one that has it"
             )
+
+    def units(self, inputs: list[str]) -> list[Unit]:
+        units = super().units(inputs)
+        if self.tokenizer is None:
+            self.tokenizer = new_tokenizer(int(self.settings.tokenizer[4:]), inputs[0])
+        return units
 
     def extra_key(self) -> str:
         """The tokenizer itself: a file of the same name may hold another one tomorrow."""
@@ -136,6 +153,24 @@ class Tokenize(Step):
                 for split in SPLITS
             },
         ).write(out)
+
+
+def new_tokenizer(vocab_size: int, folder: str | Path) -> BPETokenizer:
+    """A tokenizer of so many ids for these documents."""
+    return BPETokenizer.train(sample(folder), vocab_size, special_tokens=[END_OF_TEXT])
+
+
+def sample(folder: str | Path) -> Iterator[str]:
+    """Texts of the documents that are not held out: the first ones of each shard, SAMPLE or so."""
+    shards = shards_in(folder)
+    for shard in shards:
+        left = SAMPLE // len(shards)
+        for document in read_shard(shard):
+            if document.split != "val":
+                yield document.text[: max(left, 0)]
+                left -= len(document.text)
+            if left <= 0:
+                break
 
 
 def groups(documents: Iterator[Document]) -> Iterator[tuple[str, list[str]]]:

@@ -40,7 +40,7 @@ class Clean(Step):
     """The step: see the module. Raises ValueError for settings that cannot be."""
 
     name = "clean"
-    version = 1
+    libraries = "ftfy regex"
     Settings = CleanSettings
 
     def __init__(self, settings: CleanSettings):

@@ -21,7 +21,7 @@ from ..code import is_code
 from ..document import Document
 from ..filter.blocklist import host_of
 
-PART = 2**22  # (hash, count) pairs that are added up at a time: 64 MB of them
+PART = 2**21  # (hash, count) pairs that are added up at a time, which takes about 200 MB
 FOLD = 2**20  # hashes of lines that are kept before equal ones are counted together
 
 
@@ -93,23 +93,27 @@ def frequent(paths: list[Path], documents: int) -> Counts:
 
     The hashes are taken in parts of equal range, of about `PART` pairs each.
     """
-    shards = [Counts.load(path) for path in paths]
-    parts = sum(len(shard.hashes) for shard in shards) // PART + 1
+    parts = sum(len(Counts.load(path).hashes) for path in paths) // PART + 1
     edges = [2**64 * i // parts for i in range(1, parts)]
-    bounds = [
-        [0, *(int(np.searchsorted(shard.hashes, np.uint64(edge))) for edge in edges), None]
-        for shard in shards
-    ]
+    bounds = [bounds_in(path, edges) for path in paths]
     found = []
     for i in range(parts):
-        ranges = [slice(bound[i], bound[i + 1]) for bound in bounds]
-        counts = added(
-            np.concatenate([shard.hashes[r] for shard, r in zip(shards, ranges)]),
-            np.concatenate([shard.documents[r] for shard, r in zip(shards, ranges)]),
-        )
+        some = [part_of(path, bound[i], bound[i + 1]) for path, bound in zip(paths, bounds)]
+        counts = added(*(np.concatenate(arrays) for arrays in zip(*some)))
         often = counts.documents >= documents
         found.append(Counts(counts.hashes[often], counts.documents[often]))
     return Counts(*(np.concatenate(arrays) for arrays in zip(*found)))
+
+
+def bounds_in(path: Path, edges: list[int]) -> list[int]:
+    """Where the hashes of a file that are not below each edge begin, with 0 before and n behind."""
+    hashes = Counts.load(path).hashes
+    return [0, *(int(np.searchsorted(hashes, np.uint64(edge))) for edge in edges), len(hashes)]
+
+
+def part_of(path: Path, begin: int, end: int) -> Counts:
+    """A copy of a part of what a file holds: of the file itself, no page stays in memory."""
+    return Counts(*(array[begin:end].copy() for array in Counts.load(path)))
 
 
 def look_up(table: Counts, hashes: np.ndarray) -> np.ndarray:

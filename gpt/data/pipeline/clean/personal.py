@@ -48,7 +48,7 @@ NORTH_AMERICAN = re.compile(  # (212) 555-0123, 1-212-555-0123, 212.555.0123: no
     r"\d{4}(?![\w\-/]|[.,]\d)"
 )
 NATIONAL = re.compile(  # 020 7946 0958, 030/901820, 01.23.45.67.89: a zero, groups, 9 to 12 digits
-    rf"(?<![\w.,/+\-])(?:0[1-9](?:\.\d\d){{4}}|(?:\(0[1-9]\d{{0,4}}\)|0[1-9]\d{{0,4}})"
+    rf"(?<![\w.,/+\-])(?<!\d:)(?:0[1-9](?:\.\d\d){{4}}|(?:\(0[1-9]\d{{0,4}}\)|0[1-9]\d{{0,4}})"
     rf"(?:(?:[ \-/]|[ ]/[ ])\d{{2,8}})(?:{GAP}\d{{2,6}}){{0,4}})(?![\w\-/]|[.,]\d)"
 )
 NAMED = re.compile(  # what "Tel.:" or "call" says to be one
@@ -60,7 +60,8 @@ NAMED = re.compile(  # what "Tel.:" or "call" says to be one
 DATE = re.compile(r"(?:19|20)\d\d([-/. ])[01]?\d\1[0-3]?\d|[0-3]?\d([-/. ])[01]?\d\2(?:19|20)\d\d")
 NO_PHONE = re.compile(  # dates, 01 02 03 04 05, 0101 1100 0011, thousands such as 093 028 805,
     rf"{DATE.pattern}|\A(?:0\d*\D+)+0\d*\Z|\A[01\D]+\Z|\A0\d\d(?:[ ]\d{{3}})+\Z"
-    r"|\A\+\d+\.\d+\Z|\A0\d{4}-\d{4}\Z"  # decimals; ZIP codes such as 02110-1301
+    r"|\A\+\d+\.\d+\Z|\A0\d{4}-\d{4}\Z"  # decimals; ZIP codes such as 02110-1301;
+    r"|\A\+\d{5,}-[01]\d-[0-3]\d\Z"  # dates of years above 9999
 )
 COUNTRY_CODES = frozenset(  # of the plan E.164: of one digit, two, three (as first digits)
     "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 "
@@ -98,6 +99,7 @@ CARD_START = re.compile(r"(?<![\w.,+\-])\d")
 CARDS = [  # other digits may stand before and behind, such as a date
     re.compile(rf"\d(?:[ \-]?\d){{{length - 1}}}(?![\w\-]|[.,]\d)") for length in range(13, 20)
 ]
+CARD_GROUPS = re.compile(r"\d+|\d{4}(?:[ \-]\d{3,7})+")  # and no table of small numbers
 ISSUERS = re.compile(  # first digits and length: Visa, Mastercard, American Express, Diners, ...
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12}"
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|65\d\d|64[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
@@ -123,7 +125,9 @@ def cards(text: str, start: int, end: int) -> Iterator[Place]:
     for first in CARD_START.finditer(text, start, stop):
         for form in CARDS:
             match = form.match(text, first.start(), stop)
-            if match and ISSUERS.fullmatch(digits := only_digits(match[0])) and luhn(digits):
+            if not match or not CARD_GROUPS.fullmatch(match[0]):
+                continue
+            if ISSUERS.fullmatch(digits := only_digits(match[0])) and luhn(digits):
                 yield Place(*match.span(), "card")
 
 
@@ -169,10 +173,13 @@ def addresses(text: str) -> Iterator[Place]:
     """Public IP addresses: private ones (127.0.0.1, 192.168.0.1) say nothing of a person.
 
     Four numbers are a version where a word such as "version" or the name of a program stands before
-    them, or if all are below 32: one in 4,000 addresses is lost by that.
+    them, or if all are below 32: one in 4,000 addresses is lost by that. They are the number of a
+    section if a line begins with them and a point follows.
     """
     for match in IPV4.finditer(text):
-        if VERSION_BEFORE.search(text[max(0, match.start() - 12) : match.start()]):
+        before = text[max(0, match.start() - 12) : match.start()]
+        section = before[-1:] in ("", "\n") and text[match.end() : match.end() + 1] == "."
+        if section or VERSION_BEFORE.search(before):
             continue
         try:
             address = IPv4Address(match[0])

@@ -35,12 +35,14 @@ def mend(text: str) -> str:
     'schön'
 
     ftfy is asked for no more: quotes, ligatures and the width of characters stay as they are, as in
-    datatrove. It looks at one line at a time, and most have no sign of mojibake.
+    datatrove. It looks at one line at a time, and here only at lines that have a sign of mojibake.
     """
     if text.isascii():
         return text
     ftfy = library("ftfy", "mending broken encodings")
-    if not ftfy.is_bad(text):
+    lines = text.split("\n")
+    bad = [not line.isascii() and ftfy.is_bad(line) for line in lines]
+    if not any(bad):
         return text
     config = ftfy.TextFixerConfig(
         unescape_html=False,
@@ -53,7 +55,8 @@ def mend(text: str) -> str:
         normalization=None,
         explain=False,
     )
-    return ftfy.fix_text(text, config)
+    fixed = [ftfy.fix_text(line, config) if b else line for line, b in zip(lines, bad)]
+    return "\n".join(fixed)
 
 
 def tidy(document: Document, text: str, tally: Tally) -> str:

@@ -4,7 +4,8 @@
     .warc .wet             archives.py   pages and texts of web archives
     .xml                   wikipedia.py  a dump of a wiki; other XML is read as plain text
     .epub                  books.py      the chapters of a book
-    .jsonl .parquet        tables.py     columns of records
+    .jsonl                 tables.py     columns of records
+    .parquet               parquet.py    the same
     man pages              man.py        by their name and first lines
     everything else        plain.py      plain text, Markdown, source code
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from gpt.commandline import option
 
 from ..document import MAX_TEXT, Document
+from ..shards import SUFFIX, write_shards
 from ..steps import Step, Unit
 from ..tally import Tally
 from .archives import read_archive
@@ -32,9 +34,10 @@ from .language import identified, known_languages
 from .licences import name_of
 from .man import MAN_NAME, MAN_START, read_man
 from .pages import read_page
+from .parquet import read_parquet
 from .plain import decode, read_plain
 from .streams import COMPRESSED, opened
-from .tables import read_json_lines, read_parquet
+from .tables import read_json_lines
 from .wikipedia import read_dump
 
 Reader = Callable[[Path, str, Tally], Iterator[Document]]
@@ -46,7 +49,7 @@ LONGEST = {"source": 1000, "url": 2000, "licence": 100, "language": 20}  # chara
 class Settings:
     """What `extract` may be told. Raises ValueError for values that cannot be."""
 
-    shard_mb: float = option(16.0, "small files make shards of about this many MB of raw bytes")
+    shard_mb: float = option(16.0, "a shard holds the text of about this many MB of files")
     languages: str = option("", "the languages to keep, such as en,de; all without")
     identify: bool = option(True, "find out the language of each document")
     separator: str = option("<|endoftext|>", "what divides the documents of a plain text file")
@@ -54,6 +57,7 @@ class Settings:
     url_column: str = option("url", "the column of the address of a page, if there is one")
     licence_column: str = option("license", "the column of the licence, if there is one")
     language_column: str = option("language", "the column of the language, if there is one")
+    licence: str = option("", "the licence of documents for which none is found")
 
     def __post_init__(self):
         if not 0 < self.shard_mb <= 2**20:
@@ -81,17 +85,27 @@ class Extract(Step):
     """Files and folders become documents; their text is what a reader of them would read."""
 
     name = "extract"
+    version = 3
+    libraries = "fastwarc mwparserfromhell py3langid pyarrow resiliparse"
     Settings = Settings
 
     def units(self, inputs: list[str]) -> list[Unit]:
         """Files in groups of about `shard_mb`. Raises FileNotFoundError for a missing input."""
         return units_of(inputs, int(self.settings.shard_mb * 2**20))
 
+    def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
+        """A large file becomes several shards, so that the steps that follow can divide it."""
+        most = int(self.settings.shard_mb * 2**20)
+        for path in stem.parent.glob(f"{stem.name}-[0-9][0-9][0-9][0-9]{SUFFIX}"):
+            path.unlink()  # a run that was killed wrote it, perhaps of what was here before
+        return write_shards(stem, self.documents(unit, tally), most)
+
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
             try:
-                reader = reader_of(file.path, self.settings)
-                for document in reader(file.path, file.source, tally):
+                path = Path(file.path)
+                reader = reader_of(path, self.settings)
+                for document in reader(path, file.source, tally):
                     if self.complete(document, file, tally):
                         yield document
             except BaseException as error:
@@ -107,7 +121,7 @@ class Extract(Step):
             error = TooLarge(f"it has {len(document.text):,} characters; at most {MAX_TEXT:,} go")
             count(error, document.source, tally)
             return False
-        document.licence = document.licence or licence_in(file.licence)
+        document.licence = document.licence or licence_in(file.licence) or self.settings.licence
         if self.settings.identify:
             document.language = document.language or identified(document.text)
         for field, longest in LONGEST.items():

@@ -14,7 +14,7 @@ from ..tally import Tally
 from .faults import TooLarge, count
 from .licences import name_of
 from .pages import page_document
-from .streams import MAX_FILE, read_limited
+from .streams import MAX_FILE, RATIO, largest, read_limited
 
 MAX_MEMBERS = 20_000
 MAX_INDEX = 2**22  # bytes of the files of a book that list others
@@ -25,7 +25,8 @@ def read_book(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The document of a book: its chapters in their order.
 
     Raises ValueError for a file that is no book, TooLarge for one with more than `MAX_TEXT`
-    characters. A chapter that cannot be read is counted and left out.
+    characters, or whose chapters grow to more than `RATIO` times its size. A chapter that cannot be
+    read is counted and left out.
     """
     with zipfile.ZipFile(path) as book:
         if len(book.infolist()) > MAX_MEMBERS:
@@ -35,13 +36,19 @@ def read_book(path: Path, source: str, tally: Tally) -> Iterator[Document]:
             raise ValueError(f"its {CONTAINER} names no package")
         package_name = root.get("full-path", "")
         package = _xml(book, package_name)
-        chapters, characters = [], 0
+        chapters, characters, size = [], 0, 0
         for name in _spine(package, posixpath.dirname(package_name)):
+            if size > largest(path):
+                raise TooLarge(f"its chapters grow to more than {RATIO} times its size")
             try:
                 with book.open(name) as member:
-                    page = page_document(read_limited(member, MAX_FILE), source, main_only=False)
+                    data = read_limited(member, MAX_FILE)
+                size += len(data)
+                page = page_document(data, source, main_only=False)
             except BaseException as error:  # zipfile has many kinds for damaged members
                 count(error, f"{source}#{name}", tally)
+                if isinstance(error, TooLarge):
+                    size += MAX_FILE  # this much may have been read before
                 continue
             chapters.append(page.text.strip())
             characters += len(page.text)

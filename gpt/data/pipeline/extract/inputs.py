@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,18 @@ from pathlib import Path
 from ..steps import Unit
 from .licences import LICENCE_FILE
 
+SYSTEM_DOCS = Path("/usr/share")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file to read: its path, its name as a source, its bytes and time of change in ns.
 
     `licence` is the file that states its licence, beside it or in a folder above; "" without one.
+    There may be millions: one takes about 600 bytes.
     """
 
-    path: Path
+    path: str
     source: str
     size: int
     time: int
@@ -42,7 +46,7 @@ def units_of(inputs: list[str], shard_bytes: int) -> list[Unit]:
     files = {file.path: file for root in roots for file in files_below(root, base)}
     groups: list[list[File]] = []
     room = 0  # bytes that the last group may still get
-    for path in sorted(files, key=lambda path: path.as_posix()):
+    for path in sorted(files, key=lambda path: path.replace(os.sep, "/")):
         file = files[path]
         if file.size > room:
             groups.append([])
@@ -70,7 +74,7 @@ def files_below(root: Path, base: Path) -> Iterator[File]:
     they lead within the folder, the file is read anyway, and what is outside was not asked for.
     """
     if root.is_file():
-        yield _file(root, base, "")
+        yield _file(str(root), str(base), root.stat(), "")
         return
     licences = {}  # folder -> the file that states its licence
 
@@ -84,18 +88,19 @@ def files_below(root: Path, base: Path) -> Iterator[File]:
         above = licences.get(os.path.dirname(folder), "")
         licences[folder] = os.path.join(folder, beside[0]) if beside else above
         for name in names:
-            path = Path(folder, name)
-            if not name.startswith(".") and not path.is_symlink() and path.is_file():
-                yield _file(path, base, licences[folder])
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if not name.startswith(".") and stat.S_ISREG(status.st_mode):
+                yield _file(path, str(base), status, licences[folder])
 
 
 def _rank(name: str) -> tuple[bool, str]:
     return not name.lower().startswith(("licen", "copying")), name  # COPYRIGHT often only thanks
 
 
-def _file(path: Path, base: Path, licence: str) -> File:
-    status = path.stat()
-    source = os.fsencode(path.relative_to(base).as_posix()).decode("utf-8", "replace")
+def _file(path: str, base: str, status: os.stat_result, licence: str) -> File:
+    source = os.path.relpath(path, base).replace(os.sep, "/")
+    source = os.fsencode(source).decode("utf-8", "replace")
     return File(path, source, status.st_size, status.st_mtime_ns, licence)
 
 
@@ -105,5 +110,5 @@ def system_docs_inputs() -> list[Path]:
     The latter includes Python's own where the package with its pages is installed. An empty list
     where there are none, as on Windows.
     """
-    folders = [Path("/usr/share", name) for name in ("doc", "info", "man")]
+    folders = [SYSTEM_DOCS / name for name in ("doc", "info", "man")]
     return [folder for folder in folders if folder.is_dir()]

@@ -41,8 +41,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield file
             return
         with _decompressed(path, file, kind) as inner:
-            limit = RATIO * path.stat().st_size + ALLOWANCE
-            yield io.BufferedReader(_Limited(inner, kind, limit), 2**18)
+            yield io.BufferedReader(_Limited(inner, kind, largest(path)), 2**18)
+
+
+def largest(path: Path) -> int:
+    """To how many bytes a file may grow where it is decompressed."""
+    return RATIO * path.stat().st_size + ALLOWANCE
 
 
 def _decompressed(path: Path, file: BinaryIO, kind: str):

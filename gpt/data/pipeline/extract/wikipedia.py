@@ -1,11 +1,13 @@
 """Articles of MediaWiki's XML dumps, such as Wikipedia's, in plain text by mwparserfromhell.
 
 Dumps are read by expat as a stream, in which an article at a time is kept. What declares entities
-is refused: a dump has none, and their expansion can fill the memory.
+is refused: a dump has none, and their expansion can fill the memory. So can what expat keeps: a tag
+or comment until it ends, the elements that are open, and all names.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,9 @@ from .streams import opened
 # time, and none that is longer than any section of prose.
 MAX_SECTION = 2**16  # characters
 MAX_OPEN = 100  # brackets of a kind that are open at a time
+MAX_TAG = 2**20  # bytes of a tag or a comment of the dump
+MAX_DEPTH = 100  # of its elements: a dump has 6 levels
+MAX_NAMES = 1000  # of its elements and attributes: a dump has about 50
 SECTION = re.compile(r"(?m)^(?==)")
 # Projects of the Wikimedia foundation whose texts are under CC BY-SA 4.0 by its terms of use.
 SHARED = re.compile(r"(?:wikipedia|wiktionary|wikibooks|wikiquote|wikiversity|wikivoyage)\.org$")
@@ -53,8 +58,9 @@ class _Dump:
         self.complete: list[dict[str, str]] = []
         self.base = ""  # the address of the wiki's main page
         self.language = ""
-        self.parts: list[str] | None = None  # of the text of an element that is kept
+        self.text: io.StringIO | None = None  # of an element that is kept
         self.size = 0
+        self.depth = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
@@ -63,6 +69,9 @@ class _Dump:
         self.parser.EntityDeclHandler = self.entity
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooLarge(f"its elements are nested more than {MAX_DEPTH} deep")
         if name == "mediawiki":
             self.language = attributes.get("xml:lang", "")
         elif name == "page":
@@ -70,17 +79,18 @@ class _Dump:
         elif name == "redirect":
             self.fields["redirect"] = attributes.get("title", "") or "?"
         if name in KEPT:
-            self.parts, self.size = [], 0
+            self.text, self.size = io.StringIO(), 0
 
     def characters(self, data: str) -> None:
-        if self.parts is not None:
+        if self.text is not None:
             self.size += len(data)
             if self.size <= MAX_TEXT:
-                self.parts.append(data)
+                self.text.write(data)
 
     def end(self, name: str) -> None:
-        if name in KEPT and self.parts is not None:
-            text, self.parts = "".join(self.parts), None
+        self.depth -= 1
+        if name in KEPT and self.text is not None:
+            text, self.text = self.text.getvalue(), None
             if name == "base":
                 self.base = text
             elif name != "redirect":
@@ -98,13 +108,15 @@ class _Dump:
 def read_dump(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     """The articles of a dump, compressed or not: pages of namespace 0 that do not lead to others.
 
-    Raises ValueError where the file is no XML, is cut off or declares entities: what stood before
-    has been given by then.
+    Raises ValueError where the file is no XML, is cut off or declares entities, and TooLarge where
+    it has longer tags, more levels or more names than the limits above: what stood before has been
+    given by then.
     """
-    dump = _Dump()
+    dump, size = _Dump(), 0
     with opened(path) as stream:
         while True:
             block = stream.read(2**18)
+            size += len(block)
             try:
                 dump.parser.Parse(block, not block)
             except expat.ExpatError as error:
@@ -113,6 +125,10 @@ def read_dump(path: Path, source: str, tally: Tally) -> Iterator[Document]:
                 yield from _documents(dump, source, tally)
             if not block:
                 return
+            if size - dump.parser.CurrentByteIndex > MAX_TAG:  # which expat keeps until it ends
+                raise TooLarge(f"it has a tag or comment of more than {MAX_TAG:,} bytes")
+            if len(dump.parser.intern) > MAX_NAMES:
+                raise TooLarge(f"it has more than {MAX_NAMES:,} names of elements and attributes")
 
 
 def _documents(dump: _Dump, source: str, tally: Tally) -> Iterator[Document]:

@@ -50,7 +50,8 @@ class Filter(Step):
     """The step: see the module. Raises as `read_list` for lists that cannot be read."""
 
     name = "filter"
-    version = 2
+    version = 3
+    libraries = "regex"
     Settings = FilterSettings
 
     def __init__(self, settings: FilterSettings):

@@ -112,7 +112,10 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Isn't it (about) 3.14?")
     ["Isn't", 'it', '(', 'about', ')', '3.14', '?']
     """
-    return (ASCII_WORD if text.isascii() else WORD).findall(text)
+    if text.isascii():
+        return ASCII_WORD.findall(text)
+    lines = text.split("\n")
+    return [w for line in lines for w in (ASCII_WORD if line.isascii() else WORD).findall(line)]
 
 
 def sentences(text: str) -> int:
