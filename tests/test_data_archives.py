@@ -185,3 +185,16 @@ def test_what_was_read_of_a_stream_can_be_read_again(monkeypatch):
         assert stream.read(size) == data[place : place + size]
     assert stream.seek(0) == 400 and stream.read(10**6) == data[400:]
     assert stream.read(1) == b"" and stream.tell() == len(data)
+
+
+@pytest.mark.parametrize("text", [PROSE, PROSE * 500])
+def test_an_archive_that_is_cut_in_its_last_record_is_counted(text, tmp_path):
+    members = [gzip.compress(warc("conversion", f"{i} {text}".encode())) for i in range(2)]
+    whole = b"".join(members)
+    for size in [len(members[0]) + k for k in (1, 2, 20, 60)] + [len(whole) - 1]:
+        (tmp_path / "a.wet.gz").write_bytes(whole[:size])
+        documents, tally = extracted(tmp_path)
+        assert len(documents) == 1 + (size == len(whole) - 1)  # of that its check sum is cut
+        assert tally.removed_counts.keys() == {"damaged"}, size
+    (tmp_path / "a.wet.gz").write_bytes(whole[:4])
+    assert extracted(tmp_path)[1].removed_counts == {"damaged": 1}

@@ -103,3 +103,23 @@ def test_a_limit_on_the_size_of_files(pages, tmp_path):
             written = check_stopped(tmp_path / "stopped", tmp_path / "whole", done.stderr)
             assert written == ["00000.jsonl.zst", "00001.jsonl.zst"]
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+
+
+def test_an_array_for_which_there_is_no_room(tmp_path):
+    pytest.importorskip("resource")
+    script = """
+import resource, sys, numpy as np
+from pathlib import Path
+from gpt.data.pipeline.arrays import open_array, save
+save(Path(sys.argv[1]), np.arange(600))
+assert open_array(Path(sys.argv[1])).tolist() == list(range(600))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4500, 4500))
+save(Path(sys.argv[2]), np.arange(600))
+"""
+    paths = [str(tmp_path / name) for name in ("whole.npy", "cut.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *paths],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "[Errno 27] File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.npy"]

@@ -1,10 +1,13 @@
 """The step `extract`: files of many kinds become documents, and what cannot be read is counted."""
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
+import os
 import zipfile
+from contextlib import nullcontext
 
 import pytest
 import zstandard
@@ -409,6 +412,19 @@ def test_a_missing_library_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("gpt.data.pipeline.extract.pages.library", missing)
     with pytest.raises(ImportError, match=r"tensorlite\[data\]"):
         extracted(tmp_path)
+
+
+def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch):
+    write(tmp_path, a_txt=PROSE)
+    for number, is_fault in ((errno.ENOSPC, True), (errno.EIO, True), (errno.EACCES, False)):
+        fault = OSError(number, os.strerror(number))
+
+        def fails(text, fault=fault):
+            raise fault
+
+        monkeypatch.setattr("gpt.data.pipeline.extract.identified", fails)
+        with pytest.raises(OSError) if is_fault else nullcontext():
+            assert extracted(tmp_path)[1].removed_counts == {"damaged": 1}
 
 
 def test_what_a_library_written_in_rust_raises_is_counted_and_an_interrupt_is_not():

@@ -28,6 +28,12 @@ def test_records(tmp_path):
     assert any("no column 'text', but content, url, n" in e[2] for e in tally.examples["damaged"])
 
 
+def test_a_file_without_rows_is_no_damage(tmp_path):
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    documents, tally = extracted(tmp_path)
+    assert not documents and not tally.removed_counts
+
+
 TEXTS = ["one", "two", None, "four", "two"]
 FORMS = {
     "string": pa.array(TEXTS),

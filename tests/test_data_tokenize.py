@@ -11,7 +11,7 @@ from gpt import data
 from gpt.data.__main__ import summary
 from gpt.data.pipeline.document import Document
 from gpt.data.pipeline.recipe import make_step
-from gpt.data.pipeline.shards import write_shards
+from gpt.data.pipeline.shards import read_documents, write_shards
 from gpt.data.pipeline.steps import run
 from gpt.data.pipeline.tokenize import groups
 
@@ -93,6 +93,21 @@ def test_token_files_equal_a_plain_computation(bpe, tmp_path, monkeypatch):
     assert train[:].tolist() == plain([d for s in shards for d in s], tokenizer, "train")[0]
     data.check_tokenizer(out, tokenizer)
     assert tokenizers.load(out).vocabulary == tokenizer.vocabulary
+
+
+def test_tokens_of_a_large_file_are_opened(bpe, tmp_path):
+    texts = [f"{i} low lower" for i in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    extract = make_step("extract", {"shard_mb": 200 / 2**20, "identify": False})
+    run(extract, [str(tmp_path / "in.jsonl")], tmp_path / "extract")
+    step = make_step("tokenize", {"tokenizer": str(bpe)})
+    run(make_step("split", {"val_fraction": 0.3}), [str(tmp_path / "extract")], tmp_path / "split")
+    run(step, [str(tmp_path / "split")], tmp_path / "out")
+    assert list(data.read_about(tmp_path / "out").shards["train"])[1] == "train-00000-0001"
+    opened = data.open_tokens(str(tmp_path / "out"), 266, documents=True)
+    for tokens, split in zip(opened, ("train", "val")):
+        own = [d.text for d in read_documents(tmp_path / "split") if d.split == split]
+        assert tokens[:].tolist() == tokenizers.load(bpe).encode_ended(own).tolist()
 
 
 def test_a_stopped_run_goes_on_and_parts_make_the_same(bpe, tmp_path, monkeypatch):

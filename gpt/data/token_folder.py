@@ -58,7 +58,7 @@ def read_about(folder: Path) -> About | None:
         numbers = [about.vocab_size, about.end_of_text]
         for split in SPLITS:
             numbers += [about.documents[split], *about.shards[split].values()]
-            good = all(re.fullmatch(rf"{split}-\d+", name) for name in about.shards[split])
+            good = all(re.fullmatch(rf"{split}-\d+(-\d+)?", name) for name in about.shards[split])
             if not good:
                 raise ValueError("it names shards that are not of this folder")
         if not all(type(n) is int and n >= 0 for n in numbers) or about.vocab_size < 1:

@@ -9,14 +9,13 @@ that of a line which all of them have, the empty one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tokenizer.files import atomic_file
-
+from ..arrays import open_array, save
 from ..code import is_code
 from ..document import Document
 from ..filter.blocklist import host_of
@@ -53,13 +52,12 @@ class Counts(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write one array (2, n) of uint64: hashes, documents."""
-        with atomic_file(path) as file:
-            np.save(file, np.stack([self.hashes, self.documents.astype(np.uint64)]))
+        save(path, np.stack([self.hashes, self.documents.astype(np.uint64)]))
 
     @classmethod
     def load(cls, path: Path) -> Counts:
         """What `save` wrote; the file stays where it is and is read as far as it is used."""
-        both = np.load(path, mmap_mode="r", allow_pickle=False)
+        both = open_array(path)
         return cls(both[0], both[1])
 
 
@@ -93,27 +91,36 @@ def frequent(paths: list[Path], documents: int) -> Counts:
 
     The hashes are taken in parts of equal range, of about `PART` pairs each.
     """
-    parts = sum(len(Counts.load(path).hashes) for path in paths) // PART + 1
+    files = [(path, array.offset, array.shape[1]) for path, array in opened(paths)]
+    parts = sum(n for _, _, n in files) // PART + 1
     edges = [2**64 * i // parts for i in range(1, parts)]
-    bounds = [bounds_in(path, edges) for path in paths]
+    bounds = [bounds_in(array[0], edges) for _, array in opened(paths)]
     found = []
     for i in range(parts):
-        some = [part_of(path, bound[i], bound[i + 1]) for path, bound in zip(paths, bounds)]
-        counts = added(*(np.concatenate(arrays) for arrays in zip(*some)))
+        some = [part_of(*file, *bound[i : i + 2]) for file, bound in zip(files, bounds)]
+        counts = added(*np.concatenate(some, axis=1))
         often = counts.documents >= documents
         found.append(Counts(counts.hashes[often], counts.documents[often]))
-    return Counts(*(np.concatenate(arrays) for arrays in zip(*found)))
+    return Counts(*(np.concatenate(of_parts) for of_parts in zip(*found)))
 
 
-def bounds_in(path: Path, edges: list[int]) -> list[int]:
-    """Where the hashes of a file that are not below each edge begin, with 0 before and n behind."""
-    hashes = Counts.load(path).hashes
+def opened(paths: list[Path]) -> Iterator[tuple[Path, np.memmap]]:
+    """The files, one after another: not all can be mapped at a time."""
+    return ((path, open_array(path)) for path in paths)
+
+
+def bounds_in(hashes: np.ndarray, edges: list[int]) -> list[int]:
+    """Where the hashes that are not below each edge begin, with 0 before and n behind."""
     return [0, *(int(np.searchsorted(hashes, np.uint64(edge))) for edge in edges), len(hashes)]
 
 
-def part_of(path: Path, begin: int, end: int) -> Counts:
-    """A copy of a part of what a file holds: of the file itself, no page stays in memory."""
-    return Counts(*(array[begin:end].copy() for array in Counts.load(path)))
+def part_of(path: Path, offset: int, n: int, begin: int, end: int) -> np.ndarray:
+    """The columns from `begin` to `end` of (2, n) numbers, which are at `offset` in a file.
+
+    They are read, and not mapped: the pages of what is mapped stay in memory.
+    """
+    places = (offset + 8 * (row * n + begin) for row in range(2))
+    return np.stack([np.fromfile(path, np.uint64, end - begin, offset=place) for place in places])
 
 
 def look_up(table: Counts, hashes: np.ndarray) -> np.ndarray:

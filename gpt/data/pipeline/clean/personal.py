@@ -174,11 +174,11 @@ def addresses(text: str) -> Iterator[Place]:
 
     Four numbers are a version where a word such as "version" or the name of a program stands before
     them, or if all are below 32: one in 4,000 addresses is lost by that. They are the number of a
-    section if a line begins with them and a point follows.
+    section if a paragraph begins with them and a point follows.
     """
     for match in IPV4.finditer(text):
         before = text[max(0, match.start() - 12) : match.start()]
-        section = before[-1:] in ("", "\n") and text[match.end() : match.end() + 1] == "."
+        section = before[-2:] in ("", "\n\n") and text[match.end() : match.end() + 1] == "."
         if section or VERSION_BEFORE.search(before):
             continue
         try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from gpt.commandline import option
 
+from ..arrays import open_array, save
 from ..document import Document
 from ..shards import read_shard
 from ..steps import Step, Unit, Work
@@ -26,7 +27,7 @@ from .components import join
 from .exact import text_hash
 from .minhash import MinHash, error_probabilities, found_probability, threshold
 from .paragraphs import cut_paragraphs, paragraph_hashes
-from .repeats import find_repeats, open_array, save, seen_before
+from .repeats import find_repeats, seen_before
 from .substrings import END, check_size, code_points, cut_characters, repeated_within
 
 

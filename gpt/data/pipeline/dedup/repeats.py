@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenizer.files import atomic_file
-
+from ..arrays import open_array, save
 from ..steps import Unit, Work
 
 MOST = 2**23  # keys in a task, which takes about 40 bytes for each
@@ -81,14 +80,3 @@ def seen_before(found: list[Path], part: range) -> np.ndarray:
         begin, end = np.searchsorted(later, [part.start, part.stop])
         seen[later[begin:end] - part.start] = True
     return seen
-
-
-def open_array(path: Path) -> np.ndarray:
-    """An array in a file, read as far as it is used."""
-    return np.load(path, mmap_mode="r")
-
-
-def save(path: Path, array: np.ndarray) -> None:
-    """Write an array to a file, which appears whole or not at all."""
-    with atomic_file(path) as file:
-        np.save(file, array)

@@ -96,7 +96,7 @@ class Extract(Step):
     def write(self, unit: Unit, stem: Path, tally: Tally) -> dict:
         """A large file becomes several shards, so that the steps that follow can divide it."""
         most = int(self.settings.shard_mb * 2**20)
-        for path in stem.parent.glob(f"{stem.name}-[0-9][0-9][0-9][0-9]{SUFFIX}"):
+        for path in stem.parent.glob(f"{stem.name}-[0-9]*{SUFFIX}"):
             path.unlink()  # a run that was killed wrote it, perhaps of what was here before
         return write_shards(stem, self.documents(unit, tally), most)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_archive(path: Path, source: str, tally: Tally) -> Iterator[Document]:
     warc = library("fastwarc.warc", "reading web archives")
     kinds = warc.WarcRecordType
     wanted = (kinds.response, kinds.resource, kinds.conversion)
-    number, place, left = 0, 0, largest(path)
+    number, place, left, failed = 0, 0, largest(path), False
     with _searchable(path) as (file, start):
         while place >= 0:
             file.seek(place)
@@ -53,9 +54,12 @@ def read_archive(path: Path, source: str, tally: Tally) -> Iterator[Document]:
                     cut = "WARC-Truncated" in record.headers
                     tally.changed("page cut by the crawler", document, cut)
                     yield document
+                if start == MEMBERS[GZIP] and not failed and is_cut_off(file, place):
+                    count(ValueError("its last record is cut off"), source, tally)
                 return
             except BaseException as error:  # whatever a library says of a damaged record
                 count(error, f"{source}#{number}" if number else source, tally)
+                failed = True
             place = _find(file, start, place + 1)
 
 
@@ -110,6 +114,24 @@ class Rewindable:
 
     def tell(self) -> int:
         return self.place
+
+
+def is_cut_off(file: BinaryIO, place: int) -> bool:
+    """Whether the gzip members from `place` on end before the last of them is whole.
+
+    FastWARC does not tell a member of which it has nothing yet from the end of the file.
+    """
+    file.seek(place)
+    member, data, ended = zlib.decompressobj(31), b"", place > 0
+    while data := data or file.read(2**14):
+        try:
+            member.decompress(data)
+        except zlib.error:  # what stands behind the last member, such as zeros
+            return False
+        data, ended = member.unused_data, member.eof
+        if ended:
+            member = zlib.decompressobj(31)
+    return not ended
 
 
 def _find(file: BinaryIO | Rewindable, what: bytes, place: int) -> int:

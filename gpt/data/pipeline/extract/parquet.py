@@ -47,6 +47,8 @@ def read_parquet(
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
             before, number = number, number + about.num_rows
+            if not about.num_rows:
+                continue
             try:
                 rows = _rows_at_a_time(data, about, names)
             except ValueError as error:
