@@ -198,6 +198,10 @@ def test_documents_are_not_taken_for_text(tmp_path):
         data.read_texts(folder)
     with pytest.raises(ValueError, match="split is a folder of documents"):
         data.read_texts(str(tmp_path))
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "tokens.json").touch()
+    with pytest.raises(ValueError, match="token files of them: --dataset .*tokens$"):
+        data.read_texts(str(tmp_path))
 
 
 def test_groups_are_of_one_split_and_bounded(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 import tokenizer as tokenizers
 import train
-from gpt import GPT, data
+from gpt import GPT, checkpoint, data
 from gpt.data.corpora import CORPORA
 from gpt.evaluate import bits_per_byte, loss_and_error
 from gpt.training.card import CARD
@@ -19,7 +19,7 @@ from gpt.training.settings import Settings
 
 from .test_data_shards import TOKENIZER, some_documents, write_shards
 from .test_mixture_train import write_mixture
-from .test_train import TINY, corpus, ok, short_end
+from .test_train import TINY, corpus, ok, refused, short_end
 
 __all__ = ["short_end"]  # a fixture
 
@@ -171,3 +171,29 @@ def test_a_validation_split_that_is_too_short_is_named(tmp_path, capsys):
     tokens = load(write_mix(tmp_path, "long.txt", "short.txt"))
     with pytest.raises(ValueError, match=r"the short\.txt validation split has 14 tokens"):
         Pretraining(Settings(block_size=16), tokens.train, tokens.val)
+
+
+def test_the_best_model_of_a_mixture_is_measured_by_the_weights_of_now(tmp_path, capsys):
+    path, out = write_mixture(tmp_path), tmp_path / "out"
+    argv = ["--dataset", path, *TINY, "--out_dir", out, "--skip_final_eval"]
+    ok(train.main, capsys, *argv)
+    before = checkpoint.load_step(out / "best")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    each = next(line for line in lines if line["step"] == before and "val_loss/web" in line)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "keep_if_best", lambda run, *_: found.append(run.best))
+        ok(train.main, capsys, "--init_from=resume", "--out_dir", out, "--max_iters=200")
+    settings = Settings(**json.loads((out / "run.json").read_text())["settings"])
+    tokens = load_tokens(Run(settings, {}))
+    shares = Pretraining(settings, tokens.train, tokens.val).shares
+    expected = np.dot(shares, [each["val_loss/web"], each["val_loss/code"]])
+    assert found[0] == pytest.approx(expected, rel=1e-5) != pytest.approx(each["val_loss"])
+
+
+def test_ids_are_those_of_the_model_to_start_from(folder, capsys):
+    argv = ["--dataset", folder / "one.txt", "--tokenizer", "bpe:300", *TINY]
+    ok(train.main, capsys, *argv, "--out_dir", folder / "model")
+    argv = ["--dataset", folder / "web", "--init_from", folder / "model", "--tokenizer", "char"]
+    fault = refused(train.main, capsys, *argv, "--out_dir", folder / "tuned")
+    assert "tokenizer" in fault and str(folder / "web") in fault

@@ -17,7 +17,6 @@ windows a step has depends on the seed and the step alone.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -70,7 +69,9 @@ def read_sources(dataset: str) -> list[Source]:
         if others or not isinstance(sources, list) or not sources:
             raise ValueError(f"it holds [[source]] tables and nothing else; found: {others or '-'}")
         sources, made_with = [_source(source, path.parent) for source in sources], {}
-        for source in sources:
+        for i, source in enumerate(sources):
+            if source.dataset in [other.dataset for other in sources[:i]]:
+                raise ValueError(f"it names the source {source.name} twice: add up the weights")
             is_tokens = is_token_data(source.dataset)
             if is_tokens and (about := read_about(Path(source.dataset))):
                 made_with.setdefault(about.tokenizer, source.name)
@@ -122,7 +123,7 @@ def _source(table: dict, folder: Path) -> Source:
         raise ValueError(f"the steps of the weights of {name} rise, and they are {steps!r:.80}")
     epochs = table.get("epochs")
     if epochs is not None and not (_is_number(epochs) and epochs > 0):
-        raise ValueError(f"epochs of {name} is a number above 0, not {epochs!r}")
+        raise ValueError(f"epochs of {name} is a number above 0, not {epochs!r:.80}")
     dataset = resolve(os.path.expanduser(name), str(folder))
     if dataset not in CORPORA and dataset not in PREPARED and not os.path.exists(dataset):
         raise ValueError(
@@ -135,13 +136,13 @@ def _source(table: dict, folder: Path) -> Source:
 
 
 def _is_number(x) -> bool:
-    return type(x) in (int, float) and math.isfinite(x)
+    return type(x) in (int, float) and abs(x) <= 1e9
 
 
 def _is_point(x) -> bool:
     """Whether this is [a step, a weight]."""
     two = isinstance(x, list) and len(x) == 2
-    return two and type(x[0]) is int and 0 <= x[0] < 2**53 and _is_number(x[1]) and 0 <= x[1] <= 1e9
+    return two and type(x[0]) is int and 0 <= x[0] < 2**53 and _is_number(x[1]) and x[1] >= 0
 
 
 class Mixture(ShardedTokens):

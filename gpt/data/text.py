@@ -13,6 +13,7 @@ from .corpora import CORPORA
 from .names import resolve
 from .pipeline.shards import SUFFIX
 from .prepared import PREPARED
+from .token_folder import NAME as TOKENS
 
 
 def read_text(dataset: str, encoding: str = "utf-8") -> str:
@@ -42,8 +43,13 @@ def read_texts(dataset: str, encoding: str = "utf-8") -> list[str]:
             f"no dataset {dataset!r}: it is no file or folder here and none of the built-in "
             f"corpora, {', '.join(CORPORA)}"
         )
-    for shard in Path(path).rglob(f"*{SUFFIX}"):
+    for shard in sorted(Path(path).rglob(f"*{SUFFIX}")):
         if (shard.parent / "manifest.json").is_file():
+            if tokens := sorted(Path(path).rglob(TOKENS)):
+                raise ValueError(
+                    f"{path} holds folders of documents, and token files of them: --dataset "
+                    f"{tokens[0].parent}"
+                )
             raise ValueError(
                 f"{shard.parent} is a folder of documents: python -m gpt.data tokenize makes token "
                 "files of it, and --dataset takes the folder of these"

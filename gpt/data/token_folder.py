@@ -88,7 +88,8 @@ def shard_files(folder: Path, about: About, vocab_size: int) -> list[list[Path]]
             lacks, size = ("training", "smaller") if split == "train" else ("validation", "larger")
             raise ValueError(
                 f"{folder} has no documents for {lacks}: run python -m gpt.data split with a "
-                f"{size} --val_fraction, then tokenize again"
+                f"{size} --val_fraction, then tokenize again; or give the val_fraction of [split] "
+                "in the pipeline's file another value, and run that again"
             )
         for file in files:
             expected = size * about.shards[split][file.stem]

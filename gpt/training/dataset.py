@@ -104,7 +104,7 @@ def prepared(
     name = settings.tokenizer
     if resumed and (resumed / FILE_NAME).exists():
         name = str(resumed)
-    elif name is None and is_model(settings.init_from):
+    elif trained_on_text(name) and is_model(settings.init_from):
         name = settings.init_from
     if trained_on_text(name):
         with_one = (str(f) for f in described(datasets) if (f / FILE_NAME).exists())
@@ -141,10 +141,11 @@ def read_data(
     parts = {dataset: data.read_texts(dataset, settings.encoding) for dataset in texts}
     splits = {dataset: data.split("\n".join(text)) for dataset, text in parts.items()}
     if texts and not tokenizer:
-        whole = "".join(train + val for train, val in splits.values())
+        name = settings.tokenizer or "char"
+        whole = "".join(map("".join, splits.values())) if name == "char" else ""
         train = "\n".join(train for train, _ in splits.values())
         special = [END_OF_TEXT] if settings.separator else []
-        tokenizer = make_tokenizer(settings.tokenizer or "char", whole, train, special)
+        tokenizer = make_tokenizer(name, whole, train, special)
     if texts and settings.separator and tokenizer.eos_token_id is None:
         raise ValueError(
             f"--separator {settings.separator} needs a tokenizer with an end-of-text token, "
@@ -175,7 +176,7 @@ def known_tokenizer(
     tokenizer = None
     if resumed and (resumed / FILE_NAME).exists():
         tokenizer = tokenizers.load(resumed)
-    elif source and not resumed and name is None:
+    elif source and not resumed and (name is None or is_tokens and trained_on_text(name)):
         tokenizer = tokenizer_in(source, is_tokens)
     if not (tokenizer or trained_on_text(name)):  # a preset's tokenizer is meant for text
         tokenizer = make_tokenizer(name)

@@ -184,14 +184,16 @@ class Run:
     def _best_so_far(self, task: Task, model: nn.Module) -> float:
         """The validation loss of the model in `best/`, which a better one replaces.
 
-        It has a line in metrics.jsonl; where that is lost, the model is measured again. Without a
-        model in `best/`, any model is better.
+        It has a line in metrics.jsonl; where that is lost, the model is measured again. So it is
+        for a mixture: what its sources weigh in the loss may have changed with the length of the
+        run. Without a model in `best/`, any model is better.
         """
         best, folder = math.inf, self.out / "best"
         if self.team.rank == 0 and (step := checkpoint.load_step(folder)) is not None:
             lines = read_metrics(self.out / "metrics.jsonl")
-            losses = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
-            best = losses.get(step)  # None: lost
+            found = [line for line in lines if line["step"] == step and "val_loss" in line]
+            of_sources = any(key.startswith("val_loss/") for line in found for key in line)
+            best = found[-1]["val_loss"] if found and not of_sources else None
         best = self.team.same(best)
         if best is None:
             model = type(model).from_pretrained(folder).to(self.settings.device)
