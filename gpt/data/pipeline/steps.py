@@ -13,7 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ class Step:
     version = 2
     libraries = ""
     Settings: type
+    team: Team = ALONE  # of the run that the step is in
 
     def __init__(self, settings):
         self.settings = settings
@@ -82,7 +83,11 @@ class Step:
 
         That is "files", from names to hashes, and whatever else the next step has to know.
         """
-        return write_shards(stem, self.documents(unit, tally))
+        return write_shards(stem, self.watched(unit, tally))
+
+    def watched(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        """`documents`, with a bar of their own where a unit takes long: a large file, say."""
+        return progress(self.documents(unit, tally), unit.name, self.team, " documents", delay=4)
 
     def finish(self, manifest: dict, out: Path) -> None:
         """Called with the complete manifest before it is written: nothing to do here."""
@@ -162,7 +167,7 @@ def run(step: Step, inputs: list[str], out: str | Path, team=ALONE, part=(0, 1))
     """
     out, (i, n) = Path(out), part
     check_apart(inputs, out)
-    units = step.units(inputs)
+    units, step.team = step.units(inputs), team
     if not units:
         raise ValueError(f"there is nothing to do for {step.name} in {', '.join(inputs)}")
     out.mkdir(parents=True, exist_ok=True)
@@ -307,10 +312,10 @@ def locked(out: Path, part: tuple[int, int]) -> Iterator[None]:
         yield
 
 
-def progress(tasks: list, what: str, team: Team):
+def progress(tasks: Iterable, what: str, team: Team, unit: str = "shard", delay: float = 0):
     """A bar on rank 0, of its own tasks; none where the output is no terminal."""
     disable = None if team.rank == 0 else True
-    return tqdm(tasks, desc=what, unit="shard", leave=False, disable=disable)
+    return tqdm(tasks, desc=what, unit=unit, leave=False, disable=disable, delay=delay)
 
 
 def versions(step: Step) -> dict[str, str]:

@@ -98,7 +98,7 @@ class Extract(Step):
         most = int(self.settings.shard_mb * 2**20)
         for path in stem.parent.glob(f"{stem.name}-[0-9]*{SUFFIX}"):
             path.unlink()  # a run that was killed wrote it, perhaps of what was here before
-        return write_shards(stem, self.documents(unit, tally), most)
+        return write_shards(stem, self.watched(unit, tally), most)
 
     def documents(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         for file in unit.source:
